@@ -1,0 +1,139 @@
+"""What a unihead ONNX file says about itself: read from its metadata, checked, standard library only."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.errors import ContractError
+
+METADATA_KEY = "unihead.contract"
+FORMAT_VERSION = 1
+INPUT_NAME = "images"
+OUTPUT_NAMES = ("boxes", "scores", "labels", "num_detections", "mask", "class_probs")
+
+
+@dataclass(frozen=True, slots=True)
+class LetterboxRule:
+    """How a picture of any shape becomes the network's square input: scaled to fit, placed top left, padded.
+
+    Attributes:
+        fill: RGB of the padding, 0..255 (the ImageNet mean, so that padding is zero after normalisation).
+        anchor: where the picture lies in the square; only "top-left" is known.
+    """
+
+    fill: tuple[int, int, int] = (124, 116, 104)
+    anchor: str = "top-left"
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenDetection:
+    """One box that the model drew on a golden picture when it was exported."""
+
+    box: tuple[float, float, float, float]  # xyxy, pixels of the original picture
+    label: str
+    score: float  # 0..1
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenAnswer:
+    """What the model answered for one known picture when it was exported."""
+
+    file: str
+    sha256: str  # of the picture's bytes
+    class_probs: tuple[float, ...]  # in the order of classification_classes
+    detections: tuple[GoldenDetection, ...]  # the best ones, highest score first
+    mask_fractions: dict[str, float]  # share of the picture per segmentation class that occurs in it
+
+
+@dataclass(frozen=True, slots=True)
+class ModelContract:
+    """Everything the service must know about a model file; JSON under `unihead.contract` in its metadata.
+
+    Attributes:
+        version: preset and the first 12 hex digits of `weights_sha256`.
+        weights_sha256: over the names and bytes of all tensors of the checkpoint.
+        input_size: S; `images` is uint8 [N, S, S, 3] RGB, letterboxed.
+        mask_stride: `mask` is uint8 [N, S / mask_stride, S / mask_stride], class ids.
+        detection_strides: strides of the detection grids, in input pixels.
+        score_floor: boxes that score less never leave the graph.
+        max_detections: K of the graph's outputs `boxes`, `scores`, `labels`.
+        metrics: measured on the validation split through this file's own pre- and post-processing.
+    """
+
+    version: str
+    preset: str
+    git_commit: str
+    weights_sha256: str
+    input_size: int
+    mask_stride: int
+    detection_strides: tuple[int, ...]
+    score_floor: float
+    iou_threshold: float
+    max_detections: int
+    segmentation_classes: tuple[str, ...]
+    detection_classes: tuple[str, ...]
+    classification_classes: tuple[str, ...]
+    letterbox: LetterboxRule = field(default_factory=LetterboxRule)
+    metrics: dict[str, float] = field(default_factory=dict)
+    golden: tuple[GoldenAnswer, ...] = ()
+    name: str = "unihead"
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if self.format_version != FORMAT_VERSION:
+            raise ContractError(f"contract format is {self.format_version}, this service reads {FORMAT_VERSION}")
+        if self.letterbox.anchor != "top-left":
+            raise ContractError(f"letterbox anchor is {self.letterbox.anchor!r}, this service knows 'top-left'")
+        if self.input_size <= 0 or self.mask_stride <= 0 or self.input_size % self.mask_stride:
+            raise ContractError(
+                f"input_size {self.input_size} must be a positive multiple of mask_stride {self.mask_stride}"
+            )
+        for task in ("segmentation", "detection", "classification"):
+            names: tuple[str, ...] = getattr(self, f"{task}_classes")
+            if not names or len(set(names)) != len(names):
+                raise ContractError(f"{task}_classes must be distinct names, at least one; got {len(names)}")
+
+    def to_json(self) -> str:
+        """Write the contract as one line of JSON."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False, separators=(",", ":"))
+
+
+def parse_contract(text: str) -> ModelContract:
+    """Read a contract back from `ModelContract.to_json`.
+
+    Raises:
+        ContractError: not JSON, a key missing or unknown, or a value out of its range.
+    """
+    try:
+        values: dict[str, Any] = json.loads(text)
+        return ModelContract(
+            **{
+                **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()},
+                "letterbox": _letterbox(values["letterbox"]),
+                "golden": tuple(_golden(answer) for answer in values["golden"]),
+            }
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ContractError(f"the model's contract cannot be read: {error}") from error
+
+
+def _letterbox(values: dict[str, Any]) -> LetterboxRule:
+    red, green, blue = values["fill"]
+    return LetterboxRule(fill=(red, green, blue), anchor=values["anchor"])
+
+
+def _golden(values: dict[str, Any]) -> GoldenAnswer:
+    detections = tuple(
+        GoldenDetection(box=tuple(item["box"]), label=item["label"], score=item["score"])
+        for item in values["detections"]
+    )
+    return GoldenAnswer(
+        file=values["file"],
+        sha256=values["sha256"],
+        class_probs=tuple(values["class_probs"]),
+        detections=detections,
+        mask_fractions=dict(values["mask_fractions"]),
+    )

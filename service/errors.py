@@ -1,0 +1,87 @@
+"""Every way a request can fail, as one tree; `service.app` turns each leaf into problem+json.
+
+UniheadError
+├── RequestError            the caller can mend it
+│   ├── EmptyBody           400 empty_body
+│   ├── MalformedRequest    400 malformed_request
+│   ├── BodyTooLarge        413 body_too_large
+│   ├── TooManyPixels       413 too_many_pixels
+│   ├── UnsupportedImage    415 unsupported_image
+│   ├── DamagedImage        422 damaged_image
+│   └── InvalidParameter    422 invalid_parameter
+├── NotReady                503 not_ready
+└── ContractError           the model file is not what it says; never reaches a caller
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class UniheadError(Exception):
+    """Anything this project raises on purpose while serving."""
+
+
+class RequestError(UniheadError):
+    """The request cannot be answered, and its sender can mend it."""
+
+    status: ClassVar[int] = 400
+    code: ClassVar[str] = "bad_request"
+
+
+class EmptyBody(RequestError):
+    """The request carries no picture."""
+
+    code = "empty_body"
+
+
+class MalformedRequest(RequestError):
+    """The body cannot be read as the form it says it is."""
+
+    code = "malformed_request"
+
+
+class BodyTooLarge(RequestError):
+    """The body has more bytes than the service takes."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class TooManyPixels(RequestError):
+    """The picture's header announces more pixels than the service decodes."""
+
+    status = 413
+    code = "too_many_pixels"
+
+
+class UnsupportedImage(RequestError):
+    """The first bytes are not JPEG, PNG or WebP."""
+
+    status = 415
+    code = "unsupported_image"
+
+
+class DamagedImage(RequestError):
+    """The picture begins well and cannot be decoded."""
+
+    status = 422
+    code = "damaged_image"
+
+
+class InvalidParameter(RequestError):
+    """A query parameter is unknown or out of its range."""
+
+    status = 422
+    code = "invalid_parameter"
+
+
+class NotReady(UniheadError):
+    """No model is loaded and warm, so no picture can be answered yet."""
+
+    status: ClassVar[int] = 503
+    code: ClassVar[str] = "not_ready"
+
+
+class ContractError(UniheadError):
+    """A model file does not say what it is, or is not what it says."""

@@ -1,0 +1,77 @@
+"""From what the network says about its square to what a person asks about the picture: pure, numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.engine import Prediction
+from service.imaging import Letterbox, UInt8Array
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """One object found."""
+
+    box: tuple[float, float, float, float]  # xyxy, pixels of the upright original, clipped to it
+    label: str
+    label_id: int
+    score: float  # 0..1
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScore:
+    """How probable one class is for the whole picture."""
+
+    label: str
+    label_id: int
+    probability: float  # 0..1
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """How much of the picture one class covers."""
+
+    label: str
+    label_id: int
+    pixels: int
+    fraction: float  # 0..1
+
+
+def detections(
+    prediction: Prediction,
+    place: Letterbox,
+    names: Sequence[str],
+    *,
+    score_threshold: float,
+    max_detections: int,
+) -> list[Detection]:
+    """Keep the boxes that score at least `score_threshold`, best first, in pixels of the original picture."""
+    keep = np.flatnonzero(prediction.scores >= score_threshold)[:max_detections]
+    boxes = place.boxes_to_original(prediction.boxes[keep])
+    return [
+        Detection(tuple(box), names[label], label, score)
+        for box, label, score in zip(
+            boxes.tolist(), prediction.labels[keep].tolist(), prediction.scores[keep].tolist(), strict=True
+        )
+    ]
+
+
+def classes(prediction: Prediction, names: Sequence[str], *, top_k: int) -> list[ClassScore]:
+    """List the `top_k` most probable classes, most probable first; ties go to the lower id."""
+    best = np.argsort(-prediction.class_probs, kind="stable")[:top_k]
+    return [ClassScore(names[i], i, float(prediction.class_probs[i])) for i in best.tolist()]
+
+
+def mask(prediction: Prediction, place: Letterbox, *, mask_stride: int) -> UInt8Array:
+    """Class ids at the size of the original picture: [H, W]."""
+    return place.mask_to_original(prediction.mask, mask_stride)
+
+
+def segments(class_ids: UInt8Array, names: Sequence[str]) -> list[Segment]:
+    """Share of each class that occurs in a mask [H, W], largest first; the fractions sum to 1."""
+    counts = np.bincount(class_ids.ravel(), minlength=len(names))
+    present = [i for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]
+    return [Segment(names[i], i, int(counts[i]), float(counts[i] / class_ids.size)) for i in present]

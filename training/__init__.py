@@ -1,0 +1,1 @@
+"""Training: three folders of pictures in, one checkpoint out, learned in three stages."""
