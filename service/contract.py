@@ -109,13 +109,10 @@ def parse_contract(text: str) -> ModelContract:
     """
     try:
         values: dict[str, Any] = json.loads(text)
-        return ModelContract(
-            **{
-                **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()},
-                "letterbox": _letterbox(values["letterbox"]),
-                "golden": tuple(_golden(answer) for answer in values["golden"]),
-            }
-        )
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        values["letterbox"] = _letterbox(values["letterbox"])
+        values["golden"] = tuple(_golden(answer) for answer in values["golden"])
+        return ModelContract(**values)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ContractError(f"the model's contract cannot be read: {error}") from error
 
