@@ -1,0 +1,92 @@
+# Every command sets up what it needs, in one virtual environment; `make help` lists them.
+
+VENV ?= .venv
+PYTHON ?= python3
+PRESET ?= seed
+DATA ?= $(UNIHEAD_DATA)
+WEIGHTS ?= $(UNIHEAD_BACKBONE_WEIGHTS)
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup serve test test-unit test-all check format train export clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+serve: $(VENV)/.base ## serve the embedded model on http://127.0.0.1:8000 (settings: UNIHEAD_HOST, UNIHEAD_PORT, ...)
+	$(BIN)/unihead-serve
+
+setup: $(VENV)/.dev ## install everything: service, torch, training, tests, checks (the others do it when they need it)
+
+test: $(VENV)/.dev ## quick suite, under 15 minutes after installation (PYTEST_ARGS="-k letterbox" narrows it)
+	@$(say_inputs)
+	$(BIN)/pytest -m "not full" $(PYTEST_ARGS)
+
+test-unit: $(VENV)/.dev ## unit tests alone, under 60 s
+	@$(say_inputs)
+	$(BIN)/pytest -m "not slow and not full" $(PYTEST_ARGS)
+
+test-all: $(VENV)/.dev ## the quick suite, and what needs browsers, other servers or long runs
+	@$(say_inputs)
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.dev ## formatting, lint, types, walls between the packages, Dockerfiles, YAML
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy service training export tests
+	$(BIN)/lint-imports
+	$(BIN)/hadolint docker/*.Dockerfile
+	$(BIN)/yamllint --strict .
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/shellcheck .ci/run .ci/install-debian-packages
+	@if command -v promtool; then promtool check config docker/prometheus/prometheus.yml; \
+	elif test -n "$$CI"; then echo "promtool is missing; run .ci/install-debian-packages" >&2; exit 1; \
+	else echo "docker/prometheus/prometheus.yml is not checked: no promtool here (Debian package prometheus)"; fi
+
+format: $(VENV)/.dev ## mend formatting and what ruff can mend by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+train: usage = make train DATA=FOLDER [PRESET=$(PRESET)] [WEIGHTS=FILE] [OUT=FOLDER]; DATA may come from UNIHEAD_DATA
+train: OUT ?= runs/$(PRESET)
+train: require-DATA $(VENV)/.dev ## DATA=FOLDER PRESET=seed WEIGHTS=FILE: train a preset on the three mini sets
+	$(BIN)/unihead-train run --preset "$(PRESET)" --data "$(DATA)" $(if $(WEIGHTS),--backbone-weights "$(WEIGHTS)") --out "$(OUT)"
+
+export: usage = make export CHECKPOINT=FILE [OUT=unihead.onnx]
+export: OUT ?= unihead.onnx
+export: require-CHECKPOINT $(VENV)/.dev ## CHECKPOINT=FILE OUT=unihead.onnx: a checkpoint as one self-contained ONNX file
+	$(BIN)/unihead-export onnx --checkpoint "$(CHECKPOINT)" --out "$(OUT)"
+	@echo "next: $(BIN)/unihead-export parity --help   compares the file with the checkpoint, picture by picture"
+	@echo "then: UNIHEAD_MODEL=$(OUT) make serve"
+
+clean: ## remove caches and build leftovers; keeps runs/ and the virtual environment
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find service training export tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Before the installation, so that a forgotten argument is told at once and not after gigabytes.
+require-%:
+	@test -n "$($*)" || { echo "$* is missing: $(usage)" >&2; exit 2; }
+
+define say_inputs
+echo "Tests use $(if $(UNIHEAD_DATA),the data in $(UNIHEAD_DATA),the shipped public-domain pictures (UNIHEAD_DATA is not set))" \
+	"and $(if $(UNIHEAD_BACKBONE_WEIGHTS),the weights in $(UNIHEAD_BACKBONE_WEIGHTS),random weights (UNIHEAD_BACKBONE_WEIGHTS is not set))."
+endef
+
+# What the service needs; no torch.
+$(VENV)/.base: pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
+		"%s is Python %d.%d; unihead needs 3.11 or newer: make PYTHON=python3.12 ..." % (sys.executable, v[0], v[1]))'
+	@echo "Installing the service into $(VENV) (about half a minute) ..."
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --editable .
+	@touch $@
+
+# Training, export, tests and checks.
+$(VENV)/.dev: $(VENV)/.base
+	@echo "Installing torch, training and test tools into $(VENV) (about 6 GB, some minutes) ..."
+	@$(PIP) install --editable '.[train,dev]'
+	@touch $@

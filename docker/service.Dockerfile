@@ -1,0 +1,37 @@
+# The service alone: no torch, no compiler, no root. Build from the repository root:
+#   docker build --file docker/service.Dockerfile --tag unihead .
+
+FROM python:3.12-slim-bookworm AS builder
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_ROOT_USER_ACTION=ignore
+# Without pip: nothing in the final image's environment installs anything.
+RUN python -m venv --without-pip /opt/unihead
+WORKDIR /src
+# Dependencies first, in a layer that survives every change of the code.
+COPY pyproject.toml ./
+RUN python -c "import pathlib, tomllib; print(*tomllib.loads(pathlib.Path('pyproject.toml').read_text())['project']['dependencies'], sep='\n')" > /tmp/requirements.txt \
+    && pip --python /opt/unihead/bin/python install --requirement /tmp/requirements.txt
+COPY README.md LICENSE ./
+COPY export ./export
+COPY training ./training
+COPY service ./service
+RUN pip --python /opt/unihead/bin/python install --no-deps .
+
+FROM python:3.12-slim-bookworm
+LABEL org.opencontainers.image.title="unihead" \
+      org.opencontainers.image.description="One small vision model that segments, detects and classifies a picture in a single forward pass, served over HTTP" \
+      org.opencontainers.image.licenses="Apache-2.0"
+RUN groupadd --gid 10001 unihead \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin unihead
+COPY --from=builder /opt/unihead /opt/unihead
+ENV PATH=/opt/unihead/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    UNIHEAD_HOST=0.0.0.0 \
+    UNIHEAD_PORT=8000
+# Numbers, because Kubernetes' runAsNonRoot cannot judge a name.
+USER 10001:10001
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["unihead-serve", "health"]
+CMD ["unihead-serve"]

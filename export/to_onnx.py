@@ -1,0 +1,142 @@
+"""A checkpoint into one ONNX file that knows what it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import warnings
+from importlib import resources
+from pathlib import Path
+
+import onnx
+import torch
+from torch.export import Dim
+
+from export.graph import DENSE_BOXES, DENSE_SCORES, append_detections
+from service.contract import INPUT_NAME, METADATA_KEY, GoldenAnswer, GoldenDetection, ModelContract
+from service.engine import Engine, load_engine
+from service.imaging import decode, letterbox
+from service.postprocess import detections, mask, segments
+from training.checkpoint import Checkpoint
+from training.inference import Predictor, make_contract, restore_model
+
+_GOLDEN_DETECTIONS = 10
+
+
+class ExportError(ValueError):
+    """A checkpoint cannot be exported."""
+
+
+def find_golden_pictures() -> Path:
+    """Find the folder of the pictures that ship with the service."""
+    return Path(str(resources.files("service"))) / "models" / "golden"
+
+
+def export_onnx(checkpoint: Checkpoint, out: Path, *, golden: Path) -> ModelContract:
+    """Write the network of a finished run as one self-contained ONNX file, its contract in the metadata.
+
+    Args:
+        checkpoint: of a run whose stages are all done.
+        out: the file to write; written to a temporary name and renamed.
+        golden: folder of JPEG pictures whose answers become part of the contract.
+
+    Returns:
+        The contract as written.
+
+    Raises:
+        ExportError: the run is not finished, or the grid is too small for `max_detections`.
+    """
+    config = checkpoint.parsed_config()
+    if checkpoint.stage < len(config.stages):
+        raise ExportError(
+            f"the run has done {checkpoint.stage} of {len(config.stages)} stages; "
+            "finish it with `unihead-train run --resume`"
+        )
+    model = restore_model(checkpoint).eval()
+    contract = make_contract(config, model.state_dict(), stride=model.stride, git_commit=checkpoint.git_commit)
+    contract = dataclasses.replace(contract, metrics=_last_metrics(checkpoint))
+    predictor = Predictor(model, input_size=config.input_size, mask_stride=config.inference.mask_stride).eval()
+    proto = trace(predictor, input_size=config.input_size)
+    num_anchors = (config.input_size // model.stride) ** 2
+    num_candidates = num_anchors * len(contract.detection_classes)
+    if num_candidates < config.inference.max_detections:
+        raise ExportError(
+            f"{num_candidates} candidates cannot fill max_detections {config.inference.max_detections}; lower it"
+        )
+    append_detections(proto, config.inference, num_anchors=num_anchors)
+    temporary = out.with_name(out.name + ".tmp")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _save(proto, contract, temporary)
+    # The golden answers are those of the file itself, so it is written, asked, and written again with them.
+    engine, _ = load_engine(temporary)
+    contract = dataclasses.replace(contract, golden=answer_golden(engine, golden))
+    _save(proto, contract, temporary)
+    temporary.replace(out)
+    return contract
+
+
+def trace(predictor: Predictor, *, input_size: int) -> onnx.ModelProto:
+    """Trace the dense part with a batch of any size; outputs are named after `training.inference.DenseOutputs`."""
+    images = torch.zeros(2, input_size, input_size, 3, dtype=torch.uint8)
+    with warnings.catch_warnings():
+        # torch's exporter warns about its own deprecated calls.
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            predictor,
+            (images,),
+            input_names=[INPUT_NAME],
+            output_names=[DENSE_BOXES, DENSE_SCORES, "mask", "class_probs"],
+            dynamic_shapes={"images": {0: Dim("batch")}},
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None  # noqa: S101 - None only without dynamo
+    proto = program.model_proto
+    for node in proto.graph.node:  # where each operator came from in Python: a third of the file
+        del node.metadata_props[:]
+        node.doc_string = ""
+    return proto
+
+
+def answer_golden(engine: Engine, folder: Path) -> tuple[GoldenAnswer, ...]:
+    """Ask the model about each JPEG picture of a folder, sorted by name."""
+    return tuple(_answer(engine, path) for path in sorted(folder.glob("*.jpg")))
+
+
+def _answer(engine: Engine, path: Path) -> GoldenAnswer:
+    contract = engine.contract
+    body = path.read_bytes()
+    square, place = letterbox(decode(body), contract.input_size, contract.letterbox.fill)
+    (prediction,) = engine.predict([square])
+    found = detections(
+        prediction, place, contract.detection_classes, score_threshold=0.0, max_detections=_GOLDEN_DETECTIONS
+    )
+    ids = mask(prediction, place, mask_stride=contract.mask_stride)
+    return GoldenAnswer(
+        file=path.name,
+        sha256=hashlib.sha256(body).hexdigest(),
+        class_probs=tuple(round(value, 6) for value in prediction.class_probs.tolist()),
+        detections=tuple(
+            GoldenDetection(tuple(round(side, 2) for side in one.box), one.label, round(one.score, 6))  # type: ignore[arg-type]  # four sides
+            for one in found
+        ),
+        mask_fractions={one.label: round(one.fraction, 6) for one in segments(ids, contract.segmentation_classes)},
+    )
+
+
+def _last_metrics(checkpoint: Checkpoint) -> dict[str, float]:
+    measured = next(entry for entry in reversed(checkpoint.history) if entry["kind"] == "evaluation")
+    return {
+        f"{task}/{name}": round(value, 6)
+        for task, metrics in measured["metrics"].items()
+        for name, value in metrics.items()
+    }
+
+
+def _save(proto: onnx.ModelProto, contract: ModelContract, path: Path) -> None:
+    del proto.metadata_props[:]
+    onnx.helper.set_model_props(proto, {METADATA_KEY: contract.to_json()})
+    proto.producer_name = "unihead"
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.save(proto, path)

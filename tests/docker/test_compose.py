@@ -1,0 +1,56 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = ROOT / "docker-compose.yml"
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE.read_text())["services"]
+
+
+def test_every_variable_has_a_default() -> None:
+    text = COMPOSE.read_text()
+    assert re.findall(r"\$\{?\w+[^}]*\}?", text) == re.findall(r"\$\{[A-Z_]+:-[^}]+\}", text)
+
+
+def test_what_is_handed_on_are_settings_of_the_service_without_a_second_default() -> None:
+    settings = {f"UNIHEAD_{name.upper()}" for name in Settings.model_fields}
+    assert set(SERVICES["unihead"]["environment"]) <= settings
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_services_can_neither_write_to_their_image_nor_gain_rights(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_ports_are_published_on_the_loopback_only(name: str) -> None:
+    assert SERVICES[name]["ports"]
+    assert [port for port in SERVICES[name]["ports"] if not port.startswith("127.0.0.1:")] == []
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_images_are_pinned(name: str) -> None:
+    assert re.search(r":v?\d+\.\d+\.\d+\}$", SERVICES[name]["image"])
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_mounted_files_exist_and_are_read_only(name: str) -> None:
+    mounts = [mount.split(":") for mount in SERVICES[name].get("volumes", []) if mount.startswith(".")]
+    assert [mount for mount in mounts if not (ROOT / mount[0]).is_file() or mount[2:] != ["ro"]] == []
+
+
+def test_the_service_is_built_from_a_dockerfile_that_exists() -> None:
+    build = SERVICES["unihead"]["build"]
+    assert (ROOT / build["context"] / build["dockerfile"]).is_file()
+
+
+def test_prometheus_waits_until_the_service_is_healthy() -> None:
+    assert SERVICES["prometheus"]["depends_on"] == {"unihead": {"condition": "service_healthy"}}

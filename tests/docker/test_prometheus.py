@@ -1,0 +1,39 @@
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "docker/prometheus/prometheus.yml"
+
+
+@pytest.fixture(scope="module")
+def config() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
+    return loaded
+
+
+def test_prometheus_scrapes_the_service_where_compose_puts_it(config: dict[str, Any]) -> None:
+    (job,) = config["scrape_configs"]
+    (target,) = job["static_configs"][0]["targets"]
+    host, _, port = target.partition(":")
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    assert [published.rpartition(":")[2] for published in services[host]["ports"]] == [port]
+    assert f"EXPOSE {port}" in (ROOT / "docker/service.Dockerfile").read_text().splitlines()
+    assert job.get("metrics_path", "/metrics") == "/metrics"
+
+
+def test_prometheus_scrapes_every_five_seconds(config: dict[str, Any]) -> None:
+    assert config["global"] == {"scrape_interval": "5s", "scrape_timeout": "4s"}
+
+
+def test_promtool_accepts_the_config() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (Debian package prometheus)")
+    command = [promtool, "check", "config", str(CONFIG)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - written above
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,75 @@
+"""A training run on disk: everything needed to go on or to export, in one file that is never half written."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.config import Config
+from training.continual.ewc import Anchor
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, is none, or is of another version."""
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """The state of a run between two epochs.
+
+    Attributes:
+        config: as `Config.model_dump(mode="json")` gives it.
+        stage: index of the stage that is under way; len(stages) when the run is done.
+        epoch: epochs of that stage that are done.
+        optimizer, scheduler: state dicts of that stage, None between stages.
+        anchors: by task, in the order learned.
+        history: one entry per epoch or evaluation, as written to metrics.jsonl.
+        git_commit: of the code that began the run.
+    """
+
+    config: dict[str, Any]
+    git_commit: str
+    model: dict[str, Tensor]
+    stage: int = 0
+    epoch: int = 0
+    optimizer: dict[str, Any] | None = None
+    scheduler: dict[str, Any] | None = None
+    anchors: dict[str, Anchor] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def parsed_config(self) -> Config:
+        """Give the config back as its type."""
+        return Config.model_validate(self.config)
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Write beside the target, flush to the disk, rename: a kill leaves the old file or the new one, whole."""
+    values = {entry.name: getattr(checkpoint, entry.name) for entry in fields(checkpoint)}
+    values["anchors"] = {task: asdict(anchor) for task, anchor in checkpoint.anchors.items()}
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        torch.save(values, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; tensors and plain values only, code in the file is refused.
+
+    Raises:
+        CheckpointError: no such file, or not a checkpoint of this version.
+    """
+    try:
+        values = torch.load(path, weights_only=True, map_location="cpu")  # noqa: TID251 - the one place it is allowed
+        values["anchors"] = {task: Anchor(**anchor) for task, anchor in values["anchors"].items()}
+        return Checkpoint(**values)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} does not exist; train first with `unihead-train run`") from error
+    except Exception as error:
+        raise CheckpointError(f"{path} is not a checkpoint that this version wrote: {error}") from error

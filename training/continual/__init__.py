@@ -1,0 +1,1 @@
+"""Ways of not forgetting, one a file."""

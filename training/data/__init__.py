@@ -1,0 +1,1 @@
+"""Data: the three mini sets on disk, read without torch."""

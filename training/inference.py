@@ -1,0 +1,162 @@
+"""From pictures to answers in torch, through the same seam as the service's ONNX file: `service.engine.Session`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchvision.ops import batched_nms
+
+from service.contract import OUTPUT_NAMES, ModelContract
+from service.engine import Engine
+from service.imaging import UInt8Array
+from training.boxes import decode_cell_boxes
+from training.checkpoint import Checkpoint
+from training.config import Config, InferenceConfig, Task
+from training.data.classes import COCO_CLASSES, IMAGENETTE_CLASSES, VOC_CLASSES
+from training.models.heads import BOX_ROWS
+from training.models.multitask import MultiTaskModel, build_model
+
+CLASSES: dict[Task, tuple[str, ...]] = {
+    Task.SEGMENTATION: VOC_CLASSES,
+    Task.DETECTION: COCO_CLASSES,
+    Task.CLASSIFICATION: tuple(IMAGENETTE_CLASSES.values()),
+}
+NUM_CLASSES = {task: len(names) for task, names in CLASSES.items()}
+
+
+class DenseOutputs(NamedTuple):
+    """Answers before NMS.
+
+    Attributes:
+        boxes: [N, A, 4] xyxy, clipped to the input; in input pixels.
+        scores: [N, A, D] confidence times class probability, 0..1.
+        mask: [N, S / mask_stride, S / mask_stride] uint8 class ids.
+        class_probs: [N, P] sums to 1.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    mask: Tensor
+    class_probs: Tensor
+
+
+class Predictor(nn.Module):
+    """The network and everything after it that works cell by cell; export traces this module."""
+
+    def __init__(self, model: MultiTaskModel, *, input_size: int, mask_stride: int) -> None:
+        super().__init__()
+        self.model = model
+        self.mask_size = input_size // mask_stride
+
+    def forward(self, images: Tensor) -> DenseOutputs:
+        """[N, S, S, 3] uint8 RGB, letterboxed, to dense answers."""
+        logits = self.model(images)
+        confidence = logits.detection[:, BOX_ROWS - 1].sigmoid().flatten(1).unsqueeze(-1)
+        classes = logits.detection[:, BOX_ROWS:].flatten(2).transpose(1, 2).softmax(dim=-1)
+        upsampled = F.interpolate(
+            logits.segmentation, size=(self.mask_size, self.mask_size), mode="bilinear", align_corners=False
+        )
+        return DenseOutputs(
+            boxes=decode_cell_boxes(logits.detection[:, : BOX_ROWS - 1], self.model.stride),
+            scores=confidence * classes,
+            mask=upsampled.argmax(dim=1).to(torch.uint8),
+            class_probs=logits.classification.softmax(dim=-1),
+        )
+
+
+def select_detections(boxes: Tensor, scores: Tensor, config: InferenceConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Class-wise NMS over one picture; the graph that export makes does the same.
+
+    Args:
+        boxes: [A, 4] xyxy; in input pixels.
+        scores: [A, D] 0..1.
+        config: floor, threshold and limit.
+
+    Returns:
+        [K, 4] boxes, [K] scores, [K] labels, best first, K at most `max_detections`.
+    """
+    anchors, labels = (scores > config.score_floor).nonzero(as_tuple=True)
+    candidates, candidate_scores = boxes[anchors], scores[anchors, labels]
+    keep = batched_nms(candidates, candidate_scores, labels, config.iou_threshold)[: config.max_detections]
+    return candidates[keep], candidate_scores[keep], labels[keep]
+
+
+class TorchSession:
+    """A `service.engine.Session` that runs the network in torch, so that evaluation has one path for both."""
+
+    def __init__(self, model: MultiTaskModel, config: Config, device: torch.device) -> None:
+        self._predictor = Predictor(model, input_size=config.input_size, mask_stride=config.inference.mask_stride).to(
+            device
+        )
+        self._config = config.inference
+        self._device = device
+
+    @torch.inference_mode()
+    def run(self, images: UInt8Array) -> Mapping[str, NDArray[np.generic]]:
+        """[N, S, S, 3] RGB uint8 in, the arrays of the contract's outputs out."""
+        was_training = self._predictor.training
+        self._predictor.eval()
+        dense = self._predictor(torch.from_numpy(images).to(self._device))
+        self._predictor.train(was_training)
+        limit = self._config.max_detections
+        boxes = torch.zeros(len(images), limit, 4)
+        scores = torch.zeros(len(images), limit)
+        labels = torch.zeros(len(images), limit, dtype=torch.long)
+        counts = torch.zeros(len(images), dtype=torch.long)
+        for index in range(len(images)):
+            kept = select_detections(dense.boxes[index].cpu(), dense.scores[index].cpu(), self._config)
+            count = len(kept[0])
+            counts[index] = count
+            boxes[index, :count], scores[index, :count], labels[index, :count] = kept
+        outputs = (boxes, scores, labels, counts, dense.mask, dense.class_probs)
+        return {name: output.cpu().numpy() for name, output in zip(OUTPUT_NAMES, outputs, strict=True)}
+
+
+def compute_weights_sha256(state: Mapping[str, Tensor]) -> str:
+    """Hash names and bytes of all tensors, in the order of their names: 64 hex digits."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def make_contract(config: Config, state: Mapping[str, Tensor], *, stride: int, git_commit: str) -> ModelContract:
+    """Say what a trained network is and how to read it; metrics and golden answers are added when it is exported."""
+    sha256 = compute_weights_sha256(state)
+    return ModelContract(
+        version=f"{config.preset}-{sha256[:12]}",
+        preset=config.preset,
+        git_commit=git_commit,
+        weights_sha256=sha256,
+        input_size=config.input_size,
+        mask_stride=config.inference.mask_stride,
+        detection_strides=(stride,),
+        score_floor=config.inference.score_floor,
+        iou_threshold=config.inference.iou_threshold,
+        max_detections=config.inference.max_detections,
+        segmentation_classes=CLASSES[Task.SEGMENTATION],
+        detection_classes=CLASSES[Task.DETECTION],
+        classification_classes=CLASSES[Task.CLASSIFICATION],
+    )
+
+
+def restore_model(checkpoint: Checkpoint) -> MultiTaskModel:
+    """Build the network that a checkpoint's weights belong to, and load them."""
+    config = checkpoint.parsed_config()
+    model = build_model(config.model.model_copy(update={"backbone_weights": "random"}), NUM_CLASSES)
+    model.load_state_dict(checkpoint.model)
+    return model
+
+
+def build_engine(model: MultiTaskModel, config: Config, device: torch.device, *, git_commit: str) -> Engine:
+    """Build the service's engine around the network in torch."""
+    contract = make_contract(config, model.state_dict(), stride=model.stride, git_commit=git_commit)
+    return Engine(TorchSession(model, config, device), contract)

@@ -1,0 +1,1 @@
+"""Metrics: exact over a whole split, at the original resolution, in numpy alone."""

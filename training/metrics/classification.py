@@ -1,0 +1,63 @@
+"""How often the right class comes first, or among the first five."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.imaging import FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class ClassificationMetrics:
+    """Shares of the pictures, each 0..1.
+
+    Attributes:
+        top_1: the true class is the most probable one.
+        top_5: the true class is among the five most probable ones.
+        per_class_accuracy: top-1 among the pictures of a class, by class id; nan for a class without pictures.
+    """
+
+    top_1: float
+    top_5: float
+    per_class_accuracy: tuple[float, ...]
+
+
+class Accuracy:
+    """Ranks of the true classes over a whole split; of equally probable classes the lower id comes first."""
+
+    def __init__(self, num_classes: int) -> None:
+        self._ranks = np.zeros((num_classes, num_classes), dtype=np.int64)  # pictures by true class and its rank
+
+    def update(self, class_probs: FloatArray, labels: NDArray[np.int64]) -> None:
+        """Add pictures: class_probs [N, C] (or logits: only their order counts) and true class ids labels [N].
+
+        Raises:
+            ValueError: the shapes do not fit, or a label is no class.
+        """
+        num_classes = len(self._ranks)
+        if class_probs.shape != (len(labels), num_classes):
+            raise ValueError(f"class_probs are {class_probs.shape}; wanted {(len(labels), num_classes)}")
+        if np.any((labels < 0) | (labels >= num_classes)):
+            raise ValueError(f"labels are {labels.min()}..{labels.max()}; wanted 0..{num_classes - 1}")
+        order = np.argsort(-class_probs, axis=1, kind="stable")
+        np.add.at(self._ranks, (labels, np.argmax(order == labels[:, None], axis=1)), 1)
+
+    def compute(self) -> ClassificationMetrics:
+        """Sum, then divide once.
+
+        Raises:
+            ValueError: no picture was counted.
+        """
+        pictures = self._ranks.sum(axis=1)
+        if not pictures.any():
+            raise ValueError("no picture was counted; wanted at least one")
+        first = self._ranks[:, 0]
+        per_class = np.divide(first, pictures, out=np.full(len(pictures), np.nan), where=pictures > 0)
+        return ClassificationMetrics(
+            top_1=float(first.sum() / pictures.sum()),
+            top_5=float(self._ranks[:, :5].sum() / pictures.sum()),
+            per_class_accuracy=tuple(per_class.tolist()),
+        )

@@ -1,0 +1,181 @@
+"""COCO average precision of boxes, equal to that of pycocotools.
+
+One thing is stricter: a detection with x2 < x1 or y2 < y1 is wrong here, while pycocotools may leave it out,
+because its area is negative.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.imaging import FloatArray
+
+# pycocotools/cocoeval.py, Params.setDetParams: ten overlaps, 101 points of recall.
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+_RECALLS = np.linspace(0.0, 1.0, 101)
+
+BoolArray: TypeAlias = NDArray[np.bool_]
+DoubleArray: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionMetrics:
+    """Average precision, 0..1; means run over the classes that have ground-truth objects.
+
+    Attributes:
+        map_50: at an IoU of 0.5.
+        map_50_95: averaged over the IoUs 0.50, 0.55, ... 0.95.
+        per_class_ap_50: at an IoU of 0.5, by class id; nan for a class without objects.
+        per_class_ap_50_95: averaged over the ten IoUs, by class id; nan for a class without objects.
+    """
+
+    map_50: float
+    map_50_95: float
+    per_class_ap_50: tuple[float, ...]
+    per_class_ap_50_95: tuple[float, ...]
+
+
+class _Judged(NamedTuple):
+    """The detections of one class in one picture, best first; T IoU thresholds, D detections."""
+
+    scores: DoubleArray  # [D]
+    matched: BoolArray  # [T, D] found an object that no better detection had found
+    ignored: BoolArray  # [T, D] found no object but lies in a crowd: neither right nor wrong
+
+
+class AveragePrecision:
+    """Detections of a whole split, judged picture by picture (COCOeval.evaluateImg and .accumulate of pycocotools)."""
+
+    def __init__(self, num_classes: int, max_detections: int = 100) -> None:
+        """Start empty.
+
+        Args:
+            num_classes: classes that labels may name.
+            max_detections: best detections per picture and class that count, as in pycocotools.
+        """
+        self._max_detections = max_detections
+        self._judged: list[list[_Judged]] = [[] for _ in range(num_classes)]
+        self._objects = np.zeros(num_classes, dtype=np.int64)
+
+    def update(
+        self,
+        *,
+        boxes: FloatArray,
+        scores: FloatArray,
+        labels: NDArray[np.int64],
+        target_boxes: FloatArray,
+        target_labels: NDArray[np.int64],
+        crowd_boxes: FloatArray,
+        crowd_labels: NDArray[np.int64],
+    ) -> None:
+        """Add one picture; all boxes are xyxy, in pixels of the original picture.
+
+        Args:
+            boxes: [K, 4] detections, in any order.
+            scores: [K] of the detections; of equal ones the earlier counts as better.
+            labels: [K] class ids.
+            target_boxes: [M, 4] objects to find.
+            target_labels: [M] class ids.
+            crowd_boxes: [X, 4] regions in which detections that found no object are not held against the model.
+            crowd_labels: [X] class ids.
+
+        Raises:
+            ValueError: lengths do not fit, or a label is no class.
+        """
+        if len(scores) != len(boxes):
+            raise ValueError(f"there are {len(scores)} scores for {len(boxes)} boxes; wanted as many")
+        for kind_labels, kind_boxes in ((labels, boxes), (target_labels, target_boxes), (crowd_labels, crowd_boxes)):
+            self._check(kind_labels, kind_boxes)
+        self._objects += np.bincount(target_labels, minlength=len(self._objects))
+        for label in np.unique(labels).tolist():
+            mine = np.flatnonzero(labels == label)
+            best = mine[np.argsort(-scores[mine], kind="stable")][: self._max_detections]
+            self._judged[label].append(
+                _judge(
+                    boxes[best].astype(np.float64),
+                    scores[best].astype(np.float64),
+                    target_boxes[target_labels == label].astype(np.float64),
+                    crowd_boxes[crowd_labels == label].astype(np.float64),
+                )
+            )
+
+    def compute(self) -> DetectionMetrics:
+        """Average over the classes with objects.
+
+        Raises:
+            ValueError: no class has an object.
+        """
+        measured = np.flatnonzero(self._objects)
+        if not measured.size:
+            raise ValueError("no picture has an object to find; wanted at least one")
+        precisions = np.full((len(self._objects), len(IOU_THRESHOLDS)), np.nan)
+        for label in measured.tolist():
+            precisions[label] = _average_precision(self._judged[label], int(self._objects[label]))
+        return DetectionMetrics(
+            map_50=float(precisions[measured, 0].mean()),
+            map_50_95=float(precisions[measured].mean()),
+            per_class_ap_50=tuple(precisions[:, 0].tolist()),
+            per_class_ap_50_95=tuple(precisions.mean(axis=1).tolist()),
+        )
+
+    def _check(self, labels: NDArray[np.int64], boxes: FloatArray) -> None:
+        num_classes = len(self._objects)
+        if boxes.shape != (len(labels), 4):
+            raise ValueError(f"boxes are {boxes.shape} for {len(labels)} labels; wanted {(len(labels), 4)}")
+        if np.any((labels < 0) | (labels >= num_classes)):
+            raise ValueError(f"labels are {labels.min()}..{labels.max()}; wanted 0..{num_classes - 1}")
+
+
+def _judge(boxes: DoubleArray, scores: DoubleArray, targets: DoubleArray, crowds: DoubleArray) -> _Judged:
+    """Match greedily: from the best detection down, each takes the free object that it overlaps most."""
+    thresholds = IOU_THRESHOLDS[:, None]
+    overlaps = _overlaps(boxes, targets, over_crowd=False)
+    in_crowd = _overlaps(boxes, crowds, over_crowd=True).max(axis=1, initial=0.0) >= thresholds
+    matched = np.zeros((len(IOU_THRESHOLDS), len(boxes)), dtype=np.bool_)
+    free = np.ones((len(IOU_THRESHOLDS), len(targets)), dtype=np.bool_)
+    for detection in np.flatnonzero(overlaps.max(axis=1, initial=0.0) >= IOU_THRESHOLDS[0]).tolist():
+        usable = np.where(free & (overlaps[detection] >= thresholds), overlaps[detection], -1.0)
+        # pycocotools gives a tie to the later object, argmax to the earlier.
+        chosen = len(targets) - 1 - usable[:, ::-1].argmax(axis=1)
+        hit = np.flatnonzero(usable.max(axis=1) >= 0)
+        matched[hit, detection] = True
+        free[hit, chosen[hit]] = False
+    return _Judged(scores, matched, in_crowd & ~matched)
+
+
+def _overlaps(boxes: DoubleArray, regions: DoubleArray, *, over_crowd: bool) -> DoubleArray:
+    """[D, 4] and [G, 4] xyxy to [D, G]: intersection over union, or over the detection's own area for crowds."""
+    sides = np.minimum(boxes[:, None, 2:], regions[:, 2:]) - np.maximum(boxes[:, None, :2], regions[:, :2])
+    shared = sides.clip(min=0.0).prod(axis=2)
+    own = _areas(boxes)[:, None]
+    whole = np.broadcast_to(own, shared.shape) if over_crowd else own + _areas(regions) - shared
+    overlaps: DoubleArray = np.divide(shared, whole, out=np.zeros_like(shared), where=shared > 0)
+    return overlaps
+
+
+def _areas(boxes: DoubleArray) -> DoubleArray:
+    areas: DoubleArray = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    return areas
+
+
+def _average_precision(judged: list[_Judged], objects: int) -> DoubleArray:
+    """[T] mean over 101 recalls of the best precision at that recall or beyond; 0 where it is never reached."""
+    if not judged:
+        return np.zeros(len(IOU_THRESHOLDS))
+    precision_at = np.zeros((len(IOU_THRESHOLDS), len(_RECALLS)))
+    order = np.argsort(-np.concatenate([one.scores for one in judged]), kind="stable")
+    matched = np.concatenate([one.matched for one in judged], axis=1)[:, order]
+    ignored = np.concatenate([one.ignored for one in judged], axis=1)[:, order]
+    right, wrong = matched.cumsum(axis=1), (~matched & ~ignored).cumsum(axis=1)
+    precision = right / np.maximum(right + wrong, 1)
+    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    for row, recall in enumerate(right / objects):
+        reached = np.searchsorted(recall, _RECALLS, side="left")
+        inside = reached < len(recall)
+        precision_at[row, inside] = envelope[row, reached[inside]]
+    average: DoubleArray = precision_at.mean(axis=1)
+    return average

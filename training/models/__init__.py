@@ -1,0 +1,1 @@
+"""The network, read top to bottom: backbone, neck, head, and the three tasks it answers."""

@@ -1,0 +1,101 @@
+"""What a run tells while it runs: bars with the time left, a line per epoch, metrics as JSON lines and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from training.config import Config, Task
+
+METRICS_NAME = "metrics.jsonl"
+
+
+class RunProgress:
+    """Shows and writes a run's history; a context manager, so that the terminal is given back."""
+
+    def __init__(self, config: Config, pictures: Mapping[Task, int], out: Path, console: Console) -> None:
+        """Prepare the bars.
+
+        Args:
+            config: of the run.
+            pictures: training pictures per task.
+            out: folder of the run.
+            console: where to show it.
+        """
+        self._out = out
+        self._console = console
+        self._epochs = {str(stage.task): stage.epochs for stage in config.stages}
+        self._pictures = {str(task): count for task, count in pictures.items()}
+        self._bars = Progress(
+            TextColumn("{task.description:>14}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("pictures"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            console=console,
+        )
+        self._whole = self._bars.add_task("whole run", total=sum(self._totals().values()))
+        self._stage_bars = {task: self._bars.add_task(task, total=total) for task, total in self._totals().items()}
+        self._writer = SummaryWriter(str(out / "tensorboard"))
+
+    def _totals(self) -> dict[str, int]:
+        return {task: epochs * self._pictures[task] for task, epochs in self._epochs.items()}
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+        self._writer.close()
+
+    def restore(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Begin where the history of a resumed run ends."""
+        for entry in history:
+            if entry["kind"] == "epoch":
+                self.advance(Task(entry["stage"]), self._pictures[entry["stage"]])
+        _write_lines(history, self._out / METRICS_NAME)
+
+    def advance(self, task: Task, pictures: int) -> None:
+        """Say that `pictures` more of a task's have been learned from."""
+        self._bars.advance(self._whole, pictures)
+        self._bars.advance(self._stage_bars[str(task)], pictures)
+
+    def record(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Write the history, whose last entry is new, and show that entry."""
+        _write_lines(history, self._out / METRICS_NAME)
+        entry = history[-1]
+        if entry["kind"] == "epoch":
+            step = sum(1 for earlier in history if earlier["kind"] == "epoch")
+            for name, value in entry["losses"].items():
+                self._writer.add_scalar(f"{entry['stage']}/{name}", value, step)
+            losses = "  ".join(f"{name} {value:.4f}" for name, value in entry["losses"].items())
+            self._console.print(
+                f"{entry['stage']} {entry['epoch']}/{self._epochs[entry['stage']]}  {losses}  {entry['seconds']:.1f} s",
+                highlight=False,
+            )
+        else:
+            stage = len({earlier["stage"] for earlier in history})
+            for task, metrics in entry["metrics"].items():
+                for name, value in metrics.items():
+                    self._writer.add_scalar(f"after_stage/{task}/{name}", value, stage)
+                shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+                self._console.print(f"after {entry['stage']}: {task}  {shown}", highlight=False)
+        self._writer.flush()
+
+
+def _write_lines(history: Sequence[Mapping[str, Any]], path: Path) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text("".join(json.dumps(entry) + "\n" for entry in history), encoding="utf-8")
+    temporary.replace(path)
