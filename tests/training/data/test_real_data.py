@@ -1,0 +1,77 @@
+"""What is known about the mini sets in UNIHEAD_DATA, and what the readers must make of it."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from training.data.classes import COCO_CLASSES, IMAGENETTE_CLASSES, VOC_CLASSES
+from training.data.datasets import DataWarning, DetectionSample, MiniSets, load_segmentation, read_mini_sets
+
+LEAKED = ["000000323751", "000000370486", "000000428111", "000000511204", "000000513567"]
+
+
+def labels_of(samples: tuple[DetectionSample, ...]) -> set[int]:
+    return {label for sample in samples for label in sample.labels.tolist()}
+
+
+def test_only_the_five_leaked_coco_pictures_are_dropped(mini_sets: MiniSets) -> None:
+    assert (len(mini_sets.segmentation.train), len(mini_sets.segmentation.val)) == (240, 60)
+    assert (len(mini_sets.detection.train), len(mini_sets.detection.val)) == (235, 60)
+    assert (len(mini_sets.classification.train), len(mini_sets.classification.val)) == (240, 60)
+    assert not {sample.image.stem for sample in mini_sets.detection.train} & set(LEAKED)
+
+
+def test_the_warning_names_the_leaked_pictures_and_reading_is_quick(mini_sets_root: Path) -> None:
+    start_s = time.perf_counter()
+    with pytest.warns(DataWarning) as caught:
+        read_mini_sets(mini_sets_root)
+    assert time.perf_counter() - start_s < 3
+    (warning,) = caught
+    assert str(warning.message).endswith(": " + ", ".join(f"{stem}.jpg" for stem in LEAKED))
+
+
+def test_boxes_crowds_and_classes_are_those_that_were_counted(mini_sets: MiniSets) -> None:
+    train, val = mini_sets.detection.train, mini_sets.detection.val
+    # 2258 annotations: 52 in leaked pictures (one a crowd) and 5 under 2 px are gone, the other 30 crowds stand apart.
+    assert (sum(len(s.boxes) for s in train), sum(len(s.crowd_boxes) for s in train)) == (2171, 30)
+    # 512 annotations: 4 crowds, 1 under 2 px.
+    assert (sum(len(s.boxes) for s in val), sum(len(s.crowd_boxes) for s in val)) == (507, 4)
+    assert (len(labels_of(train)), len(labels_of(val))) == (75, 63)
+
+
+def test_labels_agree_with_the_names_though_no_id_does(mini_sets: MiniSets, mini_sets_root: Path) -> None:
+    ids: dict[str, dict[str, int]] = {}
+    for split, samples in (("train", mini_sets.detection.train), ("val", mini_sets.detection.val)):
+        document = json.loads((mini_sets_root / "mini_coco_det" / split / "labels.json").read_text())
+        ids[split] = {row["name"]: row["id"] for row in document["categories"]}
+        name_of_id = {row["id"]: row["name"] for row in document["categories"]}
+        file_of_id = {row["id"]: row["file_name"] for row in document["images"]}
+        named: dict[str, list[str]] = {file_name: [] for file_name in file_of_id.values()}
+        for row in document["annotations"]:
+            if not row["iscrowd"] and min(row["bbox"][2:]) >= 2:
+                named[file_of_id[row["image_id"]]].append(name_of_id[row["category_id"]])
+        for sample in samples:
+            assert [COCO_CLASSES[label] for label in sample.labels] == named[sample.image.name]
+    assert not ids["train"].items() & ids["val"].items()
+
+
+def test_a_known_box_is_xyxy_under_its_name(mini_sets: MiniSets) -> None:
+    (sample,) = (s for s in mini_sets.detection.train if s.image.stem == "000000399655")
+    assert COCO_CLASSES[sample.labels[0]] == "dog"
+    np.testing.assert_allclose(sample.boxes[0], [15.09, 26.55, 499.50, 333.64], atol=1e-3)
+
+
+def test_every_val_mask_fits_its_picture_and_holds_classes_only(mini_sets: MiniSets) -> None:
+    seen: set[int] = set()
+    for sample in mini_sets.segmentation.val:
+        _, mask = load_segmentation(sample, len(VOC_CLASSES))
+        seen |= set(np.unique(mask).tolist())
+    assert seen == {*range(21), 255}
+
+
+def test_every_class_has_24_train_and_6_val_pictures(mini_sets: MiniSets) -> None:
+    for samples, count in ((mini_sets.classification.train, 24), (mini_sets.classification.val, 6)):
+        assert np.bincount([sample.label for sample in samples]).tolist() == [count] * len(IMAGENETTE_CLASSES)
