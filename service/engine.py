@@ -86,10 +86,16 @@ class OnnxSession:
 
 
 class Engine:
-    """A session and what it means."""
+    """A session and what it means.
 
-    def __init__(self, session: Session, contract: ModelContract) -> None:
+    Attributes:
+        contract: what the model file says about itself.
+        sha256: of the model file; empty where there is none.
+    """
+
+    def __init__(self, session: Session, contract: ModelContract, sha256: str = "") -> None:
         self.contract = contract
+        self.sha256 = sha256
         self._session = session
 
     def predict(self, images: Sequence[UInt8Array]) -> list[Prediction]:
@@ -108,7 +114,7 @@ class Engine:
         ]
 
 
-def load_engine(path: Path, *, threads: int = 0) -> tuple[Engine, str]:
-    """Load a model file; returns the engine and the SHA-256 of the file."""
+def load_engine(path: Path, *, threads: int = 0) -> Engine:
+    """Load a model file; raises and takes threads as `OnnxSession` does."""
     session = OnnxSession(path, threads=threads)
-    return Engine(session, session.contract), session.sha256
+    return Engine(session, session.contract, session.sha256)

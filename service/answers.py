@@ -1,0 +1,98 @@
+"""From one forward pass to the bytes of one answer: only the parts that were asked for, timed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from service import postprocess, render
+from service.contract import ModelContract
+from service.scheduler import Answer
+from service.schemas import ClassScore, Detection, ImageSize, Mask, ModelName, PictureResponse, Segment
+from service.timing import Stage, Stopwatch
+
+Part: TypeAlias = Literal["segment", "detect", "classify"]
+PARTS: tuple[Part, ...] = ("segment", "detect", "classify")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a caller asked for.
+
+    Attributes:
+        parts: the tasks of the answer, each at most once.
+        score_threshold: boxes that score less are left out.
+        max_detections: boxes at most.
+        top_k: classes at most.
+    """
+
+    parts: tuple[Part, ...]
+    score_threshold: float = 0.3
+    max_detections: int = 100
+    top_k: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """An answer ready to send, and the stages that making it took: postprocess, encode."""
+
+    content: bytes
+    media_type: str
+    timings_ms: dict[Stage, float]
+
+
+def finish_png(answer: Answer, contract: ModelContract) -> Finished:
+    """Write the mask alone, as a palette PNG of the original's size."""
+    watch = Stopwatch()
+    class_ids = postprocess.mask(answer.prediction, answer.place, mask_stride=contract.mask_stride)
+    watch.lap("postprocess")
+    png = render.encode_mask(class_ids)
+    watch.lap("encode")
+    return Finished(png, "image/png", watch.timings_ms)
+
+
+def finish_json(
+    answer: Answer, contract: ModelContract, wanted: Wanted, shape: type[PictureResponse], asked: Stopwatch
+) -> Finished:
+    """Write the wanted parts as JSON.
+
+    Args:
+        answer: of the forward pass.
+        contract: of the model that gave it.
+        wanted: the parts.
+        shape: has a field for each of them.
+        asked: runs since the picture came; `total` in the JSON is what it shows just before the JSON is written.
+    """
+    watch = Stopwatch()
+    parts: dict[str, Any] = {}
+    if "segment" in wanted.parts:
+        class_ids = postprocess.mask(answer.prediction, answer.place, mask_stride=contract.mask_stride)
+        segments = postprocess.segments(class_ids, contract.segmentation_classes)
+        parts["segments"] = [Segment.of(segment) for segment in segments]
+        watch.lap("postprocess")
+        parts["mask"] = Mask.of(render.encode_mask(class_ids))
+        watch.lap("encode")
+    if "detect" in wanted.parts:
+        detections = postprocess.detections(
+            answer.prediction,
+            answer.place,
+            contract.detection_classes,
+            score_threshold=wanted.score_threshold,
+            max_detections=wanted.max_detections,
+        )
+        parts["detections"] = [Detection.of(detection) for detection in detections]
+    if "classify" in wanted.parts:
+        classes = postprocess.classes(answer.prediction, contract.classification_classes, top_k=wanted.top_k)
+        parts["classes"] = [ClassScore.of(scored) for scored in classes]
+    watch.lap("postprocess")
+    watch.lap("encode")
+    timings_ms = {**answer.timings_ms, **watch.timings_ms, "total": asked.elapsed_ms()}
+    response = shape(
+        model=ModelName(name=contract.name, version=contract.version),
+        image=ImageSize(width=answer.place.width, height=answer.place.height),
+        timing_ms={stage: round(milliseconds, 3) for stage, milliseconds in timings_ms.items()},
+        **parts,
+    )
+    content = response.model_dump_json(exclude_none=True).encode()
+    watch.lap("encode")
+    return Finished(content, "application/json", watch.timings_ms)

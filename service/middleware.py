@@ -1,0 +1,67 @@
+"""Around every request: an id, a last resort for the unexpected, one count and one line in the log."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.metrics import Metrics
+from service.problems import make_problem
+
+logger = logging.getLogger("unihead")
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class RequestMiddleware:
+    """Plain ASGI, because starlette's BaseHTTPMiddleware costs a task and a queue per request."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on; whatever happens to it, it is answered, counted and logged."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = _choose_id(Headers(scope=scope).get("x-request-id", ""))
+        scope["state"] = {**scope.get("state", {}), "request_id": request_id}
+        status: int | None = None
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:
+            logger.exception("request %s failed", request_id)
+            if status is not None:  # half an answer is out: only closing the connection tells the client
+                raise
+            detail = "something broke in the service; its log has more under this request_id"
+            problem = make_problem(500, "internal_error", detail, request_id=request_id)
+            await problem(scope, receive, send_with_id)
+        finally:
+            route, method = _route_template(scope), scope["method"]
+            self._metrics.count_request(route=route, method=method, status=status or 500)
+            took_ms = (time.perf_counter() - started) * 1000
+            logger.info("%s %s %s %.1f ms id=%s", method, route, status, took_ms, request_id)
+
+
+def _choose_id(proposed: str) -> str:
+    return proposed if _SANE_ID.fullmatch(proposed) else secrets.token_hex(8)
+
+
+def _route_template(scope: Scope) -> str:
+    """The path as the route declares it, so that scanners of made-up paths cannot fill the metrics."""
+    return getattr(scope.get("route"), "path", "unmatched")

@@ -1,0 +1,83 @@
+"""Whatever goes wrong, told as problem+json (RFC 9457); no FastAPI default and no stack trace leaves the house."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.errors import InvalidParameter, NotReady, RequestError
+
+MEDIA_TYPE = "application/problem+json"
+_HINTS = {404: "there is no such path; `GET /` lists what there is", 405: "this path does not take that method"}
+
+
+class Problem(BaseModel):
+    """Why a request was not answered."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "type": "about:blank",
+                "title": "Unsupported Media Type",
+                "status": 415,
+                "detail": "the first bytes are not those of a JPEG, PNG or WebP picture; convert it and send it again",
+                "code": "unsupported_image",
+                "request_id": "3f0c8a1e5b7d4c52",
+            }
+        }
+    )
+
+    type: str = Field("about:blank", description="always about:blank: `code` tells the kinds apart")
+    title: str = Field(description="the status in words")
+    status: int
+    detail: str = Field(description="one sentence: what came, what was wanted")
+    code: str = Field(description="which kind of failure, for programs")
+    request_id: str = Field(description="also in X-Request-ID and in the log")
+
+
+def make_problem(
+    status: int, code: str, detail: str, *, request_id: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Build the answer to a request that cannot be answered."""
+    problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code, request_id=request_id)
+    return Response(problem.model_dump_json(), status, headers, MEDIA_TYPE)
+
+
+def document_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI responses for the given statuses."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Answer every expected exception of an app with a problem; the unexpected ones are `service.middleware`'s."""
+    app.exception_handler(RequestError)(_answer_ours)
+    app.exception_handler(NotReady)(_answer_ours)
+    app.exception_handler(RequestValidationError)(_answer_invalid)
+    app.exception_handler(HTTPException)(_answer_http)
+
+
+async def _answer_ours(request: Request, error: RequestError | NotReady) -> Response:
+    headers = {"Retry-After": "1"} if isinstance(error, NotReady) else None
+    return make_problem(error.status, error.code, str(error), request_id=request.state.request_id, headers=headers)
+
+
+async def _answer_invalid(request: Request, error: RequestValidationError) -> Response:
+    first = error.errors()[0]
+    name, value = str(first["loc"][-1]), str(first["input"])[:80]
+    detail = f"query parameter {name!r} is {value!r}: {first['msg'].lower()}"
+    return make_problem(InvalidParameter.status, InvalidParameter.code, detail, request_id=request.state.request_id)
+
+
+async def _answer_http(request: Request, error: HTTPException) -> Response:
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    detail = _HINTS.get(error.status_code, HTTPStatus(error.status_code).description or str(error.detail))
+    return make_problem(error.status_code, code, detail, request_id=request.state.request_id, headers=error.headers)

@@ -1,0 +1,123 @@
+"""Class ids and boxes as pictures: palette PNG, and an overlay to look at."""
+
+from __future__ import annotations
+
+import colorsys
+import functools
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from service.imaging import UInt8Array
+from service.postprocess import Detection
+
+# zlib level 1 against 6 on a 500 x 375 mask: 0.6 against 1.4 ms, 6.5 against 2.5 kB. The service is asked for
+# milliseconds, and either size travels in one round trip.
+_PNG_COMPRESS_LEVEL = 1
+_MASK_OPACITY = 0.5
+
+
+@functools.cache
+def make_voc_palette() -> UInt8Array:
+    """[256, 3] RGB of the class ids: bit 3k + c of the id is bit 7 - k of colour c (VOC devkit, VOClabelcolormap.m)."""
+    ids = np.arange(256)
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            palette[:, channel] |= ((ids >> (3 * bit + channel) & 1) << (7 - bit)).astype(np.uint8)
+    palette.setflags(write=False)
+    return palette
+
+
+def encode_mask(class_ids: UInt8Array) -> bytes:
+    """Write class ids [H, W] as a palette PNG of the same size: its values are the ids, its colours those of VOC."""
+    picture = Image.fromarray(class_ids)
+    picture.putpalette(make_voc_palette().tobytes())
+    return _encode_png(picture)
+
+
+def _encode_png(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "PNG", compress_level=_PNG_COMPRESS_LEVEL)
+    return file.getvalue()
+
+
+def overlay(
+    image: UInt8Array,
+    class_ids: UInt8Array | None = None,
+    detections: Sequence[Detection] = (),
+    *,
+    opacity: float = _MASK_OPACITY,
+) -> UInt8Array:
+    """Draw what the model saw over the picture: tinted segments with an outline, boxes with label and score.
+
+    Args:
+        image: [H, W, 3] RGB, 0..255.
+        class_ids: [H, W]; class 0 is background and stays clear. None draws no mask.
+        detections: boxes in pixels of `image`; the best is drawn last, on top.
+        opacity: of the tint, 0..1.
+
+    Returns:
+        [H, W, 3] RGB, 0..255.
+    """
+    canvas = image if class_ids is None else _tint(image, class_ids, opacity)
+    picture = Image.fromarray(canvas)
+    draw = ImageDraw.Draw(picture)
+    unit = max(2, round(min(picture.size) / 200))  # line width that looks the same at any size
+    for detection in reversed(detections):
+        _draw_detection(draw, detection, picture.size, unit)
+    return np.asarray(picture)
+
+
+def _tint(image: UInt8Array, class_ids: UInt8Array, opacity: float) -> UInt8Array:
+    # Not the colours of VOC: half of them are too dark to be told apart once they are mixed with a picture.
+    colours = np.array([_colour_of_class(class_id) for class_id in range(256)], dtype=np.float32)[class_ids]
+    shares = np.where(class_ids == 0, 0.0, opacity)
+    shares[_outline(class_ids) & (class_ids != 0)] = 1.0
+    return (image + (colours - image) * shares[..., None]).round().astype(np.uint8)
+
+
+def _outline(class_ids: UInt8Array) -> NDArray[np.bool_]:
+    """Pixels whose right, left, upper or lower neighbour is of another class."""
+    edges = np.zeros(class_ids.shape, dtype=np.bool_)
+    across, down = class_ids[:, 1:] != class_ids[:, :-1], class_ids[1:] != class_ids[:-1]
+    edges[:, 1:] |= across
+    edges[:, :-1] |= across
+    edges[1:] |= down
+    edges[:-1] |= down
+    return edges
+
+
+def _draw_detection(draw: ImageDraw.ImageDraw, detection: Detection, size: tuple[int, int], unit: int) -> None:
+    colour = _colour_of_class(detection.label_id)
+    x1, y1, x2, y2 = detection.box
+    # A dark rim keeps the line visible on a picture of its own colour.
+    rim = unit // 2
+    draw.rectangle((x1 - rim, y1 - rim, x2 + rim, y2 + rim), outline=(20, 20, 20), width=unit + 2 * rim)
+    draw.rectangle((x1, y1, x2, y2), outline=colour, width=unit)
+    font = ImageFont.load_default(size=max(13, unit * 6))
+    text = f"{detection.label} {detection.score:.0%}"
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    pad = unit * 2
+    width, height = right - left + 2 * pad, bottom - top + 2 * pad
+    # Above the box, or inside it where there is no room above; never outside the picture.
+    tag_x = max(0.0, min(x1, size[0] - width))
+    tag_y = y1 - height if y1 >= height else y1
+    draw.rectangle((tag_x, tag_y, tag_x + width, tag_y + height), fill=colour)
+    draw.text((tag_x + pad - left, tag_y + pad - top), text, font=font, fill=_readable_on(colour))
+
+
+@functools.cache
+def _colour_of_class(class_id: int) -> tuple[int, int, int]:
+    # Steps of the golden ratio keep neighbouring ids far apart on the colour wheel.
+    red, green, blue = colorsys.hsv_to_rgb(0.58 + class_id * 0.618034, 0.75, 1.0)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _readable_on(colour: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Black or white, whichever stands out more (luma of ITU-R BT.601)."""
+    luma = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+    return (0, 0, 0) if luma > 140 else (255, 255, 255)  # noqa: PLR2004 - a little above half of 255

@@ -1,0 +1,152 @@
+"""The friendly routes: a picture in, what was asked about it out. They differ in the last two steps only."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.answers import PARTS, Finished, Part, Wanted, finish_json, finish_png
+from service.bodies import FIELD_NAME, read_picture
+from service.errors import InvalidParameter
+from service.metrics import Task
+from service.negotiation import prefers_png
+from service.problems import document_problems
+from service.schemas import ClassifyResponse, DetectResponse, PictureResponse, PredictResponse, SegmentResponse
+from service.state import state_of
+from service.timing import Stage, Stopwatch, format_server_timing
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_FORM = {"type": "object", "required": [FIELD_NAME], "properties": {FIELD_NAME: _BINARY["schema"]}}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "description": "The picture itself, or a form with it in the field `file`. The first bytes decide what it is; "
+        "the declared type is a hint. JPEG, PNG or WebP.",
+        "content": {
+            "image/jpeg": _BINARY,
+            "image/png": _BINARY,
+            "image/webp": _BINARY,
+            "application/octet-stream": _BINARY,
+            "multipart/form-data": {"schema": _FORM},
+        },
+    }
+}
+router = APIRouter(tags=["pictures"], responses=document_problems(400, 413, 415, 422, 500, 503))
+
+
+class SegmentQuery(BaseModel):
+    """POST /segment takes no parameters."""
+
+
+class DetectQuery(BaseModel):
+    """Parameters of POST /detect."""
+
+    score_threshold: float = Field(
+        0.3, ge=0, le=1, allow_inf_nan=False, description="boxes that score less are left out"
+    )
+    max_detections: int = Field(100, ge=1, description="boxes at most; up to `max_detections` of the model's contract")
+
+
+class ClassifyQuery(BaseModel):
+    """Parameters of POST /classify."""
+
+    top_k: int = Field(5, ge=1, description="classes at most")
+
+
+class PredictQuery(ClassifyQuery, DetectQuery):
+    """Parameters of POST /predict."""
+
+    tasks: str = Field(",".join(PARTS), description="which of segment, detect and classify, separated by commas")
+
+
+@router.post(
+    "/segment",
+    openapi_extra=_BODY,
+    response_model=SegmentResponse,
+    responses={
+        200: {"description": "JSON; or, if Accept prefers image/png, the mask.", "content": {"image/png": _BINARY}}
+    },
+    summary="Which class each pixel belongs to",
+)
+async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> Response:
+    """Answer with the share of each class and the mask, or with the mask alone as a palette PNG of class ids."""
+    as_png = prefers_png(request.headers.get("accept"))
+    response = await _respond(request, query, "segment", Wanted(("segment",)), SegmentResponse, as_png=as_png)
+    response.headers["Vary"] = "Accept"
+    return response
+
+
+@router.post("/detect", openapi_extra=_BODY, response_model=DetectResponse, summary="Which objects are where")
+async def detect(request: Request, query: Annotated[DetectQuery, Query()]) -> Response:
+    """Answer with boxes in pixels of the upright original, highest score first."""
+    return await _respond(request, query, "detect", Wanted(("detect",), **query.model_dump()), DetectResponse)
+
+
+@router.post("/classify", openapi_extra=_BODY, response_model=ClassifyResponse, summary="What the whole picture shows")
+async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -> Response:
+    """Answer with the most probable classes."""
+    return await _respond(request, query, "classify", Wanted(("classify",), **query.model_dump()), ClassifyResponse)
+
+
+@router.post("/predict", openapi_extra=_BODY, response_model=PredictResponse, summary="All of it in one forward pass")
+async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> Response:
+    """Answer with the parts of the tasks asked for; however many they are, the model runs once."""
+    wanted = Wanted(_parse_tasks(query.tasks), **query.model_dump(exclude={"tasks"}))
+    return await _respond(request, query, "predict", wanted, PredictResponse)
+
+
+def _parse_tasks(text: str) -> tuple[Part, ...]:
+    names = [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in PARTS]
+    if unknown:
+        raise InvalidParameter(f"tasks has {unknown[0][:80]!r}; known are {', '.join(PARTS)}, separated by commas")
+    return tuple(part for part in PARTS if part in names)
+
+
+def _check_parameters(request: Request, query: BaseModel, most_detections: int) -> None:
+    """Refuse what FastAPI lets pass: unknown names, repeated names, more boxes than the model gives."""
+    known = sorted(type(query).model_fields)
+    names = [name for name, _ in request.query_params.multi_items()]
+    for name in names:
+        if name not in known:
+            knows = f"knows {', '.join(known)}" if known else "takes none"
+            raise InvalidParameter(f"unknown query parameter {name[:80]!r}; this path {knows}")
+        if names.count(name) > 1:
+            raise InvalidParameter(f"query parameter {name!r} is given {names.count(name)} times; give it once")
+    if isinstance(query, DetectQuery) and "max_detections" in names and query.max_detections > most_detections:
+        raise InvalidParameter(f"max_detections is {query.max_detections}; the model gives {most_detections} at most")
+
+
+async def _respond(
+    request: Request,
+    query: BaseModel,
+    task: Task,
+    wanted: Wanted,
+    shape: type[PictureResponse],
+    *,
+    as_png: bool = False,
+) -> Response:
+    """Take one picture all the way: read it, submit it, finish the answer in a thread, count its stages."""
+    state = state_of(request)
+    running, contract = state.require_running(), state.require_running().engine.contract
+    _check_parameters(request, query, contract.max_detections)
+    body = await read_picture(request, max_body_bytes=state.settings.max_body_bytes)
+    watch = Stopwatch()
+    with state.metrics.images_in_flight.track_inprogress():
+        answer = await running.scheduler.submit(body)
+        finish: partial[Finished] = (
+            partial(finish_png, answer, contract)
+            if as_png
+            else partial(finish_json, answer, contract, wanted, shape, watch)
+        )
+        finished = await asyncio.get_running_loop().run_in_executor(running.pool, finish)
+    own: dict[Stage, float] = {**finished.timings_ms, "total": watch.elapsed_ms()}
+    state.metrics.observe_task(task, own)
+    timing = format_server_timing({**answer.timings_ms, **own})
+    return Response(finished.content, media_type=finished.media_type, headers={"Server-Timing": timing})

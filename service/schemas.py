@@ -1,0 +1,169 @@
+"""The answers as JSON: their shapes, their examples in /docs, and how far numbers are rounded."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from service import postprocess
+from service.timing import Stage
+
+_MODEL: JsonValue = {"name": "unihead", "version": "seed-3f0c8a1e5b7d"}
+_IMAGE: JsonValue = {"width": 640, "height": 480}
+_DETECTIONS: JsonValue = [{"box": [38.12, 61.5, 402.07, 473.9], "label": "cat", "label_id": 15, "score": 0.874213}]
+_CLASSES: JsonValue = [{"label": "English springer", "label_id": 1, "probability": 0.913027}]
+_SEGMENTS: JsonValue = [
+    {"label": "background", "label_id": 0, "pixels": 215040, "fraction": 0.7},
+    {"label": "cat", "label_id": 8, "pixels": 92160, "fraction": 0.3},
+]
+_MASK: JsonValue = {"encoding": "png", "data": "iVBORw0KGgo..."}
+_TIMING: JsonValue = {
+    "decode": 1.5,
+    "preprocess": 0.9,
+    "queue": 0.1,
+    "forward": 21.4,
+    "postprocess": 0.2,
+    "encode": 0.6,
+    "total": 24.7,
+}
+
+
+def _example(**parts: JsonValue) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"example": {"model": _MODEL, "image": _IMAGE, **parts, "timing_ms": _TIMING}})
+
+
+class ModelName(BaseModel):
+    """Which model answered."""
+
+    name: str
+    version: str = Field(description="preset and the first digits of the weights' SHA-256")
+
+
+class ImageSize(BaseModel):
+    """The upright picture, after its EXIF orientation; in pixels."""
+
+    width: int
+    height: int
+
+
+class Detection(BaseModel):
+    """One object found."""
+
+    box: Annotated[list[float], Field(min_length=4, max_length=4)] = Field(
+        description="x1, y1, x2, y2 in pixels of the upright original, clipped to it"
+    )
+    label: str
+    label_id: int
+    score: float = Field(ge=0, le=1)
+
+    @classmethod
+    def of(cls, found: postprocess.Detection) -> Detection:
+        """Round to a hundredth of a pixel and a millionth of score."""
+        box = [round(side, 2) for side in found.box]
+        return cls(box=box, label=found.label, label_id=found.label_id, score=round(found.score, 6))
+
+
+class ClassScore(BaseModel):
+    """How probable one class is for the whole picture."""
+
+    label: str
+    label_id: int
+    probability: float = Field(ge=0, le=1)
+
+    @classmethod
+    def of(cls, scored: postprocess.ClassScore) -> ClassScore:
+        """Round to a millionth."""
+        return cls(label=scored.label, label_id=scored.label_id, probability=round(scored.probability, 6))
+
+
+class Segment(BaseModel):
+    """How much of the picture one class covers."""
+
+    label: str
+    label_id: int = Field(description="value of these pixels in the mask")
+    pixels: int
+    fraction: float = Field(ge=0, le=1)
+
+    @classmethod
+    def of(cls, segment: postprocess.Segment) -> Segment:
+        """Round to a millionth."""
+        return cls(
+            label=segment.label, label_id=segment.label_id, pixels=segment.pixels, fraction=round(segment.fraction, 6)
+        )
+
+
+class Mask(BaseModel):
+    """Class ids of all pixels as a palette PNG of the original's size."""
+
+    encoding: Literal["png"] = "png"
+    data: str = Field(description="base64")
+
+    @classmethod
+    def of(cls, png: bytes) -> Mask:
+        """Wrap a PNG file."""
+        return cls(data=base64.b64encode(png).decode("ascii"))
+
+
+_Timings = Annotated[
+    dict[Stage, float],
+    Field(description="milliseconds by stage; the header Server-Timing counts the writing of this JSON too"),
+]
+
+
+class SegmentResponse(BaseModel):
+    """The answer of POST /segment."""
+
+    model_config = _example(segments=_SEGMENTS, mask=_MASK)
+    model: ModelName
+    image: ImageSize
+    segments: list[Segment] = Field(description="the classes that occur, largest first")
+    mask: Mask
+    timing_ms: _Timings
+
+
+class DetectResponse(BaseModel):
+    """The answer of POST /detect."""
+
+    model_config = _example(detections=_DETECTIONS)
+    model: ModelName
+    image: ImageSize
+    detections: list[Detection] = Field(description="highest score first")
+    timing_ms: _Timings
+
+
+class ClassifyResponse(BaseModel):
+    """The answer of POST /classify."""
+
+    model_config = _example(classes=_CLASSES)
+    model: ModelName
+    image: ImageSize
+    classes: list[ClassScore] = Field(description="most probable first")
+    timing_ms: _Timings
+
+
+class PredictResponse(BaseModel):
+    """The answer of POST /predict: the parts of the tasks that were asked for, and no others."""
+
+    model_config = _example(segments=_SEGMENTS, mask=_MASK, detections=_DETECTIONS, classes=_CLASSES)
+    model: ModelName
+    image: ImageSize
+    segments: list[Segment] | None = Field(None, description="with the task segment; largest first")
+    mask: Mask | None = Field(None, description="with the task segment")
+    detections: list[Detection] | None = Field(None, description="with the task detect; highest score first")
+    classes: list[ClassScore] | None = Field(None, description="with the task classify; most probable first")
+    timing_ms: _Timings
+
+
+PictureResponse: TypeAlias = SegmentResponse | DetectResponse | ClassifyResponse | PredictResponse
+
+
+class Info(BaseModel):
+    """What runs here."""
+
+    model: dict[str, str] = Field(description="name, version, preset, SHA-256 of the file")
+    contract: dict[str, Any] = Field(description="everything the model file says about itself")
+    versions: dict[str, str] = Field(description="of this service, Python and the libraries that compute")
+    limits: dict[str, int] = Field(description="max_body_bytes, max_pixels")
+    threads: int = Field(description="of one forward pass")

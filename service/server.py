@@ -1,0 +1,107 @@
+"""One process that serves: settings, port, model and signals, and a clear sentence where one of them fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+
+import uvicorn
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from service.app import create_app
+from service.errors import ContractError
+from service.settings import ENV_PREFIX, Settings, describe_unknown_variables
+
+logger = logging.getLogger("unihead")
+
+_SHUTDOWN_S = 20
+_BACKLOG = 2048
+
+
+class StartError(Exception):
+    """The service cannot start; says why in one sentence, and with which exit code to leave."""
+
+    def __init__(self, sentence: str, code: int = 1) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+def serve(words: Sequence[str]) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        words: of the command line; see `unihead-serve --help`.
+
+    Raises:
+        StartError: a setting is wrong, the port is taken, or the model cannot be used.
+    """
+    settings = _read_settings(words)
+    # Before the model is loaded: the mistake that happens most is told first.
+    listener = _listen(settings.host, settings.port)
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+    )
+    for sentence in describe_unknown_variables(os.environ):
+        logger.warning(sentence)
+    # uvicorn raises the signal that stopped it once more when it is done: by then leaving with 0 is right.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    try:
+        asyncio.run(_run(settings, listener))
+    except ContractError as error:
+        raise StartError(str(error)) from error
+
+
+def _read_settings(words: Sequence[str]) -> Settings:
+    try:
+        return Settings(_cli_parse_args=list(words))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        flag, variable = f"--{name.replace('_', '-')}", f"{ENV_PREFIX}{name.upper()}"
+        raise StartError(f"{flag} ({variable}) is {first['input']!r}: {first['msg'].lower()}", code=2) from error
+    except SettingsError as error:
+        raise StartError(str(error), code=2) from error
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # Not socket.create_server: it leaves the protocol out, asyncio then does not see TCP and keeps Nagle's
+        # algorithm, and every answer on a kept connection waits 40 ms for a delayed acknowledgement.
+        with contextlib.ExitStack() as on_failure:
+            listener = on_failure.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+            on_failure.pop_all()
+            return listener
+    except OSError as error:
+        raise StartError(
+            f"cannot listen on {host} port {port}: {error.strerror}; choose others with --host and --port"
+        ) from error
+
+
+async def _run(settings: Settings, listener: socket.socket) -> None:
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        lifespan="off",  # entered here, so that a model that cannot be loaded is one sentence and no traceback
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_SHUTDOWN_S,
+    )
+    async with app.router.lifespan_context(app):
+        host, port = listener.getsockname()[:2]
+        where = f"[{host}]" if ":" in host else host
+        logger.info("ready on http://%s:%d with %s", where, port, settings.model)
+        await uvicorn.Server(config).serve(sockets=[listener])

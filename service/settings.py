@@ -1,0 +1,112 @@
+"""Every setting of the service, once: from the environment (UNIHEAD_...), from flags, or its default."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.imaging import MAX_PIXELS
+
+ENV_PREFIX = "UNIHEAD_"
+# Read by tests, the Makefile and training; no business of the service, and no typing error either.
+_OTHERS_VARIABLES = frozenset({"UNIHEAD_DATA", "UNIHEAD_BACKBONE_WEIGHTS"})
+
+
+class Settings(BaseSettings):
+    """Serve one unihead model file over HTTP; `unihead-serve health` asks a running service whether it is ready."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        cli_prog_name="unihead-serve",
+        cli_kebab_case=True,
+        cli_implicit_flags="toggle",
+        cli_hide_none_type=True,
+        cli_show_env_vars=True,
+        frozen=True,
+    )
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")
+    model: Path = Field(
+        Path(__file__).parent / "models" / "unihead.onnx",
+        description="ONNX file made by `unihead-export onnx`",
+    )
+    threads: int = Field(
+        0, ge=0, description="threads of one forward pass; 0 takes as many as this process has CPUs (cgroup quota)"
+    )
+    max_body_bytes: int = Field(10_000_000, ge=1, description="largest request body, in bytes")
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest picture, width times height, in pixels")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="quietest level that is logged")
+    docs: bool = Field(True, description="serve /docs and /openapi.json")
+
+    @property
+    def cpu_threads(self) -> int:
+        """`threads`, with 0 turned into the CPUs of this process."""
+        return self.threads or available_cpus()
+
+
+def describe_unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """One sentence for each UNIHEAD_ variable that is no setting, with the setting that was probably meant."""
+    known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
+    unknown = [name for name in environment if name.upper().startswith(ENV_PREFIX) and name.upper() not in known]
+    sentences = []
+    for name in sorted(set(unknown) - _OTHERS_VARIABLES):
+        close = difflib.get_close_matches(name.upper(), known, n=1)
+        hint = f"did you mean {close[0]}?" if close else "see `unihead-serve --help`"
+        sentences.append(f"the environment sets {name}, which is no setting; {hint}")
+    return sentences
+
+
+def available_cpus(
+    cgroup: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup"), affinity: int | None = None
+) -> int:
+    """Count the CPUs that this process may use: the least of its affinity and of all cgroup quotas above it.
+
+    A quota of 1.5 CPUs counts as 1: a second thread would be stopped for a part of every period.
+
+    Args:
+        cgroup: where the cgroup file systems (v1 or v2) are mounted.
+        membership: the file that names this process's cgroups.
+        affinity: CPUs that the scheduler may put this process on; None asks the system.
+    """
+    limits = [float(affinity or len(os.sched_getaffinity(0)))]
+    for folder in _cgroup_folders(cgroup, membership):
+        limits += _quotas(folder)
+    return max(1, int(min(limits)))
+
+
+def _cgroup_folders(cgroup: Path, membership: Path) -> Iterator[Path]:
+    """This process's cgroup folders and all above them; inside a container only the mount's root may exist."""
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in ["0::/", *lines]:
+        _, controllers, path = line.split(":", 2)
+        if controllers in {"", "cpu", "cpu,cpuacct", "cpuacct,cpu"}:
+            root = cgroup / controllers
+            own = root / path.lstrip("/")
+            yield own
+            yield from (folder for folder in own.parents if folder.is_relative_to(root))
+
+
+def _quotas(folder: Path) -> Iterable[float]:
+    """CPUs that one cgroup folder allows: cpu.max of v2, or the quota and period of v1; nothing when unlimited."""
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+        yield int(quota) / int(period)
+    except (OSError, ValueError):  # no such file, or "max"
+        pass
+    try:
+        period_us = int((folder / "cpu.cfs_period_us").read_text())
+        quota_us = int((folder / "cpu.cfs_quota_us").read_text())
+    except (OSError, ValueError):
+        return
+    if quota_us > 0:
+        yield quota_us / period_us

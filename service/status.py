@@ -1,0 +1,89 @@
+"""What is not about a picture: the page, /docs, health, what runs here, and its metrics."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from pathlib import Path
+
+from fastapi import APIRouter
+from prometheus_client.exposition import choose_encoder
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from service.problems import document_problems
+from service.schemas import Info
+from service.state import state_of
+from service.versions import find_version
+
+WEB = Path(__file__).parent / "web"
+_LIBRARIES = ("unihead", "onnxruntime", "numpy", "pillow", "simplejpeg", "fastapi", "starlette", "uvicorn")
+
+_static_files = StaticFiles(directory=WEB)
+router = APIRouter(tags=["service"])
+docs_router = APIRouter()
+
+
+@router.get("/", include_in_schema=False)
+async def page() -> FileResponse:
+    """Say what this is."""
+    return FileResponse(WEB / "index.html")
+
+
+@router.get("/static/{path:path}", include_in_schema=False)
+async def static(request: Request, path: str) -> Response:
+    """Serve a file of the pages; a route, not a mount, because mounts leave no template for the metrics."""
+    return await _static_files.get_response(path, request.scope)
+
+
+@docs_router.get("/openapi.json", include_in_schema=False)
+async def openapi(request: Request) -> JSONResponse:
+    """Describe the API."""
+    return JSONResponse(request.app.openapi())
+
+
+@docs_router.get("/docs", include_in_schema=False)
+async def docs() -> FileResponse:
+    """Show /openapi.json with Swagger UI; its assets are shipped, because /docs works without the internet."""
+    return FileResponse(WEB / "docs.html")
+
+
+@router.get("/healthz", summary="The process answers")
+async def healthz() -> dict[str, str]:
+    """Answer as long as the event loop turns; no reason to restart the process then."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", responses=document_problems(503), summary="The model is loaded and warm")
+async def readyz(request: Request) -> dict[str, str]:
+    """Answer 200 once pictures are taken, 503 before."""
+    state_of(request).require_running()
+    return {"status": "ready"}
+
+
+@router.get("/info", responses=document_problems(503), summary="Model, contract, versions, limits")
+async def info(request: Request) -> Info:
+    """Tell what runs here and what it takes."""
+    state = state_of(request)
+    engine = state.require_running().engine
+    contract = engine.contract
+    return Info(
+        model={
+            "name": contract.name,
+            "version": contract.version,
+            "preset": contract.preset,
+            "sha256": engine.sha256,
+        },
+        contract=dataclasses.asdict(contract),
+        versions={"python": platform.python_version()} | {name: find_version(name) for name in _LIBRARIES},
+        limits={"max_body_bytes": state.settings.max_body_bytes, "max_pixels": state.settings.max_pixels},
+        threads=state.settings.cpu_threads,
+    )
+
+
+@router.get("/metrics", summary="For Prometheus")
+async def metrics(request: Request) -> Response:
+    """Write all metrics in the text format that the scraper asks for."""
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(state_of(request).metrics.registry), headers={"Content-Type": content_type})

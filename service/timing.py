@@ -1,0 +1,40 @@
+"""Milliseconds by stage: measured once, then told to Prometheus, in `timing_ms` and in `Server-Timing` alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Literal, TypeAlias
+
+Stage: TypeAlias = Literal["decode", "preprocess", "queue", "forward", "postprocess", "encode", "total"]
+
+SHARED_STAGES: tuple[Stage, ...] = ("decode", "preprocess", "queue", "forward")
+TASK_STAGES: tuple[Stage, ...] = ("postprocess", "encode", "total")
+
+
+class Stopwatch:
+    """Runs from its making on; one thread at a time may use it.
+
+    Attributes:
+        timings_ms: what has been measured so far.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.timings_ms: dict[Stage, float] = {}
+        self._clock = clock
+        self._started = self._last = clock()
+
+    def lap(self, stage: Stage) -> None:
+        """Add the time since the last lap to `stage`: nothing between two laps goes unaccounted for."""
+        now = self._clock()
+        self.timings_ms[stage] = self.timings_ms.get(stage, 0.0) + (now - self._last) * 1000
+        self._last = now
+
+    def elapsed_ms(self) -> float:
+        """Milliseconds since the stopwatch was made."""
+        return (self._clock() - self._started) * 1000
+
+
+def format_server_timing(timings_ms: Mapping[Stage, float]) -> str:
+    """Write a `Server-Timing` header (W3C Server Timing, sec. 3); browsers draw it beside the request."""
+    return ", ".join(f"{stage};dur={milliseconds:.3f}" for stage, milliseconds in timings_ms.items())

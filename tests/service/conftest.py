@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from service.app import create_app
+from service.contract import ModelContract
+from service.engine import Engine
+from service.settings import Settings
+from tests.service.fakes import FakeSession, make_contract, write_tiny_model
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"UNIHEAD_{name.upper()}", raising=False)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def contract() -> ModelContract:
+    return make_contract()
+
+
+@pytest.fixture
+def session() -> FakeSession:
+    return FakeSession()
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(max_body_bytes=200_000, max_pixels=250_000, threads=2)
+
+
+@pytest.fixture
+def app(settings: Settings, session: FakeSession, contract: ModelContract) -> FastAPI:
+    return create_app(settings, Engine(session, contract, sha256="c0ffee"))
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with app.router.lifespan_context(app), connect(app) as connected:
+        yield connected
+
+
+def connect(app: FastAPI) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://unihead")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx", make_contract())

@@ -1,0 +1,157 @@
+"""Stand-ins for the model: a contract, a session of ten lines, and a real ONNX file that fulfils the same contract."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from service.contract import METADATA_KEY, ModelContract
+from service.imaging import UInt8Array
+
+GOLDEN = Path(__file__).parents[2] / "service" / "models" / "golden"
+SIZE, STRIDE = 32, 4
+# In input pixels, of a 32 pixel square; the fourth place is not filled.
+BOXES = np.array([[4, 4, 20, 12], [0, 0, 32, 32], [8, 8, 10, 10], [0, 0, 0, 0]], dtype=np.float32)
+SCORES = np.array([0.9, 0.6, 0.2, 0.0], dtype=np.float32)
+LABELS = np.array([1, 0, 3, 0], dtype=np.int64)
+FOUND = 3
+
+
+def make_contract(**changes: Any) -> ModelContract:  # noqa: ANN401 - fields of the contract
+    contract = ModelContract(
+        version="tiny-0123456789ab",
+        preset="tiny",
+        git_commit="0" * 40,
+        weights_sha256="ab" * 32,
+        input_size=SIZE,
+        mask_stride=STRIDE,
+        detection_strides=(8, 16, 32),
+        score_floor=0.01,
+        iou_threshold=0.6,
+        max_detections=len(SCORES),
+        segmentation_classes=("background", "cat", "dog"),
+        detection_classes=("person", "bicycle", "car", "kite"),
+        classification_classes=("red", "green", "blue"),
+    )
+    return dataclasses.replace(contract, **changes)
+
+
+class FakeSession:
+    """Mask: cells whose red is over 127. Classes: softmax of the mean colour. Boxes: always the same."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+
+    def run(self, images: UInt8Array) -> Mapping[str, NDArray[np.generic]]:
+        self.passes += 1
+        count = len(images)
+        logits = images.mean(axis=(1, 2)) / 20
+        probs = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return {
+            "boxes": np.tile(BOXES, (count, 1, 1)),
+            "scores": np.tile(SCORES, (count, 1)),
+            "labels": np.tile(LABELS, (count, 1)),
+            "num_detections": np.full(count, FOUND),
+            "mask": (images[:, ::STRIDE, ::STRIDE, 0] > 127).astype(np.uint8),
+            "class_probs": (probs / probs.sum(axis=1, keepdims=True)).astype(np.float32),
+        }
+
+
+class BrokenSession(FakeSession):
+    """Warms up, then fails for a reason that nobody outside should read."""
+
+    def run(self, images: UInt8Array) -> Mapping[str, NDArray[np.generic]]:
+        if self.passes >= 2:
+            raise RuntimeError("secret: /home/somebody/model.onnx")
+        return super().run(images)
+
+
+def write_tiny_model(path: Path, contract: ModelContract | None, *, outputs: slice = slice(None)) -> Path:
+    """Write the network of `FakeSession` as an ONNX file."""
+    constants: dict[str, NDArray[Any]] = {
+        "corner": np.array([0, 0, 0, 0], dtype=np.int64),
+        "far": np.array([2**31, 2**31, 2**31, 1], dtype=np.int64),
+        "axes": np.array([0, 1, 2, 3], dtype=np.int64),
+        "steps": np.array([1, STRIDE, STRIDE, 1], dtype=np.int64),
+        "channel": np.array([3], dtype=np.int64),
+        "sides": np.array([1, 2], dtype=np.int64),
+        "half": np.array(127, dtype=np.uint8),
+        "sharpness": np.array(1 / 20, dtype=np.float32),
+        "nothing": np.array(0, dtype=np.float32),
+        "per_row": np.array([-1, 1], dtype=np.int64),
+        "per_box": np.array([-1, 1, 1], dtype=np.int64),
+        "last": np.array([1], dtype=np.int64),
+        "all_boxes": BOXES[None],
+        "all_scores": SCORES[None],
+        "all_labels": LABELS[None].astype(np.float32),
+        "found": np.array([FOUND], dtype=np.float32),
+    }
+    node = helper.make_node
+    nodes = [
+        node("Slice", ["images", "corner", "far", "axes", "steps"], ["red"]),
+        node("Squeeze", ["red", "channel"], ["red_cells"]),
+        node("Greater", ["red_cells", "half"], ["is_red"]),
+        node("Cast", ["is_red"], ["mask"], to=TensorProto.UINT8),
+        node("Cast", ["images"], ["values"], to=TensorProto.FLOAT),
+        node("ReduceMean", ["values", "sides"], ["mean"], keepdims=0),
+        node("Mul", ["mean", "sharpness"], ["logits"]),
+        node("Softmax", ["logits"], ["class_probs"], axis=1),
+        node("ReduceSum", ["mean", "last"], ["sum"], keepdims=0),
+        node("Mul", ["sum", "nothing"], ["zeros"]),
+        node("Reshape", ["zeros", "per_box"], ["zeros_3d"]),
+        node("Reshape", ["zeros", "per_row"], ["zeros_2d"]),
+        node("Add", ["all_boxes", "zeros_3d"], ["boxes"]),
+        node("Add", ["all_scores", "zeros_2d"], ["scores"]),
+        node("Add", ["all_labels", "zeros_2d"], ["labels_float"]),
+        node("Cast", ["labels_float"], ["labels"], to=TensorProto.INT64),
+        node("Add", ["found", "zeros"], ["found_float"]),
+        node("Cast", ["found_float"], ["num_detections"], to=TensorProto.INT64),
+    ]
+    cells, places = SIZE // STRIDE, len(SCORES)
+    results = [
+        helper.make_tensor_value_info("boxes", TensorProto.FLOAT, ["N", places, 4]),
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", places]),
+        helper.make_tensor_value_info("labels", TensorProto.INT64, ["N", places]),
+        helper.make_tensor_value_info("num_detections", TensorProto.INT64, ["N"]),
+        helper.make_tensor_value_info("mask", TensorProto.UINT8, ["N", cells, cells]),
+        helper.make_tensor_value_info("class_probs", TensorProto.FLOAT, ["N", 3]),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", SIZE, SIZE, 3])
+    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "tiny", [images], results[outputs], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    if contract is not None:
+        helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
+    onnx.save_model(model, path)
+    return path
+
+
+def make_picture(width: int = 48, height: int = 32, seed: int = 0) -> UInt8Array:
+    """Smooth colours without symmetry, so that a turned or mirrored picture differs from itself."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def encode(pixels: UInt8Array | Image.Image, kind: str = "PNG", **options: Any) -> bytes:  # noqa: ANN401 - Pillow's
+    picture = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def make_form(**fields: bytes) -> tuple[bytes, str]:
+    """Write a multipart body; returns it and its content type."""
+    parts = [
+        b'--xyz\r\nContent-Disposition: form-data; name="%s"; filename="a.jpg"\r\n\r\n%s\r\n' % (name.encode(), value)
+        for name, value in fields.items()
+    ]
+    return b"".join(parts) + b"--xyz--\r\n", "multipart/form-data; boundary=xyz"

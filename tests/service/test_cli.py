@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from service.cli import main
+from tests.service.fakes import encode, make_picture
+
+ROOT = Path(__file__).parents[2]
+
+
+def make_environment(**changes: str) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("UNIHEAD_")}
+    return {**clean, **changes}
+
+
+@contextmanager
+def serve(*flags: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], int, list[str]]]:
+    """Start the command; yields the process, its port, and the log up to the line that says it is ready."""
+    process = subprocess.Popen(  # noqa: S603 - our own interpreter and files
+        [sys.executable, "-c", "from service.cli import main; main()", "--port", "0", *flags],
+        cwd=ROOT,
+        env=make_environment(**environment),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        log: list[str] = []
+        assert process.stderr is not None
+        for line in process.stderr:
+            log.append(line)
+            if found := re.search(r"ready on http://127\.0\.0\.1:(\d+) ", line):
+                yield process, int(found[1]), log
+                break
+        else:
+            pytest.fail(f"it never became ready: {''.join(log)}")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@contextmanager
+def answer_with(status: int) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/readyz" else 404)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int | str | None, str, str]:
+    """Run the command in this process; returns the exit code, stdout and stderr."""
+    code: int | str | None = 0
+    try:
+        main(words)
+    except SystemExit as stop:
+        code = stop.code
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_it_serves_a_picture_and_stops_with_0_when_it_is_told_to(tiny_model: Path) -> None:
+    started = time.perf_counter()
+    with serve(UNIHEAD_MODEL=str(tiny_model), UNIHEAD_PROT="1", UNIHEAD_THREADS="1") as (process, port, log):
+        assert time.perf_counter() - started < 10  # three seconds on two free cores; these may be busy
+        assert any("UNIHEAD_PROT, which is no setting; did you mean UNIHEAD_PORT?" in line for line in log)
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        connection.request("POST", "/predict", encode(make_picture()), {"X-Request-ID": "here"})
+        response = connection.getresponse()
+        response.read()
+        assert (response.status, response.headers["X-Request-ID"], response.headers["Server"]) == (200, "here", None)
+        connection.close()
+        process.send_signal(signal.SIGTERM)
+        _, rest = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert re.search(r"INFO unihead POST /predict 200 [\d.]+ ms id=here", rest)
+        assert "Traceback" not in rest
+
+
+def test_a_model_that_is_missing_is_one_sentence() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from service.cli import main; main()", "--port", "0", "--model", "/no/such.onnx"],
+        cwd=ROOT,
+        env=make_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "unihead-serve: /no/such.onnx: the model file cannot be read: No such file or directory"
+    ]
+
+
+def test_a_port_that_is_taken_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = run(capsys, "--port", str(port))
+    assert code == 1
+    assert err == (
+        f"unihead-serve: cannot listen on 127.0.0.1 port {port}: Address already in use; "
+        "choose others with --host and --port\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--prot", "1"], "unrecognized arguments: --prot 1"),
+        (["stray"], "unrecognized arguments: stray"),
+        (["--port", "x"], "--port (UNIHEAD_PORT) is 'x': input should be a valid integer"),
+        (["--port", "70000"], "--port (UNIHEAD_PORT) is '70000': input should be less than or equal to 65535"),
+        (["--max-body-bytes", "0"], "--max-body-bytes (UNIHEAD_MAX_BODY_BYTES) is '0'"),
+    ],
+)
+def test_wrong_flags_are_named(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    code, _, err = run(capsys, *words)
+    assert code == 2
+    assert message in err
+
+
+def test_a_wrong_variable_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNIHEAD_PORT", "tcp://10.0.0.1:8000")
+    code, _, err = run(capsys)
+    assert code == 2
+    assert err.startswith("unihead-serve: --port (UNIHEAD_PORT) is 'tcp://10.0.0.1:8000': ")
+
+
+def test_help_names_every_setting_with_its_variable(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    for words in ("--max-body-bytes", "UNIHEAD_MODEL", "in pixels", "unihead-serve health"):
+        assert words in re.sub(r"\s+", " ", out)
+
+
+def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert re.fullmatch(r"unihead-serve \S+\n", run(capsys, "--version")[1])
+
+
+def test_health_is_0_when_ready(capsys: pytest.CaptureFixture[str]) -> None:
+    with answer_with(200) as url:
+        assert run(capsys, "health", "--url", url) == (0, "", "")
+
+
+def test_health_is_1_when_not_ready(capsys: pytest.CaptureFixture[str]) -> None:
+    with answer_with(503) as url:
+        code, _, err = run(capsys, "health", "--url", url)
+    assert (code, err) == (1, f"{url} is not ready: status 503\n")
+
+
+def test_health_is_1_when_nobody_answers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    monkeypatch.setenv("UNIHEAD_PORT", str(port))
+    code, _, err = run(capsys, "health")
+    assert code == 1
+    assert err.startswith(f"http://127.0.0.1:{port} does not answer: ")
+
+
+def test_health_wants_a_url(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "health", "--url", "localhost:8000")
+    assert code == 2
+    assert "must look like http://127.0.0.1:8000" in err
+
+
+def test_health_imports_nothing_that_is_slow() -> None:
+    script = (
+        "import sys; from service.cli import main\n"
+        "try: main(['health', '--url', 'http://127.0.0.1:9'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'fastapi', 'pydantic', 'numpy', 'onnxruntime', 'asyncio'} & set(sys.modules)))"
+    )
+    done = subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"

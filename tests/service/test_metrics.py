@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from service.metrics import BUCKETS_MS, Metrics
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def metrics(registry: CollectorRegistry) -> Metrics:
+    return Metrics(registry)
+
+
+def test_milliseconds_are_observed_by_stage_and_task(metrics: Metrics, registry: CollectorRegistry) -> None:
+    metrics.observe_shared({"decode": 1.5, "forward": 21.0})
+    metrics.observe_task("detect", {"postprocess": 0.2, "total": 25.0})
+    name = "unihead_ms_per_image_sum"
+    assert registry.get_sample_value(name, {"stage": "forward", "task": "shared"}) == 21.0
+    assert registry.get_sample_value(name, {"stage": "total", "task": "detect"}) == 25.0
+    assert registry.get_sample_value(name, {"stage": "total", "task": "predict"}) == 0.0
+    assert registry.get_sample_value(name, {"stage": "forward", "task": "detect"}) is None
+
+
+def test_buckets_are_milliseconds_from_a_half_to_ten_thousand(metrics: Metrics, registry: CollectorRegistry) -> None:
+    metrics.observe_shared({"decode": 0.5})
+    labels = {"stage": "decode", "task": "shared"}
+    assert registry.get_sample_value("unihead_ms_per_image_bucket", {**labels, "le": "0.5"}) == 1.0
+    assert list(BUCKETS_MS) == sorted(BUCKETS_MS)
+    assert (BUCKETS_MS[0], BUCKETS_MS[-1]) == (0.5, 10_000)
+
+
+def test_every_stage_is_there_before_the_first_picture(metrics: Metrics, registry: CollectorRegistry) -> None:
+    assert metrics.registry is registry
+    text = generate_latest(registry).decode()
+    for stage in ("decode", "preprocess", "queue", "forward"):
+        assert f'unihead_ms_per_image_count{{stage="{stage}",task="shared"}} 0.0' in text
+    for task in ("segment", "detect", "classify", "predict"):
+        for stage in ("postprocess", "encode", "total"):
+            assert f'unihead_ms_per_image_count{{stage="{stage}",task="{task}"}} 0.0' in text
+    assert "unihead_forward_passes_total 0.0" in text
+    assert "unihead_images_in_flight 0.0" in text
+
+
+def test_unknown_methods_share_a_label(metrics: Metrics, registry: CollectorRegistry) -> None:
+    for method in ("BREW", "X" * 50, "GET"):
+        metrics.count_request(route="/info", method=method, status=405)
+    labels = {"route": "/info", "status": "405"}
+    assert registry.get_sample_value("unihead_http_requests_total", {**labels, "method": "other"}) == 2.0
+    assert registry.get_sample_value("unihead_http_requests_total", {**labels, "method": "GET"}) == 1.0
+
+
+def test_a_new_model_replaces_the_one_before(metrics: Metrics, registry: CollectorRegistry) -> None:
+    for version in ("old", "new"):
+        metrics.show_model(name="unihead", version=version, preset="seed", sha256="ab", onnxruntime="1.32")
+    text = generate_latest(registry).decode()
+    assert 'version="new"' in text
+    assert 'version="old"' not in text
+
+
+def test_two_apps_in_one_process_do_not_mix(metrics: Metrics, registry: CollectorRegistry) -> None:
+    Metrics(CollectorRegistry()).forward_passes.inc()
+    metrics.forward_passes.inc(2)
+    assert registry.get_sample_value("unihead_forward_passes_total") == 2.0

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import httpx
+import onnxruntime
+import pytest
+
+from service.app import create_app
+from service.contract import parse_contract
+from service.settings import Settings
+from service.status import WEB
+from tests.service.conftest import connect
+
+pytestmark = pytest.mark.anyio
+
+
+class Links(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        del tag
+        self.found += [value or "" for name, value in attrs if name in {"src", "href"}]
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+async def test_pages_and_all_they_refer_to_are_served_from_here(client: httpx.AsyncClient, path: str) -> None:
+    response = await client.get(path)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    links = Links(response.text).found
+    assert links
+    for link in links:
+        assert not re.match(r"\w+:|//", link)
+        assert (await client.get("/" + link)).status_code == 200
+
+
+async def test_docs_never_send_the_document_to_a_validator(client: httpx.AsyncClient) -> None:
+    script = (await client.get("/static/docs.js")).text
+    assert "validatorUrl: null" in script
+    assert (await client.get("/openapi.json")).json()["openapi"].startswith("3.")
+
+
+def test_the_licences_of_swagger_ui_are_shipped() -> None:
+    shipped = {path.name for path in (WEB / "swagger-ui").iterdir()}
+    assert {"LICENSE", "NOTICE", "swagger-ui-bundle.js.LICENSE.txt"} <= shipped
+
+
+async def test_docs_can_be_switched_off() -> None:
+    async with connect(create_app(Settings(docs=False))) as client:
+        for path in ("/docs", "/openapi.json"):
+            assert (await client.get(path)).status_code == 404
+        assert (await client.get("/")).status_code == 200
+
+
+async def test_info_tells_model_contract_versions_and_limits(client: httpx.AsyncClient) -> None:
+    response = await client.get("/info")
+    info = response.json()
+    assert info["model"] == {
+        "name": "unihead",
+        "version": "tiny-0123456789ab",
+        "preset": "tiny",
+        "sha256": "c0ffee",
+    }
+    assert info["contract"]["detection_classes"] == ["person", "bicycle", "car", "kite"]
+    assert info["versions"]["onnxruntime"] == onnxruntime.__version__
+    assert info["limits"] == {"max_body_bytes": 200_000, "max_pixels": 250_000}
+    assert info["threads"] == 2
+
+
+async def test_the_contract_in_info_can_be_read_back(client: httpx.AsyncClient) -> None:
+    contract = httpx.Response(200, json=(await client.get("/info")).json()["contract"])
+    assert parse_contract(contract.text).classification_classes == ("red", "green", "blue")
+
+
+async def test_metrics_are_prometheus_text_and_name_the_model(client: httpx.AsyncClient) -> None:
+    response = await client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=")
+    assert "# TYPE unihead_ms_per_image histogram" in response.text
+    assert 'preset="tiny",sha256="c0ffee",version="tiny-0123456789ab"} 1.0' in response.text
+    assert "process_resident_memory_bytes" in response.text
+
+
+async def test_metrics_are_openmetrics_for_who_asks(client: httpx.AsyncClient) -> None:
+    response = await client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert response.headers["content-type"].startswith("application/openmetrics-text")
+    assert response.text.endswith("# EOF\n")
