@@ -68,7 +68,7 @@ def export_onnx(checkpoint: Checkpoint, out: Path, *, golden: Path) -> ModelCont
     out.parent.mkdir(parents=True, exist_ok=True)
     _save(proto, contract, temporary)
     # The golden answers are those of the file itself, so it is written, asked, and written again with them.
-    engine, _ = load_engine(temporary)
+    engine = load_engine(temporary)
     contract = dataclasses.replace(contract, golden=answer_golden(engine, golden))
     _save(proto, contract, temporary)
     temporary.replace(out)

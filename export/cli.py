@@ -1,0 +1,118 @@
+"""`unihead-export`: a checkpoint into one ONNX file, and the proof that both say the same."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from export.parity import BATCH_SIZES, MAX_METRIC_DIFFERENCE, compare_engines, compare_metrics, load_squares
+from export.to_onnx import ExportError, export_onnx, find_golden_pictures
+from service.engine import load_engine
+from service.errors import UniheadError
+from training.checkpoint import CheckpointError, load_checkpoint
+from training.data.datasets import DataError, read_mini_sets
+from training.inference import build_engine, restore_model
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+console = Console()
+
+CheckpointOption = Annotated[Path, typer.Option(help="checkpoint.pt of a finished run.")]
+
+
+@app.command()
+def onnx(
+    checkpoint: CheckpointOption,
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("unihead.onnx"),
+    golden: Annotated[
+        Path | None, typer.Option(help="Folder of JPEG pictures for the golden answers; default: those that ship.")
+    ] = None,
+) -> None:
+    """Write one self-contained ONNX file: pre- and post-processing in the graph, the contract in the metadata."""
+    try:
+        contract = export_onnx(load_checkpoint(checkpoint), out, golden=golden or find_golden_pictures())
+    except (CheckpointError, ExportError, UniheadError) as error:
+        raise _failure(error) from error
+    console.print(
+        f"{out}: {out.stat().st_size / 1e6:.1f} MB, version {contract.version}, input {contract.input_size} px, "
+        f"mask stride {contract.mask_stride}, {len(contract.golden)} golden answers",
+        highlight=False,
+    )
+
+
+@app.command()
+def parity(
+    checkpoint: CheckpointOption,
+    model: Annotated[Path, typer.Option(help="The exported ONNX file.")] = Path("unihead.onnx"),
+    data: Annotated[
+        Path | None,
+        typer.Option(envvar="UNIHEAD_DATA", help="Mini sets: their validation pictures, and metrics from both sides."),
+    ] = None,
+) -> None:
+    """Ask torch and ONNX Runtime about the same pictures; exit 1 when their answers or metrics part.
+
+    Without --data the pictures that ship are compared, and no metrics.
+    """
+    try:
+        loaded = load_checkpoint(checkpoint)
+        config = loaded.parsed_config()
+        network = restore_model(loaded)
+        reference = build_engine(network, config, torch.device("cpu"), git_commit=loaded.git_commit)
+        candidate = load_engine(model)
+        if candidate.contract.weights_sha256 != reference.contract.weights_sha256:
+            raise ExportError(f"{model} was exported from other weights than {checkpoint}; export it again")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what training left out of train says nothing about val
+            sets = read_mini_sets(data) if data else None
+    except (CheckpointError, DataError, ExportError, UniheadError) as error:
+        raise _failure(error) from error
+    if sets:
+        splits = (sets.segmentation.val, sets.detection.val, sets.classification.val)
+        pictures = [sample.image for samples in splits for sample in samples]
+    else:
+        pictures = sorted(find_golden_pictures().glob("*.jpg"))
+    squares = load_squares(pictures, reference)
+    table = Table("batch", "pictures", "boxes, px", "scores", "matched", "class probs", "mask cells equal")
+    failures = []
+    for batch_size in BATCH_SIZES:
+        found = compare_engines(reference, candidate, squares, batch_size=batch_size)
+        table.add_row(
+            str(batch_size),
+            str(found.pictures),
+            f"{found.boxes_px:.4f}",
+            f"{found.scores:.1e}",
+            f"{found.matched:.3%}",
+            f"{found.class_probs:.1e}",
+            f"{found.mask_agreement:.4%}",
+        )
+        failures += [f"batches of {batch_size}: {sentence}" for sentence in found.failures()]
+    console.print(table)
+    if sets:
+        metrics = Table("metric", "torch", "ONNX Runtime")
+        for name, (one, other) in compare_metrics(
+            reference, candidate, sets, batch_size=config.eval_batch_size
+        ).items():
+            metrics.add_row(name, f"{one:.4f}", f"{other:.4f}")
+            if abs(one - other) > MAX_METRIC_DIFFERENCE:
+                failures.append(f"{name} is {one:.4f} in torch and {other:.4f} in ONNX Runtime")
+        console.print(metrics)
+    for sentence in failures:
+        console.print(f"parted: {sentence}", style="bold red", highlight=False)
+    if failures:
+        raise typer.Exit(1)
+    console.print("parity holds", style="green")
+
+
+def _failure(error: Exception) -> typer.Exit:
+    Console(stderr=True).print(f"unihead-export: {error}", style="bold red", highlight=False, soft_wrap=True)
+    return typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point of `unihead-export`."""
+    app()

@@ -1,0 +1,31 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.make_sets import write_tiny_sets
+from training.checkpoint import Checkpoint
+from training.config import load_config
+from training.inference import NUM_CLASSES
+from training.models.multitask import build_model
+
+
+@pytest.fixture(scope="session")
+def tiny_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_sets(tmp_path_factory.mktemp("tiny_sets"))
+
+
+@pytest.fixture(scope="session")
+def finished() -> Checkpoint:
+    """A checkpoint as a finished run of `tiny` leaves it; its weights are random, which parity does not mind."""
+    config = load_config("tiny")
+    torch.manual_seed(0)
+    model = build_model(config.model, NUM_CLASSES)
+    metrics = {"segmentation": {"mean_iou": 0.25}, "detection": {"map_50": 0.5}, "classification": {"top_1": 0.75}}
+    return Checkpoint(
+        config=config.model_dump(mode="json"),
+        git_commit="0123456789ab",
+        model=model.state_dict(),
+        stage=len(config.stages),
+        history=[{"kind": "evaluation", "stage": "classification", "metrics": metrics, "seconds": 1.0}],
+    )

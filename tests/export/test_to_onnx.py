@@ -1,0 +1,90 @@
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+
+from export.to_onnx import ExportError, export_onnx, find_golden_pictures
+from service.contract import METADATA_KEY, OUTPUT_NAMES
+from service.engine import load_engine
+from training.checkpoint import Checkpoint
+from training.inference import compute_weights_sha256
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def exported(finished: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("export") / "sub" / "model.onnx"
+    export_onnx(finished, out, golden=find_golden_pictures())
+    return out
+
+
+def test_the_file_holds_everything_and_nothing_is_left_beside_it(exported: Path) -> None:
+    assert [path.name for path in exported.parent.iterdir()] == ["model.onnx"]
+    model = onnx.load(exported, load_external_data=False)
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+    assert tuple(output.name for output in model.graph.output) == OUTPUT_NAMES
+
+
+def test_the_input_is_uint8_pictures_of_any_batch_size(exported: Path) -> None:
+    (images,) = onnx.load(exported).graph.input
+    assert images.name == "images"
+    assert images.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    batch, *shape = images.type.tensor_type.shape.dim
+    assert batch.dim_param
+    assert [side.dim_value for side in shape] == [64, 64, 3]
+
+
+def test_the_contract_says_what_the_model_is(exported: Path, finished: Checkpoint) -> None:
+    contract = load_engine(exported).contract
+    assert contract.name == "unihead"
+    assert contract.preset == "tiny"
+    assert contract.git_commit == "0123456789ab"
+    assert contract.weights_sha256 == compute_weights_sha256(finished.model)
+    assert contract.version == f"tiny-{contract.weights_sha256[:12]}"
+    assert contract.metrics == {
+        "segmentation/mean_iou": 0.25,
+        "detection/map_50": 0.5,
+        "classification/top_1": 0.75,
+    }
+    assert contract.segmentation_classes[0] == "background"
+    assert contract.detection_classes[0] == "person"
+    assert contract.classification_classes[3] == "chain saw"
+    assert contract.score_floor <= 0.01
+
+
+def test_no_node_tells_of_the_machine_it_was_made_on(exported: Path) -> None:
+    model = onnx.load(exported)
+    assert [entry.key for entry in model.metadata_props] == [METADATA_KEY]
+    assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
+    assert str(Path(__file__).parents[2]).encode() not in exported.read_bytes()
+
+
+def test_golden_answers_name_the_pictures_they_are_about(exported: Path) -> None:
+    contract = load_engine(exported).contract
+    pictures = sorted(find_golden_pictures().glob("*.jpg"))
+    assert [answer.file for answer in contract.golden] == [path.name for path in pictures]
+    for answer, path in zip(contract.golden, pictures, strict=True):
+        assert answer.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert sum(answer.class_probs) == pytest.approx(1, abs=1e-4)
+        assert sum(answer.mask_fractions.values()) == pytest.approx(1, abs=1e-4)
+
+
+def test_the_contract_survives_json(exported: Path) -> None:
+    contract = load_engine(exported).contract
+    assert json.loads(contract.to_json())["golden"][0]["file"] == contract.golden[0].file
+
+
+def test_a_run_that_is_not_finished_is_refused(finished: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="1 of 3 stages"):
+        export_onnx(dataclasses.replace(finished, stage=1), tmp_path / "model.onnx", golden=find_golden_pictures())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_grid_with_too_few_candidates_is_refused(finished: Checkpoint, tmp_path: Path) -> None:
+    config = {**finished.config, "inference": {**finished.config["inference"], "max_detections": 1000}}
+    with pytest.raises(ExportError, match="max_detections"):
+        export_onnx(dataclasses.replace(finished, config=config), tmp_path / "m.onnx", golden=find_golden_pictures())
