@@ -181,7 +181,7 @@ asyncio.run(main())
 def test_the_service_answers_where_torch_cannot_be_imported(tiny_model: Path) -> None:
     root = Path(__file__).parents[2]
     picture = root / "service" / "models" / "golden" / "coffee.jpg"
-    done = subprocess.run(  # noqa: S603 - our own interpreter and files
+    done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH, tiny_model, picture],
         cwd=root,
         capture_output=True,

@@ -30,7 +30,7 @@ def make_environment(**changes: str) -> dict[str, str]:
 @contextmanager
 def serve(*flags: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], int, list[str]]]:
     """Start the command; yields the process, its port, and the log up to the line that says it is ready."""
-    process = subprocess.Popen(  # noqa: S603 - our own interpreter and files
+    process = subprocess.Popen(
         [sys.executable, "-c", "from service.cli import main; main()", "--port", "0", *flags],
         cwd=ROOT,
         env=make_environment(**environment),
@@ -194,7 +194,7 @@ def test_health_imports_nothing_that_is_slow() -> None:
         "except SystemExit: pass\n"
         "print(sorted({'fastapi', 'pydantic', 'numpy', 'onnxruntime', 'asyncio'} & set(sys.modules)))"
     )
-    done = subprocess.run(  # noqa: S603 - our own interpreter
+    done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
