@@ -68,8 +68,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         values = torch.load(path, weights_only=True, map_location="cpu")  # noqa: TID251 - the one place it is allowed
         values["anchors"] = {task: Anchor(**anchor) for task, anchor in values["anchors"].items()}
-        return Checkpoint(**values)
+        checkpoint = Checkpoint(**values)
+        checkpoint.parsed_config()
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist; train first with `unihead-train run`") from error
     except Exception as error:
         raise CheckpointError(f"{path} is not a checkpoint that this version wrote: {error}") from error
+    return checkpoint

@@ -6,7 +6,7 @@ import tomllib
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -71,7 +71,7 @@ class StageConfig(_Frozen):
     warmup_fraction: float = Field(0.05, ge=0, le=1)
     clip_norm: float = Field(10.0, gt=0, description="largest norm of the whole gradient")
     flip: bool = Field(True, description="mirror pictures at random")
-    ewc_lambda: dict[Task, float] = Field(
+    ewc_lambda: dict[Task, Annotated[float, Field(ge=0)]] = Field(
         default_factory=dict, description="strength of elastic weight consolidation per earlier task"
     )
 
@@ -116,5 +116,5 @@ def load_config(source: str | Path, **overrides: Any) -> Config:  # noqa: ANN401
         raise ConfigError(f"{path} does not exist; presets are {', '.join(known)}, or give the path of a TOML file")
     try:
         return Config.model_validate(tomllib.loads(path.read_text(encoding="utf-8")) | overrides)
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError) as error:
         raise ConfigError(f"{path}: {error}") from error

@@ -12,7 +12,14 @@ from service.engine import Engine, Prediction
 from service.imaging import Letterbox, UInt8Array, letterbox
 from service.postprocess import mask
 from training.config import Task
-from training.data.datasets import ClassificationSample, DetectionSample, SegmentationSample, load_image, read_mask
+from training.data.datasets import (
+    ClassificationSample,
+    DataError,
+    DetectionSample,
+    SegmentationSample,
+    load_image,
+    read_mask,
+)
 from training.data.loaders import Sample
 from training.metrics.classification import Accuracy
 from training.metrics.detection import AveragePrecision
@@ -64,6 +71,8 @@ def _segmentation(engine: Engine, answers: Iterator[tuple[Sample, Letterbox, Pre
         assert isinstance(sample, SegmentationSample)  # noqa: S101 - evaluate_task's contract
         predicted = mask(prediction, place, mask_stride=engine.contract.mask_stride)
         target = read_mask(sample.mask, num_classes)
+        if target.shape != predicted.shape:
+            raise DataError(f"{sample.mask}: the mask is {target.shape}, its picture {predicted.shape}; wanted one")
         confusion.update(predicted, target)
         legacy.append(miou_eps_per_image(predicted, target, num_classes))
     metrics = confusion.compute()

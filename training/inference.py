@@ -101,10 +101,10 @@ class TorchSession:
     @torch.inference_mode()
     def run(self, images: UInt8Array) -> Mapping[str, NDArray[np.generic]]:
         """[N, S, S, 3] RGB uint8 in, the arrays of the contract's outputs out."""
-        was_training = self._predictor.training
+        was_training = self._predictor.model.training
         self._predictor.eval()
         dense = self._predictor(torch.from_numpy(images).to(self._device))
-        self._predictor.train(was_training)
+        self._predictor.model.train(was_training)
         limit = self._config.max_detections
         boxes = torch.zeros(len(images), limit, 4)
         scores = torch.zeros(len(images), limit)

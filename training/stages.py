@@ -18,7 +18,7 @@ from training.config import Config, StageConfig, Task
 from training.continual.ewc import ewc_penalty, make_anchor
 from training.continual.fisher import estimate_fisher
 from training.data.datasets import MiniSets
-from training.data.loaders import BatchTargets, TaskDataset, collate, iterate_batches, split_of
+from training.data.loaders import BatchTargets, TaskDataset, collate, count_batches, iterate_batches, split_of
 from training.engine import LossFunction, Protection, build_optimizer, build_scheduler, train_one_epoch
 from training.evaluation import evaluate_task, measure_ms_per_image
 from training.inference import NUM_CLASSES, build_engine, restore_model
@@ -106,8 +106,8 @@ class Run:
 
     def _train_stage(self, index: int, stage: StageConfig, dataset: TaskDataset, progress: RunProgress) -> None:
         optimizer = build_optimizer(self._model, stage)
-        batches = -(-len(dataset) // stage.batch_size)
-        scheduler = build_scheduler(optimizer, steps=stage.epochs * batches, warmup_fraction=stage.warmup_fraction)
+        steps = stage.epochs * count_batches(len(dataset), stage.batch_size)
+        scheduler = build_scheduler(optimizer, steps=steps, warmup_fraction=stage.warmup_fraction)
         if self.checkpoint.optimizer and self.checkpoint.scheduler:
             optimizer.load_state_dict(self.checkpoint.optimizer)
             scheduler.load_state_dict(self.checkpoint.scheduler)
@@ -173,7 +173,7 @@ class Run:
         self._save(index + 1, 0, None, None)
 
     def _sample_losses(self, stage: StageConfig, dataset: TaskDataset) -> Iterator[Callable[[], Tensor]]:
-        compute_loss = make_loss(self._config, stage.task, epoch=stage.epochs)
+        compute_loss = make_loss(self._config, stage.task, epoch=stage.epochs - 1)  # the one that the stage ended with
 
         def loss_of(index: int) -> Tensor:
             batch = collate([dataset.get(index, mirrored=False)], self._config)

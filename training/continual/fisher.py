@@ -32,14 +32,16 @@ def estimate_fisher(
     model.eval()
     sums = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     count = 0
-    for compute_loss in losses:
-        # Not .backward(): gradients that somebody else is gathering stay as they are.
-        gradients = torch.autograd.grad(compute_loss(), list(parameters.values()), allow_unused=True)
-        for name, gradient in zip(parameters, gradients, strict=True):
-            if gradient is not None:
-                sums[name] += gradient.detach() ** 2
-        count += 1
-    model.train(was_training)
+    try:
+        for compute_loss in losses:
+            # Not .backward(): gradients that somebody else is gathering stay as they are.
+            gradients = torch.autograd.grad(compute_loss(), list(parameters.values()), allow_unused=True)
+            for name, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:
+                    sums[name] += gradient.detach() ** 2
+            count += 1
+    finally:
+        model.train(was_training)
     if not count:
         raise ValueError("Fisher information needs at least one sample, got none")
     mean = sum(float(value.sum()) for value in sums.values()) / sum(value.numel() for value in sums.values())

@@ -88,6 +88,11 @@ class TaskDataset:
         return image, target
 
 
+def count_batches(pictures: int, batch_size: int) -> int:
+    """Say how many batches `iterate_batches` makes of so many pictures."""
+    return len(_batch_starts(pictures, batch_size))
+
+
 def iterate_batches(
     dataset: TaskDataset, config: Config, *, batch_size: int, mirror: bool, rng: np.random.Generator
 ) -> Iterator[Batch]:
@@ -97,12 +102,15 @@ def iterate_batches(
     """
     order = rng.permutation(len(dataset))
     mirrored = rng.random(len(dataset)) < 0.5 if mirror else np.zeros(len(dataset), dtype=bool)  # noqa: PLR2004 - a coin
-    starts = list(range(0, len(order), batch_size))
-    if len(starts) > 1 and len(order) - starts[-1] == 1:
-        starts.pop()
+    starts = _batch_starts(len(order), batch_size)
     for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
         chosen = order[start:end].tolist()
         yield collate([dataset.get(index, mirrored=bool(mirrored[index])) for index in chosen], config)
+
+
+def _batch_starts(pictures: int, batch_size: int) -> list[int]:
+    starts = list(range(0, pictures, batch_size))
+    return starts[:-1] if len(starts) > 1 and pictures - starts[-1] == 1 else starts
 
 
 def collate(examples: Sequence[tuple[UInt8Array, Target]], config: Config, *, stride: int = 32) -> Batch:

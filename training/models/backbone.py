@@ -40,10 +40,10 @@ def load_imagenet_weights(backbone: nn.Sequential, path: Path | None) -> None:
         raise WeightsError(
             f"ImageNet weights cannot be read from {source}: {error}; give a state dict with --backbone-weights FILE"
         ) from error
-    features = {name.removeprefix(_PREFIX): tensor for name, tensor in state.items() if name.startswith(_PREFIX)}
     try:
+        features = {name.removeprefix(_PREFIX): tensor for name, tensor in state.items() if name.startswith(_PREFIX)}
         backbone.load_state_dict(features)
-    except RuntimeError as error:
+    except (AttributeError, RuntimeError) as error:  # the former: a file that holds no dict
         raise WeightsError(
             f"{source} does not hold the features of torchvision's mobilenet_v3_small: {error}"
         ) from error

@@ -1,0 +1,45 @@
+"""Draw what the embedded model answers for the pictures that ship with it; the README shows the result.
+
+Run from the repository's root: `.venv/bin/python docs/draw_samples.py`
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from service import postprocess
+from service.engine import load_engine
+from service.imaging import UInt8Array, decode, letterbox, resize
+from service.render import overlay
+from service.settings import Settings
+
+HEIGHT = 300  # pixels of each picture in the strip
+GAP = 6
+OUT = Path(__file__).parent / "pictures" / "samples.jpg"
+
+
+def main() -> None:
+    """Write the strip of all shipped pictures, with the thresholds that the service has by default."""
+    model = Settings().model
+    engine = load_engine(model)
+    contract = engine.contract
+    strip: list[UInt8Array] = []
+    for path in sorted((model.parent / "golden").glob("*.jpg")):
+        image = decode(path.read_bytes())
+        square, place = letterbox(image, contract.input_size, contract.letterbox.fill)
+        (prediction,) = engine.predict([square])
+        class_ids = postprocess.mask(prediction, place, mask_stride=contract.mask_stride)
+        found = postprocess.detections(
+            prediction, place, contract.detection_classes, score_threshold=0.3, max_detections=100
+        )
+        drawn = overlay(image, class_ids, found)
+        strip.append(resize(drawn, round(drawn.shape[1] * HEIGHT / drawn.shape[0]), HEIGHT))
+        strip.append(np.full((HEIGHT, GAP, 3), 255, dtype=np.uint8))
+    Image.fromarray(np.concatenate(strip[:-1], axis=1)).save(OUT, quality=88, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
