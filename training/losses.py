@@ -31,8 +31,8 @@ def detection_loss(
 ) -> dict[str, Tensor]:
     """The report's loss: confidence over all cells; boxes (smooth L1) and classes (cross-entropy) where boxes are.
 
-    Each part is summed and divided by the number of boxes in the batch (at least 1), as RetinaNet does
-    (arXiv:1708.02002, sec. 4.1), so that 255 empty cells do not drown one full one.
+    Each part is summed and divided by the number of boxes in the batch (at least 1), not of cells, as RetinaNet does
+    (arXiv:1708.02002, sec. 4.1): most cells are empty, and under focal loss easy ones among them weigh next to nothing.
 
     Args:
         logits: [N, 5 + D, h, w].

@@ -1,0 +1,173 @@
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from service.imaging import UInt8Array, fit
+from tests.training.fakes import SIZE, STRIDE, make_config
+from training.boxes import decode_cell_boxes
+from training.config import Task
+from training.data import loaders
+from training.data.classes import VOID
+from training.data.datasets import ClassificationSample, MiniSets, load_image
+from training.data.loaders import Batch, TaskDataset, collate, count_batches, iterate_batches, load_sample, split_of
+from training.data.transforms import Target
+
+CONFIG = make_config()
+
+
+class Numbered(TaskDataset):
+    """Pictures that are nothing but their number, and whether they were mirrored."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__([ClassificationSample(Path(), 0)] * count, CONFIG)
+
+    def get(self, index: int, *, mirrored: bool) -> tuple[UInt8Array, Target]:
+        return np.full((1, 1, 3), mirrored, dtype=np.uint8), index
+
+
+def batches_of(count: int, *, batch_size: int = 2, mirror: bool = False, seed: int = 0) -> list[Batch]:
+    rng = np.random.default_rng(seed)
+    return list(iterate_batches(Numbered(count), CONFIG, batch_size=batch_size, mirror=mirror, rng=rng))
+
+
+def numbers(batches: list[Batch]) -> list[int]:
+    return [int(number) for batch in batches for number in as_tensor(batch)]
+
+
+def as_tensor(batch: Batch) -> Tensor:
+    assert isinstance(batch.targets, Tensor)
+    return batch.targets
+
+
+def assert_same(first: list[Batch], second: list[Batch]) -> None:
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one.images, other.images)
+        if isinstance(one.targets, Tensor):
+            assert torch.equal(one.targets, as_tensor(other))
+        else:
+            assert not isinstance(other.targets, Tensor)
+            for target, again in zip(one.targets, other.targets, strict=True):
+                assert all(torch.equal(a, b) for a, b in zip(target, again, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "sizes"),
+    [(6, 2, [2, 2, 2]), (6, 4, [4, 2]), (6, 5, [6]), (7, 3, [3, 4]), (1, 4, [1]), (3, 8, [3]), (9, 8, [9])],
+)
+def test_a_short_last_batch_is_kept_but_never_of_a_single_picture(
+    count: int, batch_size: int, sizes: list[int]
+) -> None:
+    assert [len(batch.images) for batch in batches_of(count, batch_size=batch_size)] == sizes
+    assert count_batches(count, batch_size) == len(sizes)
+
+
+@pytest.mark.parametrize("batch_size", range(1, 7))
+def test_an_epoch_shows_each_picture_once_and_in_as_many_batches_as_counted(batch_size: int) -> None:
+    for count in range(1, 14):
+        batches = batches_of(count, batch_size=batch_size)
+        assert sorted(numbers(batches)) == list(range(count))
+        assert len(batches) == count_batches(count, batch_size)
+
+
+def test_the_generator_decides_the_order_and_the_mirroring() -> None:
+    first, again, other = (batches_of(20, mirror=True, seed=seed) for seed in (1, 1, 2))
+    assert_same(first, again)
+    assert numbers(first) != numbers(other)
+    assert numbers(first) != list(range(20))
+
+
+def test_mirroring_is_a_coin_or_off() -> None:
+    heads = sum(int(batch.images[:, 0, 0, 0].sum()) for batch in batches_of(400, mirror=True))
+    assert 150 < heads < 250
+    assert not any(batch.images.any() for batch in batches_of(400))
+
+
+def test_whether_pictures_are_mirrored_does_not_change_their_order() -> None:
+    assert numbers(batches_of(20, mirror=True)) == numbers(batches_of(20, mirror=False))
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_each_task_has_its_own_split(sets: MiniSets, task: Task) -> None:
+    assert split_of(sets, task) is getattr(sets, task.value)
+
+
+@pytest.mark.parametrize("task", list(Task))
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_the_same_examples_come_with_and_without_a_cache(sets: MiniSets, task: Task, mirrored: bool) -> None:
+    kept = TaskDataset(split_of(sets, task).train, CONFIG)
+    fresh = TaskDataset(split_of(sets, task).train, make_config(cache_mib=0))
+    expected = [collate([fresh.get(index, mirrored=mirrored)], CONFIG) for index in range(len(fresh))]
+    for _ in range(2):
+        assert_same([collate([kept.get(index, mirrored=mirrored)], CONFIG) for index in range(len(kept))], expected)
+
+
+@pytest.mark.parametrize(("cache_mib", "decoded"), [(0, 3 * 4), (1, 1 + 3 * 3), (2, 2 + 3 * 2), (64, 4)])
+def test_the_cache_keeps_what_fits_and_no_more(monkeypatch: pytest.MonkeyPatch, cache_mib: int, decoded: int) -> None:
+    calls: Counter[int] = Counter()
+
+    def load(sample: loaders.Sample) -> tuple[UInt8Array, Target]:
+        assert isinstance(sample, ClassificationSample)
+        calls[sample.label] += 1
+        return np.zeros((512, 512, 3), dtype=np.uint8), sample.label  # 0.75 MiB
+
+    monkeypatch.setattr(loaders, "load_sample", load)
+    dataset = TaskDataset([ClassificationSample(Path(), i) for i in range(4)], make_config(cache_mib=cache_mib))
+    for _ in range(3):
+        assert [dataset.get(index, mirrored=False)[1] for index in range(4)] == [0, 1, 2, 3]
+    assert calls.total() == decoded
+
+
+def test_segmentation_batches_hold_masks_at_their_stride_with_void_on_the_padding(sets: MiniSets) -> None:
+    dataset = TaskDataset(sets.segmentation.train, CONFIG)
+    batch = collate([dataset.get(index, mirrored=False) for index in range(6)], CONFIG)
+    assert batch.images.shape == (6, SIZE, SIZE, 3)
+    assert batch.images.dtype == torch.uint8
+    masks = as_tensor(batch)
+    assert (masks.shape, masks.dtype) == ((6, SIZE // 4, SIZE // 4), torch.long)
+    assert {0, VOID} < set(masks.flatten().tolist()) <= {0, 8, 12, 15, VOID}
+
+
+def test_classification_batches_hold_class_ids(sets: MiniSets) -> None:
+    dataset = TaskDataset(sets.classification.train, CONFIG)
+    labels = as_tensor(collate([dataset.get(index, mirrored=False) for index in range(6)], CONFIG))
+    assert labels.dtype == torch.long
+    assert labels.tolist() == [sample.label for sample in sets.classification.train]
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_detection_targets_decode_to_the_boxes_on_disk(sets: MiniSets, mirrored: bool) -> None:
+    """Fails where xywh is taken for xyxy, a box is not scaled, or not mirrored with its picture."""
+    samples = sets.detection.train
+    dataset = TaskDataset(samples, CONFIG)
+    batch = collate([dataset.get(index, mirrored=mirrored) for index in range(len(samples))], CONFIG)
+    assert not isinstance(batch.targets, Tensor)
+    assert not len(samples[-1].boxes)
+    for sample, target in zip(samples, batch.targets, strict=True):
+        height, width = load_image(sample.image).shape[:2]
+        boxes = sample.boxes.copy()
+        if mirrored:
+            boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
+        expected = {
+            tuple(np.round(box, 2)): label
+            for box, label in zip(fit(width, height, SIZE).boxes_to_input(boxes), sample.labels.tolist(), strict=True)
+        }
+        found = target.confidence.flatten() > 0
+        raw = torch.cat([target.boxes[..., :2].logit(), target.boxes[..., 2:]], dim=-1).permute(2, 0, 1)[None]
+        decoded = decode_cell_boxes(raw, STRIDE)[0][found].numpy()
+        for box, label in zip(decoded, target.labels.flatten()[found].tolist(), strict=True):
+            nearest = min(expected, key=lambda other: float(np.abs(np.array(other) - box).max()))
+            np.testing.assert_allclose(box, nearest, atol=0.02)
+            assert expected[nearest] == label
+        assert bool(found.any()) == bool(len(boxes))
+
+
+def test_a_sample_is_decoded_at_its_own_size(sets: MiniSets) -> None:
+    sample = sets.segmentation.val[0]
+    image, target = load_sample(sample)
+    assert isinstance(target, np.ndarray)
+    assert np.array_equal(image, load_image(sample.image))
+    assert target.shape == image.shape[:2]

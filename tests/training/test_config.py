@@ -1,0 +1,131 @@
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from training.config import Config, ConfigError, Task, load_config
+
+SEGMENTATION, DETECTION, CLASSIFICATION = Task
+PRESETS = sorted(
+    entry.name.removesuffix(".toml")
+    for entry in (resources.files("training") / "presets").iterdir()
+    if entry.name.endswith(".toml")
+)
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def stage(task: str, **changes: Any) -> dict[str, Any]:  # noqa: ANN401 - fields of StageConfig
+    return {"task": task, "epochs": 1, **changes}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_each_shipped_preset_loads_and_is_named_after_its_file(name: str) -> None:
+    assert load_config(name).preset == name
+
+
+def test_the_seed_preset_is_the_schedule_of_the_report() -> None:
+    seed = load_config("seed")
+    assert [(stage.task, stage.epochs) for stage in seed.stages] == [
+        (SEGMENTATION, 10),
+        (DETECTION, 40),
+        (CLASSIFICATION, 10),
+    ]
+    assert [set(stage.ewc_lambda) for stage in seed.stages] == [set(), {SEGMENTATION}, {SEGMENTATION, DETECTION}]
+    assert all(strength > 0 for stage in seed.stages for strength in stage.ewc_lambda.values())
+    assert (seed.input_size, seed.model.neck_channels, seed.model.head_channels) == (512, 160, 160)
+    assert (seed.model.backbone_weights, seed.model.batch_norm) == ("imagenet", "live")
+    assert (seed.detection_loss.bce_epochs, seed.detection_loss.focal_gamma) == (10, 1.0)
+
+
+def test_the_tiny_preset_needs_no_weights() -> None:
+    tiny = load_config("tiny")
+    assert (tiny.input_size, tiny.model.backbone_weights) == (64, "random")
+    assert [stage.task for stage in tiny.stages] == list(Task)
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        ('preset = "x"\nlearning_rat = 1\n[[stages]]\ntask = "detection"\nepochs = 1\n', "learning_rat"),
+        ('preset = "x"\n[[stages]]\ntask = "detection"\nepochs = 1\nepoch = 2\n', "stages.0.epoch"),
+        ('preset = "x"\n[model]\nneck = 1\n[[stages]]\ntask = "detection"\nepochs = 1\n', "model.neck"),
+    ],
+)
+def test_an_unknown_key_is_an_error_that_names_file_and_key(tmp_path: Path, lines: str, named: str) -> None:
+    path = write(tmp_path / "mine.toml", lines)
+    with pytest.raises(ConfigError, match=r"mine\.toml") as caught:
+        load_config(path)
+    assert named in str(caught.value)
+
+
+def test_a_missing_preset_is_an_error_that_lists_the_shipped_ones() -> None:
+    with pytest.raises(ConfigError, match=r"presets are .*seed, tiny"):
+        load_config("no-such-preset")
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_config(tmp_path / "absent.toml")
+
+
+@pytest.mark.parametrize("content", [b"preset = ", b"preset = '\xff'"])
+def test_a_file_that_is_no_toml_is_an_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"broken\.toml"):
+        load_config(path)
+
+
+def test_a_file_loads_by_its_path_as_text(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.toml", 'preset = "mine"\n[[stages]]\ntask = "detection"\nepochs = 3\n')
+    assert load_config(str(path)) == load_config(path)
+    assert load_config(path).stages[0].epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"stages": []}, "each task at most once, at least one"),
+        ({"stages": [stage("detection"), stage("detection")]}, "at most once"),
+        ({"stages": [stage("detection", ewc_lambda={"segmentation": 1.0})]}, "no earlier stage has learned"),
+        ({"stages": [stage("detection", ewc_lambda={"detection": 1.0})]}, "no earlier stage has learned"),
+        (
+            {"stages": [stage("segmentation"), stage("detection", ewc_lambda={"segmentation": -1.0})]},
+            "greater than or equal to 0",
+        ),
+        ({"stages": [stage("depth")]}, "segmentation"),
+        ({"stages": [stage("detection", epochs=0)]}, "greater than 0"),
+        ({"input_size": 100}, "multiple of 32"),
+        ({"inference": {"mask_stride": 5}}, "mask_stride 5 must divide input_size 64"),
+        ({"inference": {"score_floor": 0.05}}, "less than or equal to 0.01"),
+        ({"model": {"batch_norm": "froze"}}, "frozen"),
+        ({"preset": "Über"}, "pattern"),
+        ({"no_such_key": 1}, "no_such_key"),
+    ],
+)
+def test_a_value_out_of_its_range_is_an_error(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        load_config("tiny", **changes)
+
+
+def test_an_override_replaces_one_key_and_leaves_the_others() -> None:
+    changed = load_config("tiny", seed=7)
+    assert changed.seed == 7
+    assert changed.model_copy(update={"seed": 0}) == load_config("tiny")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_config_comes_back_from_json_as_it_was(name: str) -> None:
+    config = load_config(name)
+    assert Config.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(load_config("tiny"), "seed", 1)  # noqa: B010 - mypy knows it too
