@@ -16,6 +16,7 @@ from service.imaging import UInt8Array, decode, letterbox, resize
 from service.render import overlay
 from service.settings import Settings
 
+PICTURES = Path(__file__).parents[1] / "service" / "models" / "golden"
 HEIGHT = 300  # pixels of each picture in the strip
 GAP = 6
 OUT = Path(__file__).parent / "pictures" / "samples.jpg"
@@ -23,11 +24,10 @@ OUT = Path(__file__).parent / "pictures" / "samples.jpg"
 
 def main() -> None:
     """Write the strip of all shipped pictures, with the thresholds that the service has by default."""
-    model = Settings().model
-    engine = load_engine(model)
+    engine = load_engine(Settings().model)
     contract = engine.contract
     strip: list[UInt8Array] = []
-    for path in sorted((model.parent / "golden").glob("*.jpg")):
+    for path in sorted(PICTURES.glob("*.jpg")):
         image = decode(path.read_bytes())
         square, place = letterbox(image, contract.input_size, contract.letterbox.fill)
         (prediction,) = engine.predict([square])

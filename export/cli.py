@@ -102,14 +102,16 @@ def parity(
                 failures.append(f"{name} is {one:.4f} in torch and {other:.4f} in ONNX Runtime")
         console.print(metrics)
     for sentence in failures:
-        console.print(f"parted: {sentence}", style="bold red", highlight=False)
+        console.print(f"parted: {sentence}", style="bold red", highlight=False, markup=False)
     if failures:
         raise typer.Exit(1)
     console.print("parity holds", style="green")
 
 
 def _failure(error: Exception) -> typer.Exit:
-    Console(stderr=True).print(f"unihead-export: {error}", style="bold red", highlight=False, soft_wrap=True)
+    Console(stderr=True).print(
+        f"unihead-export: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True
+    )
     return typer.Exit(1)
 
 

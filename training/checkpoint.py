@@ -30,6 +30,7 @@ class Checkpoint:
         anchors: by task, in the order learned.
         history: one entry per epoch or evaluation, as written to metrics.jsonl.
         git_commit: of the code that began the run.
+        pictures: training pictures by task; a run goes on with the data it was begun with.
     """
 
     config: dict[str, Any]
@@ -41,6 +42,7 @@ class Checkpoint:
     scheduler: dict[str, Any] | None = None
     anchors: dict[str, Anchor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+    pictures: dict[str, int] = field(default_factory=dict)
 
     def parsed_config(self) -> Config:
         """Give the config back as its type."""

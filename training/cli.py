@@ -25,6 +25,7 @@ from training.stages import Run
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
 console = Console()
+complaints = Console(stderr=True)
 
 DataOption = Annotated[
     Path,
@@ -42,7 +43,9 @@ def _root() -> None:
 def run(
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Folder of this run: checkpoint, metrics, report.")],
-    preset: Annotated[str, typer.Option(help="A shipped preset (seed, tiny) or the path of a TOML file.")] = "seed",
+    preset: Annotated[
+        str | None, typer.Option(help="A shipped preset (seed, tiny) or the path of a TOML file; seed if not given.")
+    ] = None,
     backbone_weights: Annotated[
         Path | None,
         typer.Option(
@@ -55,6 +58,8 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out was stopped.")] = False,
 ) -> None:
     """Train the three stages, measure after each, write a report."""
+    if resume and (preset is not None or seed is not None):
+        raise typer.BadParameter("the run in --out keeps its own preset and seed", param_hint="--resume")
     chosen = _choose_device(device)
     sets = _read(data)
     try:
@@ -62,12 +67,12 @@ def run(
             training = Run.resume(out, chosen)
         else:
             overrides = {} if seed is None else {"seed": seed}
-            training = Run.start(load_config(preset, **overrides), out, chosen, weights=backbone_weights)
+            training = Run.start(load_config(preset or "seed", **overrides), out, chosen, weights=backbone_weights)
         config = training.checkpoint.parsed_config()
         pictures = {task: len(split_of(sets, task).train) for task in Task}
         with RunProgress(config, pictures, out, console) as progress:
             training.finish(sets, progress)
-    except (CheckpointError, ConfigError, DataError, WeightsError, TrainingDivergedError, FileExistsError) as error:
+    except (CheckpointError, ConfigError, DataError, WeightsError, TrainingDivergedError, OSError) as error:
         raise _failure(error) from error
     model = restore_model(training.checkpoint).to(chosen)
     report = write_report(
@@ -89,7 +94,7 @@ def evaluate(
     checkpoint: Annotated[Path, typer.Option(help="checkpoint.pt of a run.")],
     device: DeviceOption = "auto",
 ) -> None:
-    """Print all metrics of a checkpoint over the validation splits, as JSON."""
+    """Print all metrics of the tasks that a checkpoint has learned, over the validation splits, as JSON."""
     chosen = _choose_device(device)
     sets = _read(data)
     try:
@@ -98,7 +103,7 @@ def evaluate(
         engine = build_engine(restore_model(loaded).to(chosen), config, chosen, git_commit=loaded.git_commit)
         metrics = {
             str(task): evaluate_task(engine, task, split_of(sets, task).val, batch_size=config.eval_batch_size)
-            for task in Task
+            for task in [stage.task for stage in config.stages[: loaded.stage]]
         }
     except (CheckpointError, DataError) as error:
         raise _failure(error) from error
@@ -113,6 +118,10 @@ def describe_device(device: torch.device) -> str:
 
 
 def _choose_device(name: str) -> torch.device:
+    if name not in {"auto", "cpu", "cuda"}:
+        raise typer.BadParameter(f"{name!r} is none of auto, cpu and cuda", param_hint="--device")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise typer.BadParameter("torch finds no CUDA device here; take auto or cpu", param_hint="--device")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
@@ -126,12 +135,13 @@ def _read(data: Path) -> MiniSets:
         except DataError as error:
             raise _failure(error) from error
     for warning in caught:
-        console.print(f"warning: {warning.message}", style="yellow", highlight=False)
+        complaints.print(f"warning: {warning.message}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     return sets
 
 
 def _failure(error: Exception) -> typer.Exit:
-    Console(stderr=True).print(f"unihead-train: {error}", style="bold red", highlight=False, soft_wrap=True)
+    # markup=False: a path or a message may hold square brackets.
+    complaints.print(f"unihead-train: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
     return typer.Exit(1)
 
 

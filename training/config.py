@@ -116,5 +116,8 @@ def load_config(source: str | Path, **overrides: Any) -> Config:  # noqa: ANN401
         raise ConfigError(f"{path} does not exist; presets are {', '.join(known)}, or give the path of a TOML file")
     try:
         return Config.model_validate(tomllib.loads(path.read_text(encoding="utf-8")) | overrides)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError) as error:
+    except ValidationError as error:
+        faults = (f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors())
+        raise ConfigError(f"{path}: {'; '.join(faults)}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error

@@ -20,7 +20,7 @@ LossFunction = Callable[[TaskLogits, BatchTargets], dict[str, Tensor]]
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss is no longer a number."""
+    """The loss or its gradient is no longer a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def train_one_epoch(
         The mean over pictures of each part, of each penalty times its strength ("ewc/TASK"), and of their sum ("loss").
 
     Raises:
-        TrainingDivergedError: the loss became infinite or no number.
+        TrainingDivergedError: the loss or its gradient became infinite or no number; the weights are as before it.
     """
     model.train()
     sums: dict[str, float] = {}
@@ -116,7 +116,9 @@ def train_one_epoch(
             )
         optimizer.zero_grad(set_to_none=True)
         parts["loss"].backward()  # type: ignore[no-untyped-call]  # torch's, untyped
-        nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+        if not torch.isfinite(norm):
+            raise TrainingDivergedError(f"the gradient became {norm.item()}; lower learning_rate or ewc_lambda")
         optimizer.step()
         scheduler.step()
         count = len(batch.images)

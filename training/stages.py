@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from training.config import Config, StageConfig, Task
 from training.continual.ewc import ewc_penalty, make_anchor
 from training.continual.fisher import estimate_fisher
@@ -44,11 +44,17 @@ def make_loss(config: Config, task: Task, *, epoch: int) -> LossFunction:
 
 
 def find_git_commit() -> str:
-    """Name the commit of this code; "-dirty" when tracked files differ from it, "unknown" outside a repository."""
-    here = Path(__file__).parent
-    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
-    try:
+    """Name the commit of this code; "-dirty" when tracked files differ from it, "unknown" outside its repository."""
+    root = Path(__file__).resolve().parents[1]
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(root), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603 - fixed words
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != root:  # installed inside somebody else's repository
+            return "unknown"
+        return git("describe", "--always", "--abbrev=12", "--dirty", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
@@ -57,7 +63,7 @@ class Run:
     """One training run in one folder; `Run.start` begins it, `Run.resume` goes on with it, `finish` trains to the end.
 
     Attributes:
-        checkpoint: the state as last saved.
+        checkpoint: the state that is saved after every epoch; its weights are the network's own.
     """
 
     def __init__(self, checkpoint: Checkpoint, model: MultiTaskModel, out: Path, device: torch.device) -> None:
@@ -96,7 +102,19 @@ class Run:
         return cls(checkpoint, restore_model(checkpoint), out, device)
 
     def finish(self, sets: MiniSets, progress: RunProgress) -> None:
-        """Train the stages that are left, and measure after each all tasks learned so far."""
+        """Train the stages that are left, and measure after each all tasks learned so far.
+
+        Raises:
+            CheckpointError: the run was begun with other data.
+            TrainingDivergedError: see `training.engine`.
+        """
+        pictures = {str(stage.task): len(split_of(sets, stage.task).train) for stage in self._config.stages}
+        if self.checkpoint.pictures not in ({}, pictures):
+            raise CheckpointError(
+                f"the run was begun with {self.checkpoint.pictures} training pictures, the data has {pictures}; "
+                "go on with the same data, or begin a new run"
+            )
+        self.checkpoint.pictures = pictures
         progress.restore(self.checkpoint.history)
         for index in range(self.checkpoint.stage, len(self._config.stages)):
             stage = self._config.stages[index]

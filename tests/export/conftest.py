@@ -10,6 +10,12 @@ from training.inference import NUM_CLASSES
 from training.models.multitask import build_model
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    # Two threads of a tiny network wait for each other for seconds on a busy machine.
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def tiny_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_sets(tmp_path_factory.mktemp("tiny_sets"))

@@ -194,7 +194,5 @@ def test_health_imports_nothing_that_is_slow() -> None:
         "except SystemExit: pass\n"
         "print(sorted({'fastapi', 'pydantic', 'numpy', 'onnxruntime', 'asyncio'} & set(sys.modules)))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -3,6 +3,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from tests.training.fakes import make_config
@@ -18,6 +19,10 @@ def invoke(*arguments: object) -> Result:
 
 def run_tiny(data: Path, out: Path, *more: str) -> Result:
     return invoke("run", "--preset", "tiny", "--data", data, "--out", out, "--device", "cpu", *more)
+
+
+def resume(data: Path, out: Path) -> Result:
+    return invoke("run", "--data", data, "--out", out, "--device", "cpu", "--resume")
 
 
 def assert_one_sentence(result: Result, *words: str) -> None:
@@ -42,7 +47,41 @@ def test_an_unknown_preset_is_one_sentence_that_lists_those_there_are(tiny_sets:
 
 
 def test_resuming_what_was_never_started_is_one_sentence(tiny_sets: Path, tmp_path: Path) -> None:
-    assert_one_sentence(run_tiny(tiny_sets, tmp_path, "--resume"), "checkpoint.pt does not exist")
+    assert_one_sentence(resume(tiny_sets, tmp_path), "checkpoint.pt does not exist")
+
+
+def test_a_resumed_run_takes_no_other_preset(tiny_sets: Path, tmp_path: Path) -> None:
+    result = run_tiny(tiny_sets, tmp_path, "--resume")
+    assert result.exit_code == 2
+    assert "keeps its own preset" in result.stderr
+
+
+@pytest.mark.parametrize(("device", "complaint"), [("tpu", "none of auto, cpu and cuda"), ("cuda", "no CUDA device")])
+def test_a_device_that_is_not_there_is_told_before_anything_is_written(
+    tiny_sets: Path, tmp_path: Path, device: str, complaint: str
+) -> None:
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    result = invoke("run", "--data", tiny_sets, "--out", tmp_path / "run", "--device", device)
+    assert result.exit_code == 2
+    assert complaint in " ".join(result.stderr.split())
+    assert not (tmp_path / "run").exists()
+
+
+def test_square_brackets_in_a_message_are_printed_as_they_are(tmp_path: Path) -> None:
+    result = run_tiny(tmp_path / "[/absent]", tmp_path / "run")
+    assert_one_sentence(result, "[/absent]")
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tiny_sets: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert_one_sentence(run_tiny(tiny_sets, tmp_path / "file" / "run"), "Not a directory")
+
+
+def test_an_unknown_key_is_one_sentence_that_names_it(tiny_sets: Path, tmp_path: Path) -> None:
+    (tmp_path / "wrong.toml").write_text('preset = "wrong"\nspeed = 1\n[[stages]]\ntask = "detection"\nepochs = 1\n')
+    result = invoke("run", "--preset", tmp_path / "wrong.toml", "--data", tiny_sets, "--out", tmp_path / "run")
+    assert_one_sentence(result, "speed", "Extra inputs are not permitted")
 
 
 def test_measuring_a_checkpoint_that_is_missing_is_one_sentence(tiny_sets: Path, tmp_path: Path) -> None:
@@ -65,9 +104,9 @@ def test_what_was_mended_in_the_data_is_shown_as_a_warning(tiny_sets: Path, tmp_
     for path in (split / "val").glob("2007_val_000.*"):
         shutil.copy(path, split / "train" / path.name)
     result = invoke("evaluate", "--data", data, "--checkpoint", tmp_path / "absent.pt")
-    assert "warning: " in result.stdout
-    assert "left out of train" in result.stdout
-    assert "2007_val_000.jpg" in result.stdout
+    assert "warning: " in result.stderr
+    assert "left out of train" in result.stderr
+    assert "2007_val_000.jpg" in result.stderr
 
 
 @pytest.mark.slow
@@ -91,7 +130,7 @@ def test_a_run_writes_all_its_files_once_and_can_be_resumed_and_measured(tiny_se
     assert_one_sentence(run_tiny(tiny_sets, out), "checkpoint.pt exists", "--resume")
 
     before = (out / "checkpoint.pt").read_bytes()
-    assert run_tiny(tiny_sets, out, "--resume").exit_code == 0
+    assert resume(tiny_sets, out).exit_code == 0
     assert (out / "checkpoint.pt").read_bytes() == before
 
     measured = invoke("evaluate", "--data", tiny_sets, "--checkpoint", out / "checkpoint.pt", "--device", "cpu")

@@ -3,6 +3,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -306,3 +307,11 @@ def test_resuming_a_finished_run_changes_nothing(sets: MiniSets, finished_run: P
     finish(Run.resume(tmp_path, CPU), sets, tmp_path, on_entry=refuse)
     assert (tmp_path / CHECKPOINT_NAME).read_bytes() == before
     assert_same_run(tmp_path, finished_run)
+
+
+@pytest.mark.slow
+def test_a_run_does_not_go_on_with_other_data(sets: MiniSets, finished_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
+    fewer = replace(sets, detection=replace(sets.detection, train=sets.detection.train[1:]))
+    with pytest.raises(CheckpointError, match="begun with"):
+        finish(Run.resume(tmp_path, CPU), fewer, tmp_path)

@@ -23,6 +23,7 @@ from training.data.datasets import (
     load_segmentation,
 )
 from training.data.transforms import Boxes, Target, flip, to_input
+from training.models.backbone import STRIDE
 
 Sample: TypeAlias = SegmentationSample | DetectionSample | ClassificationSample
 BatchTargets: TypeAlias = Tensor | tuple[CellTargets, ...]
@@ -98,7 +99,7 @@ def iterate_batches(
 ) -> Iterator[Batch]:
     """Go through the pictures once in an order that `rng` draws; the short last batch is kept.
 
-    A last batch of one picture joins the one before it: batch-norm cannot learn from a single picture.
+    A last batch of one picture joins the one before it: the statistics of a single picture are no batch's.
     """
     order = rng.permutation(len(dataset))
     mirrored = rng.random(len(dataset)) < 0.5 if mirror else np.zeros(len(dataset), dtype=bool)  # noqa: PLR2004 - a coin
@@ -113,7 +114,7 @@ def _batch_starts(pictures: int, batch_size: int) -> list[int]:
     return starts[:-1] if len(starts) > 1 and pictures - starts[-1] == 1 else starts
 
 
-def collate(examples: Sequence[tuple[UInt8Array, Target]], config: Config, *, stride: int = 32) -> Batch:
+def collate(examples: Sequence[tuple[UInt8Array, Target]], config: Config) -> Batch:
     """Stack letterboxed pictures of one task into a batch."""
     images = torch.from_numpy(np.stack([image for image, _ in examples]))
     targets = [target for _, target in examples]
@@ -124,8 +125,8 @@ def collate(examples: Sequence[tuple[UInt8Array, Target]], config: Config, *, st
                 assign_to_cells(
                     torch.from_numpy(target.boxes),
                     torch.from_numpy(target.labels),
-                    grid_size=config.input_size // stride,
-                    stride=stride,
+                    grid_size=config.input_size // STRIDE,
+                    stride=STRIDE,
                 )
                 for target in targets
                 if isinstance(target, Boxes)

@@ -44,6 +44,4 @@ def load_imagenet_weights(backbone: nn.Sequential, path: Path | None) -> None:
         features = {name.removeprefix(_PREFIX): tensor for name, tensor in state.items() if name.startswith(_PREFIX)}
         backbone.load_state_dict(features)
     except (AttributeError, RuntimeError) as error:  # the former: a file that holds no dict
-        raise WeightsError(
-            f"{source} does not hold the features of torchvision's mobilenet_v3_small: {error}"
-        ) from error
+        raise WeightsError(f"{source} does not hold the features of torchvision's mobilenet_v3_small") from error
