@@ -19,11 +19,12 @@ from service.settings import Settings
 PICTURES = Path(__file__).parents[1] / "service" / "models" / "golden"
 HEIGHT = 300  # pixels of each picture in the strip
 GAP = 6
+THRESHOLD = 0.15  # the service says 0.3 unless asked; the embedded model is rarely that sure
 OUT = Path(__file__).parent / "pictures" / "samples.jpg"
 
 
 def main() -> None:
-    """Write the strip of all shipped pictures, with the thresholds that the service has by default."""
+    """Write the strip of all shipped pictures."""
     engine = load_engine(Settings().model)
     contract = engine.contract
     strip: list[UInt8Array] = []
@@ -33,7 +34,7 @@ def main() -> None:
         (prediction,) = engine.predict([square])
         class_ids = postprocess.mask(prediction, place, mask_stride=contract.mask_stride)
         found = postprocess.detections(
-            prediction, place, contract.detection_classes, score_threshold=0.3, max_detections=100
+            prediction, place, contract.detection_classes, score_threshold=THRESHOLD, max_detections=100
         )
         drawn = overlay(image, class_ids, found)
         strip.append(resize(drawn, round(drawn.shape[1] * HEIGHT / drawn.shape[0]), HEIGHT))
