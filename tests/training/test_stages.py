@@ -1,117 +1,24 @@
-import io
-import json
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from tests.training.fakes import make_batch, make_config, make_model
+from tests.training.watched import CPU, assert_same_run, assert_same_tensors, finish, read_metrics
 from training.checkpoint import CheckpointError, load_checkpoint
-from training.config import Config, Task
+from training.config import Task
 from training.data.datasets import MiniSets
 from training.data.loaders import Batch, iterate_batches
 from training.models.backbone import WeightsError
-from training.progress import METRICS_NAME, RunProgress
 from training.stages import CHECKPOINT_NAME, Run, find_git_commit, make_loss
 
-CPU = torch.device("cpu")
 CLASSIFY_ONCE: dict[str, Any] = {"stages": [{"task": "classification", "epochs": 1, "batch_size": 6}]}
-
-
-class KilledError(Exception):
-    """Stands for a kill: nothing after it runs."""
-
-
-class Watched(RunProgress):
-    """Calls back before an entry is shown or pictures are counted, which may kill the run."""
-
-    def __init__(
-        self,
-        config: Config,
-        out: Path,
-        *,
-        on_entry: Callable[[Mapping[str, Any]], None] = lambda _: None,
-        on_batch: Callable[[], None] = lambda: None,
-    ) -> None:
-        super().__init__(config, dict.fromkeys(Task, 6), out, Console(file=io.StringIO()))
-        self._on_entry = on_entry
-        self._on_batch = on_batch
-
-    def advance(self, task: Task, pictures: int) -> None:
-        self._on_batch()
-        super().advance(task, pictures)
-
-    def record(self, history: Sequence[Mapping[str, Any]]) -> None:
-        self._on_entry(history[-1])
-        super().record(history)
-
-
-def finish(run: Run, sets: MiniSets, out: Path, **watch: Any) -> Run:  # noqa: ANN401 - callbacks of Watched
-    with Watched(run.checkpoint.parsed_config(), out, **watch) as progress:
-        run.finish(sets, progress)
-    return run
-
-
-def kill_at(kind: str, stage: Task, epoch: int | None = None) -> Callable[[Mapping[str, Any]], None]:
-    def on_entry(entry: Mapping[str, Any]) -> None:
-        if (entry["kind"], entry["stage"], entry.get("epoch")) == (kind, stage, epoch):
-            raise KilledError
-
-    return on_entry
-
-
-def refuse(entry: Mapping[str, Any]) -> NoReturn:
-    raise AssertionError(f"nothing was left to do, but there is a new entry: {entry}")
-
-
-def kill_after_batches(count: int) -> Callable[[], None]:
-    left = iter(range(count))
-
-    def on_batch() -> None:
-        if next(left, None) is None:
-            raise KilledError
-
-    return on_batch
-
-
-def without_times(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    times = {"seconds", "fisher_seconds", "ms_per_image"}
-    return [{key: value for key, value in entry.items() if key not in times} for entry in history]
-
-
-def read_metrics(out: Path) -> list[dict[str, Any]]:
-    def refuse_constant(name: str) -> NoReturn:
-        raise ValueError(f"{name} is no JSON")
-
-    lines = (out / METRICS_NAME).read_text(encoding="utf-8").splitlines()
-    return [json.loads(line, parse_constant=refuse_constant) for line in lines]
-
-
-def assert_same_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
-    assert first.keys() == second.keys()
-    assert [name for name in first if not torch.equal(first[name], second[name])] == []
-
-
-def assert_same_run(out: Path, reference: Path) -> None:
-    """The same weights, anchors and history, to the bit; times apart."""
-    found, expected = (load_checkpoint(folder / CHECKPOINT_NAME) for folder in (out, reference))
-    assert (found.stage, found.epoch) == (expected.stage, expected.epoch)
-    assert_same_tensors(found.model, expected.model)
-    assert found.anchors.keys() == expected.anchors.keys()
-    for task, anchor in found.anchors.items():
-        assert_same_tensors(anchor.parameters, expected.anchors[task].parameters)
-        assert_same_tensors(anchor.importance, expected.anchors[task].importance)
-    assert without_times(found.history) == without_times(expected.history)
-    assert read_metrics(out) == found.history
 
 
 def test_starting_saves_a_checkpoint_before_anything_is_learned(tmp_path: Path) -> None:
@@ -265,53 +172,3 @@ def test_another_seed_gives_another_run(sets: MiniSets, tmp_path: Path) -> None:
         out = tmp_path / str(seed)
         weights.append(finish(Run.start(make_config(**CLASSIFY_ONCE, seed=seed), out, CPU), sets, out).checkpoint.model)
     assert not torch.equal(weights[0]["head.predict.weight"], weights[1]["head.predict.weight"])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "watch",
-    [
-        {"on_batch": kill_after_batches(1)},
-        {"on_entry": kill_at("epoch", Task.SEGMENTATION, 2)},
-        {"on_entry": kill_at("evaluation", Task.SEGMENTATION)},
-        {"on_batch": kill_after_batches(3 * 2 + 3 + 1)},
-        {"on_entry": kill_at("evaluation", Task.DETECTION)},
-        {"on_entry": kill_at("epoch", Task.CLASSIFICATION, 2)},
-        {"on_entry": kill_at("evaluation", Task.CLASSIFICATION)},
-    ],
-    ids=[
-        "first epoch",
-        "last epoch of a stage",
-        "first evaluation",
-        "amid the second stage",
-        "second evaluation",
-        "last epoch",
-        "last evaluation",
-    ],
-)
-def test_a_killed_run_goes_on_to_the_same_end(
-    sets: MiniSets, finished_run: Path, tmp_path: Path, watch: dict[str, Any]
-) -> None:
-    with pytest.raises(KilledError):
-        finish(Run.start(make_config(), tmp_path, CPU), sets, tmp_path, **watch)
-    assert load_checkpoint(tmp_path / CHECKPOINT_NAME).stage < 3
-    torch.manual_seed(99)  # another process has another state of chance
-    finish(Run.resume(tmp_path, CPU), sets, tmp_path)
-    assert_same_run(tmp_path, finished_run)
-
-
-@pytest.mark.slow
-def test_resuming_a_finished_run_changes_nothing(sets: MiniSets, finished_run: Path, tmp_path: Path) -> None:
-    shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
-    before = (tmp_path / CHECKPOINT_NAME).read_bytes()
-    finish(Run.resume(tmp_path, CPU), sets, tmp_path, on_entry=refuse)
-    assert (tmp_path / CHECKPOINT_NAME).read_bytes() == before
-    assert_same_run(tmp_path, finished_run)
-
-
-@pytest.mark.slow
-def test_a_run_does_not_go_on_with_other_data(sets: MiniSets, finished_run: Path, tmp_path: Path) -> None:
-    shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
-    fewer = replace(sets, detection=replace(sets.detection, train=sets.detection.train[1:]))
-    with pytest.raises(CheckpointError, match="begun with"):
-        finish(Run.resume(tmp_path, CPU), fewer, tmp_path)
