@@ -45,7 +45,8 @@ def parse_coco(document: Mapping[str, Sequence[Row]], names: Sequence[str]) -> C
         names: all class names that may occur.
 
     Raises:
-        ValueError: a part is missing, an id is used twice or refers to nothing, or a class name is unknown.
+        ValueError: a part is missing, an id is used twice or refers to nothing, a class name is unknown, or a file
+            name is no text.
     """
     for part in ("images", "annotations", "categories"):
         if part not in document:
@@ -57,6 +58,9 @@ def parse_coco(document: Mapping[str, Sequence[Row]], names: Sequence[str]) -> C
         if not isinstance(category["name"], str) or category["name"] not in label_of_name:
             raise ValueError(f"category {category_id} is named {category['name']!r}; wanted one of {', '.join(names)}")
 
+    for image_id, image in images.items():
+        if not isinstance(image["file_name"], str):
+            raise ValueError(f"image {image_id} has the file_name {image['file_name']!r}; wanted text")  # noqa: TRY004 - of data
     pictures: dict[str, list[LabelledBox]] = {image["file_name"]: [] for image in images.values()}
     faulty_boxes = 0
     for annotation in document["annotations"]:

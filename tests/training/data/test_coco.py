@@ -85,3 +85,9 @@ def test_a_missing_part_is_named(part: str) -> None:
     del rows[part]
     with pytest.raises(ValueError, match=f"has no '{part}'"):
         parse_coco(rows, NAMES)
+
+
+def test_a_file_name_that_is_no_text_is_an_error() -> None:
+    images = [{"id": 5, "file_name": None, "width": 100, "height": 50}]
+    with pytest.raises(ValueError, match="image 5 has the file_name None"):
+        parse_coco(document(images=images), NAMES)
