@@ -1,0 +1,112 @@
+"""The doctor's whole round over one folder: find the sets, read what they list, decode each file once, compare."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+
+from training.data.classes import VOC_CLASSES, VOID
+from training.data.doctor.balance import report_cells, report_classes
+from training.data.doctor.codes import Ledger
+from training.data.doctor.contents import Entry, read_contents
+from training.data.doctor.findings import Examination, Picture, SetSummary, SplitSummary
+from training.data.doctor.layouts import FoundSet, find_sets
+from training.data.doctor.overlaps import Seen, report_overlaps
+from training.data.doctor.pictures import MaskFacts, PictureFacts, inspect_mask, inspect_picture
+
+
+def examine(root: Path) -> Examination:
+    """Examine every data set that a folder is, or holds in its sub folders; nothing on disk is changed.
+
+    Raises:
+        LayoutError: there is no such folder, or no data set in it.
+    """
+    found = find_sets(root)
+    ledger = Ledger(root)
+    seen: list[Seen] = []
+    # Decoding releases the interpreter's lock; more threads than cores only hold more pictures in memory.
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        sets = tuple(_examine_set(each, pool, seen, ledger) for each in found)
+    report_overlaps(seen, ledger)
+    return Examination(root, sets, ledger.findings())
+
+
+def _examine_set(found: FoundSet, pool: Executor, seen: list[Seen], ledger: Ledger) -> SetSummary:
+    contents = read_contents(found, ledger)
+    summaries: list[SplitSummary] = []
+    pictures: list[Picture] = []
+    pictures_by_class: dict[str, Counter[str]] = {}
+    for name, split in contents.items():
+        mask_paths = [entry.mask for entry in split.entries if entry.mask is not None]
+        masks = dict(zip(mask_paths, pool.map(inspect_mask, mask_paths), strict=True))
+        facts = list(pool.map(inspect_picture, [entry.path for entry in split.entries]))
+        readable = []
+        for entry, fact in zip(split.entries, facts, strict=True):
+            _report_files(entry, fact, masks, ledger)
+            if fact.size is not None and fact.thumbnail is not None:
+                seen.append(Seen(entry.path, found.root, name, fact.sha256, fact.thumbnail))
+                readable.append(Picture(entry.path, *fact.size, name, entry.boxes, entry.mask, entry.label))
+        counted = _count_classes(readable, masks)
+        pictures_by_class[name] = Counter(label for counts in counted for label in counts)
+        summaries.append(_summarise(name, readable, counted))
+        report_cells(name, split.source, readable, ledger)
+        pictures += readable
+    report_classes(contents, pictures_by_class, ledger)
+    return SetSummary(
+        found.root.name, found.layout.task, found.layout.value, found.root, tuple(summaries), tuple(pictures)
+    )
+
+
+def _report_files(entry: Entry, fact: PictureFacts, masks: Mapping[Path, MaskFacts], ledger: Ledger) -> None:
+    for code, detail in fact.faults:
+        ledger.add(code, entry.path, detail)
+    if None not in {fact.size, entry.listed_size} and fact.size != entry.listed_size:
+        ledger.add(
+            "picture-size-differs", entry.path, f"{_sides(fact.size)}; its file says {_sides(entry.listed_size)}"
+        )
+    if entry.mask is None:
+        return
+    mask = masks[entry.mask]
+    for code, detail in mask.faults:
+        ledger.add(code, entry.mask, detail)
+    if None not in {fact.size, mask.size} and fact.size != mask.size:
+        ledger.add("mask-size-differs", entry.mask, f"{_sides(mask.size)}; its picture is {_sides(fact.size)}")
+    values = mask.pixels_by_value or ()
+    strange = [value for value, count in enumerate(values) if count and len(VOC_CLASSES) <= value != VOID]
+    if strange:
+        wanted = f"wanted classes 0..{len(VOC_CLASSES) - 1} or void {VOID}"
+        ledger.add("mask-value-unknown", entry.mask, f"holds {strange}; {wanted}")
+
+
+def _sides(size: tuple[int, int] | None) -> str:
+    return "unknown" if size is None else f"{size[0]} x {size[1]}"
+
+
+def _count_classes(pictures: Sequence[Picture], masks: Mapping[Path, MaskFacts]) -> list[Counter[str]]:
+    """Count for each picture its objects, or pixels without background, by class name."""
+    counted = []
+    for picture in pictures:
+        counts = Counter(name for name, _, is_crowd in picture.boxes if not is_crowd)
+        if picture.label is not None:
+            counts[picture.label] += 1
+        if picture.mask is not None:
+            values = masks[picture.mask].pixels_by_value or ()
+            pixels = dict(zip(VOC_CLASSES, values, strict=False))
+            counts.update({name: count for name, count in pixels.items() if count and name != VOC_CLASSES[0]})
+        counted.append(counts)
+    return counted
+
+
+def _summarise(name: str, pictures: Sequence[Picture], counted: Sequence[Counter[str]]) -> SplitSummary:
+    total: Counter[str] = sum(counted, Counter())
+    areas = [
+        max(0.0, x2 - x1) * max(0.0, y2 - y1)
+        for picture in pictures
+        for _, (x1, y1, x2, y2), is_crowd in picture.boxes
+        if not is_crowd
+    ]
+    sizes = tuple((picture.width, picture.height) for picture in pictures)
+    return SplitSummary(name, len(pictures), dict(total.most_common()), tuple(area**0.5 for area in areas), sizes)
