@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -14,11 +15,13 @@ from rich.console import Console
 from training.checkpoint import CheckpointError, load_checkpoint
 from training.config import ConfigError, Task, load_config
 from training.data.datasets import DataError, MiniSets, read_mini_sets
+from training.data.doctor.layouts import LayoutError
 from training.data.loaders import split_of
 from training.engine import TrainingDivergedError
 from training.evaluation import evaluate_task
 from training.inference import build_engine, restore_model
 from training.models.backbone import WeightsError
+from training.preflight import UnfitDataError, check_data
 from training.progress import RunProgress
 from training.report import write_report
 from training.stages import Run
@@ -56,11 +59,21 @@ def run(
     device: DeviceOption = "auto",
     seed: Annotated[int | None, typer.Option(help="Instead of the preset's seed.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out was stopped.")] = False,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CODE", help="Train in spite of this error in the data, as `unihead-data doctor` names it."
+        ),
+    ] = None,
 ) -> None:
-    """Train the three stages, measure after each, write a report."""
+    """Examine the data, train the three stages, measure after each, write a report."""
     if resume and (preset is not None or seed is not None):
         raise typer.BadParameter("the run in --out keeps its own preset and seed", param_hint="--resume")
     chosen = _choose_device(device)
+    try:
+        check_data(data, accept or (), partial(complaints.print, style="yellow", highlight=False, markup=False))
+    except (LayoutError, UnfitDataError) as error:
+        raise _failure(error) from error
     sets = _read(data)
     try:
         if resume:

@@ -26,10 +26,11 @@ def resume(data: Path, out: Path) -> Result:
 
 
 def assert_one_sentence(result: Result, *words: str) -> None:
-    """Exit 1, one line on standard error that holds the words, and no traceback."""
+    """Exit 1; the last line on standard error holds the words; before it only the doctor speaks; no traceback."""
     assert result.exit_code == 1, result.output
-    (line,) = result.stderr.splitlines()
+    *before, line = result.stderr.splitlines()
     assert line.startswith("unihead-train: ")
+    assert all(text.startswith(("error ", "warning ", "    ")) for text in before), before
     assert all(word in line for word in words), line
     assert isinstance(result.exception, SystemExit)
     assert "Traceback" not in result.output

@@ -1,0 +1,43 @@
+"""The doctor's checks before a run: what the readers repair is told, any other error stops the run unless accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from training.data.doctor.codes import CODES
+from training.data.doctor.examine import examine
+from training.data.doctor.findings import Severity, describe
+
+
+class UnfitDataError(ValueError):
+    """The data has faults that nobody repairs and nobody accepted."""
+
+
+def check_data(root: Path, accepted: Collection[str], tell: Callable[[str], None]) -> None:
+    """Examine the sets that a run is to learn from.
+
+    Args:
+        root: folder of the three sets.
+        accepted: codes of errors to train with all the same.
+        tell: is given one text per finding, information left out.
+
+    Raises:
+        LayoutError: there is no data set below `root`.
+        UnfitDataError: an error is neither repaired by the readers nor accepted; or an accepted code is unknown.
+    """
+    if unknown := sorted(set(accepted) - CODES.keys()):
+        raise UnfitDataError(f"--accept knows no code {unknown[0]!r}; `unihead-data doctor` prints those it found")
+    refused = []
+    for finding in examine(root).findings:
+        if finding.severity is Severity.INFO:
+            continue
+        tell(describe(finding))
+        if finding.severity is Severity.ERROR and not finding.repaired and finding.code not in accepted:
+            refused.append(finding.code)
+    if refused:
+        raise UnfitDataError(
+            f"{root} has errors that training does not repair: {', '.join(refused)}; mend the data "
+            f"(`unihead-data doctor {root}` lists every case), or train all the same with "
+            + " ".join(f"--accept {code}" for code in refused)
+        )
