@@ -36,7 +36,7 @@ def sets(tmp_path: Path) -> Path:
 
 def test_the_doctor_exits_0_on_clean_sets(sets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code("doctor", sets) == 0
-    assert "0 kinds of error, 0 kinds of warning" in capsys.readouterr().out
+    assert "kinds of findings: 0 errors, 0 warnings" in capsys.readouterr().out
 
 
 def test_the_doctor_exits_0_on_warnings(sets: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 
 from training.data.doctor.findings import Examination, Severity, describe
 
-_UNITS = {"segmentation": "pixels", "detection": "objects", "classification": "pictures"}
+_UNITS = {"segmentation": "pixels", "detection": "objects"}
 
 
 def format_text(examination: Examination) -> str:
@@ -16,8 +16,8 @@ def format_text(examination: Examination) -> str:
     for each in examination.sets:
         lines.append(f"  {each.name}: {each.task}, {each.layout}")
         for split in each.splits:
-            amount = f"{sum(split.class_counts.values())} {_UNITS[each.task]}"
-            lines.append(f"    {split.name}: {split.pictures} pictures, {amount} of {len(split.class_counts)} classes")
+            amount = f", {sum(split.class_counts.values())} {_UNITS[each.task]}" if each.task in _UNITS else ""
+            lines.append(f"    {split.name}: {split.pictures} pictures{amount} of {len(split.class_counts)} classes")
     lines += ["", *(describe(finding) for finding in examination.findings)]
     return "\n".join([*lines, "", _count_kinds(examination)])
 
@@ -26,9 +26,14 @@ def _count_kinds(examination: Examination) -> str:
     by_severity = Counter(finding.severity for finding in examination.findings)
     errors = [finding for finding in examination.findings if finding.severity is Severity.ERROR]
     repaired = sum(finding.repaired for finding in errors)
-    kinds = [f"{by_severity[severity]} kinds of {severity.value}" for severity in Severity]
+    totals = {
+        "error": by_severity[Severity.ERROR],
+        "warning": by_severity[Severity.WARNING],
+        "note": by_severity[Severity.INFO],
+    }
+    kinds = [f"{count} {word}{'' if count == 1 else 's'}" for word, count in totals.items()]
     kinds[0] += f" ({repaired} repaired by the training readers)" if errors else ""
-    return ", ".join(kinds)
+    return f"kinds of findings: {', '.join(kinds)}"
 
 
 def format_json(examination: Examination) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from training.config import Task
+from training.data.classes import IMAGENETTE_CLASSES
 from training.data.prepare.coco_official import ALL_CLASSES, CocoSet
 from training.data.prepare.download import download_release
 from training.data.prepare.imagenette import ImagenetteSet
@@ -128,7 +129,9 @@ def format_summary(selection: Selection) -> str:
     tables = []
     for task in dict.fromkeys(task for task, _ in selection.pictures):
         counts = [selection.counts[task, split] for split in SPLITS]
-        rows: list[Sequence[object]] = [(label, *(count[label] for count in counts)) for label in counts[0]]
+        rows: list[Sequence[object]] = [
+            (IMAGENETTE_CLASSES.get(label, label), *(count[label] for count in counts)) for label in counts[0]
+        ]
         rows.append(("pictures", *(len(selection.pictures[task, split]) for split in SPLITS)))
         width = max(len(task), *(len(str(row[0])) for row in rows))
         tables.append("\n".join(f"{row[0]:<{width}} {row[1]:>7} {row[2]:>7}" for row in [(task, *SPLITS), *rows]))
