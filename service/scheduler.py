@@ -8,6 +8,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import simplejpeg
 
 from service.engine import Engine, Prediction
 from service.errors import ContractError, NotReady
@@ -50,17 +51,18 @@ class Scheduler:
         self._forward_thread: ThreadPoolExecutor | None = None
 
     async def start(self) -> None:
-        """Warm the model up, because its first pass is slow; then take pictures.
+        """Warm up decoder and model, because the first picture of each is slow; then take pictures.
 
         Raises:
             ContractError: the model does not answer.
         """
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="forward")
-        size = self._engine.contract.input_size
-        blank = np.zeros((size, size, 3), dtype=np.uint8)
+        loop = asyncio.get_running_loop()
+        body = simplejpeg.encode_jpeg(np.zeros((16, 16, 3), dtype=np.uint8))
+        square, _ = await loop.run_in_executor(self._pool, self._prepare, body, Stopwatch())
         try:
             for _ in range(2):
-                await asyncio.get_running_loop().run_in_executor(thread, self._engine.predict, [blank])
+                await loop.run_in_executor(thread, self._engine.predict, [square])
         except Exception as error:  # a runtime raises what it likes
             thread.shutdown(wait=False)
             raise ContractError(f"the model cannot answer a blank picture: {error}") from error

@@ -71,7 +71,9 @@ def run(
         raise typer.BadParameter("the run in --out keeps its own preset and seed", param_hint="--resume")
     chosen = _choose_device(device)
     try:
-        check_data(data, accept or (), partial(complaints.print, style="yellow", highlight=False, markup=False))
+        check_data(
+            data, accept or (), partial(complaints.print, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        )
     except (LayoutError, UnfitDataError) as error:
         raise _failure(error) from error
     sets = _read(data)
