@@ -44,7 +44,7 @@ class RequestMiddleware:
 
         try:
             await self._app(scope, receive, send_with_id)
-        except Exception:
+        except Exception:  # whatever a route did not foresee: no trace of it may leave the house
             logger.exception("request %s failed", request_id)
             if status is not None:  # half an answer is out: only closing the connection tells the client
                 raise

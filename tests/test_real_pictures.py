@@ -1,7 +1,6 @@
 """The shipped model answers every picture of the real mini sets."""
 
 import io
-import os
 from pathlib import Path
 
 import httpx
@@ -10,6 +9,7 @@ from PIL import Image
 
 from service.app import create_app
 from service.settings import Settings
+from tests.outside import find_outside
 
 pytestmark = pytest.mark.full
 
@@ -21,10 +21,8 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def pictures() -> list[Path]:
-    root = os.environ.get("UNIHEAD_DATA")
-    if not root:
-        pytest.skip("UNIHEAD_DATA is not set; it names the folder of the real mini sets")
-    return sorted(path for path in Path(root).rglob("*") if path.suffix.lower() in {".jpg", ".jpeg"})
+    root = find_outside("UNIHEAD_DATA", "data")
+    return sorted(path for path in root.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg"})
 
 
 @pytest.mark.anyio

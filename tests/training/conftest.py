@@ -1,5 +1,4 @@
 import io
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,13 +6,12 @@ import pytest
 import torch
 from rich.console import Console
 
+from tests.outside import find_outside
 from tests.training.make_sets import write_tiny_sets
 from training.config import Task, load_config
 from training.data.datasets import DataWarning, MiniSets, read_mini_sets
 from training.progress import RunProgress
 from training.stages import Run
-
-SHARED_DATA = Path(__file__).parents[2].parent / "shared" / "data"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -51,11 +49,7 @@ def finished_run(sets: MiniSets, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="session")
 def mini_sets_root() -> Path:
     """Folder with the real mini sets, from UNIHEAD_DATA."""
-    if root := os.environ.get("UNIHEAD_DATA"):
-        return Path(root)
-    if os.environ.get("CI") and SHARED_DATA.is_dir():
-        pytest.fail(f"CI has the mini sets in {SHARED_DATA}, but UNIHEAD_DATA does not say so")
-    pytest.skip("UNIHEAD_DATA is not set; it names the folder of the real mini sets")
+    return find_outside("UNIHEAD_DATA", "data")
 
 
 @pytest.fixture(scope="session")

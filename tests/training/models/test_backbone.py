@@ -1,4 +1,3 @@
-import os
 import pickle
 from pathlib import Path
 
@@ -6,19 +5,14 @@ import pytest
 import torch
 from torchvision.models import mobilenet_v3_small
 
+from tests.outside import find_outside
 from training.models.backbone import OUT_CHANNELS, STRIDE, WeightsError, build_backbone, load_imagenet_weights
-
-SHARED_WEIGHTS = Path(__file__).parents[3].parent / "shared" / "weights"
 
 
 @pytest.fixture(scope="module")
 def imagenet_weights() -> Path:
     """The real weights, from UNIHEAD_BACKBONE_WEIGHTS."""
-    if path := os.environ.get("UNIHEAD_BACKBONE_WEIGHTS"):
-        return Path(path)
-    if os.environ.get("CI") and SHARED_WEIGHTS.is_dir():
-        pytest.fail(f"CI has weights in {SHARED_WEIGHTS}, but UNIHEAD_BACKBONE_WEIGHTS does not say so")
-    pytest.skip("UNIHEAD_BACKBONE_WEIGHTS is not set; it names a state dict with the ImageNet features")
+    return find_outside("UNIHEAD_BACKBONE_WEIGHTS", "weights")
 
 
 def assert_same_as_torchvision(path: Path) -> None:
