@@ -2,7 +2,7 @@
 
 VENV ?= .venv
 PYTHON ?= python3
-PRESET ?= seed
+PRESET ?= default
 DATA ?= $(UNIHEAD_DATA)
 WEIGHTS ?= $(UNIHEAD_BACKBONE_WEIGHTS)
 PYTEST_ARGS ?=
@@ -53,7 +53,7 @@ format: $(VENV)/.dev ## mend formatting and what ruff can mend by itself
 
 train: usage = make train DATA=FOLDER [PRESET=$(PRESET)] [WEIGHTS=FILE] [OUT=FOLDER]; DATA may come from UNIHEAD_DATA
 train: OUT ?= runs/$(PRESET)
-train: require-DATA $(VENV)/.dev ## DATA=FOLDER PRESET=seed WEIGHTS=FILE: train a preset on the three mini sets
+train: require-DATA $(VENV)/.dev ## DATA=FOLDER PRESET=default WEIGHTS=FILE: train a preset on the three mini sets
 	$(BIN)/unihead-train run --preset "$(PRESET)" --data "$(DATA)" $(if $(WEIGHTS),--backbone-weights "$(WEIGHTS)") --out "$(OUT)"
 
 export: usage = make export CHECKPOINT=FILE [OUT=unihead.onnx]
@@ -88,5 +88,5 @@ $(VENV)/.base: pyproject.toml
 # Training, export, tests and checks.
 $(VENV)/.dev: $(VENV)/.base
 	@echo "Installing torch, training and test tools into $(VENV) (about 6 GB, some minutes) ..."
-	@$(PIP) install --editable '.[train,dev]'
+	@$(PIP) install --editable '.[train,teachers,distributed,dev]'
 	@touch $@

@@ -19,6 +19,7 @@ from service.imaging import decode, letterbox
 from service.postprocess import detections, mask, segments
 from training.checkpoint import Checkpoint
 from training.inference import Predictor, make_contract, restore_model
+from training.models.folding import fold_gates
 
 _GOLDEN_DETECTIONS = 10
 
@@ -47,17 +48,18 @@ def export_onnx(checkpoint: Checkpoint, out: Path, *, golden: Path) -> ModelCont
         ExportError: the run is not finished, or the grid is too small for `max_detections`.
     """
     config = checkpoint.parsed_config()
-    if checkpoint.stage < len(config.stages):
+    if checkpoint.stage < config.num_stages:
         raise ExportError(
-            f"the run has done {checkpoint.stage} of {len(config.stages)} stages; "
+            f"the run has done {checkpoint.stage} of {config.num_stages} stages; "
             "finish it with `unihead-train run --resume`"
         )
     model = restore_model(checkpoint).eval()
-    contract = make_contract(config, model.state_dict(), stride=model.stride, git_commit=checkpoint.git_commit)
+    contract = make_contract(config, model.state_dict(), git_commit=checkpoint.git_commit)
     contract = dataclasses.replace(contract, metrics=_last_metrics(checkpoint))
-    predictor = Predictor(model, input_size=config.input_size, mask_stride=config.inference.mask_stride).eval()
+    predictor = Predictor(fold_gates(model), config).eval()
     proto = trace(predictor, input_size=config.input_size)
-    num_anchors = (config.input_size // model.stride) ** 2
+    num_anchors = sum((config.input_size // stride) ** 2 for stride in contract.detection_strides)
+    num_anchors = min(num_anchors, config.inference.max_candidates)
     num_candidates = num_anchors * len(contract.detection_classes)
     if num_candidates < config.inference.max_detections:
         raise ExportError(

@@ -24,11 +24,13 @@ class Checkpoint:
 
     Attributes:
         config: as `Config.model_dump(mode="json")` gives it.
-        stage: index of the stage that is under way; len(stages) when the run is done.
+        stage: index of the stage that is under way, the polish counted as one more; `Config.num_stages` when the run
+            is done.
         epoch: epochs of that stage that are done.
-        optimizer, scheduler: state dicts of that stage, None between stages.
+        learner: state of that stage's learner, None between stages.
+        before: the network's weights when that stage began.
         anchors: by task, in the order learned.
-        history: one entry per epoch or evaluation, as written to metrics.jsonl.
+        history: one entry per epoch, evaluation or verdict on the polish, as written to metrics.jsonl.
         git_commit: of the code that began the run.
         pictures: training pictures by task; a run goes on with the data it was begun with.
     """
@@ -38,8 +40,8 @@ class Checkpoint:
     model: dict[str, Tensor]
     stage: int = 0
     epoch: int = 0
-    optimizer: dict[str, Any] | None = None
-    scheduler: dict[str, Any] | None = None
+    learner: dict[str, Any] | None = None
+    before: dict[str, Tensor] = field(default_factory=dict)
     anchors: dict[str, Anchor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     pictures: dict[str, int] = field(default_factory=dict)

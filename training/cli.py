@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
 import typer
 from rich.console import Console
 
+from service.engine import Engine, load_engine
+from service.errors import ContractError
+from training.ablation import describe_machine, run_table, train_experiment
+from training.ablation_records import RECORDS_NAME, read_records
+from training.ablation_report import write_report as write_ablation_report
+from training.ablation_table import SHIPPED_TABLE, AblationError, load_table
 from training.checkpoint import CheckpointError, load_checkpoint
-from training.config import ConfigError, Task, load_config
+from training.config import ConfigError, Task, keep_one_task, load_config
 from training.data.datasets import DataError, MiniSets, read_mini_sets
 from training.data.doctor.layouts import LayoutError
-from training.data.loaders import split_of
-from training.engine import TrainingDivergedError
-from training.evaluation import evaluate_task
-from training.inference import build_engine, restore_model
+from training.data.loaders import hold_out, split_of
+from training.distributed import DistributedError, connect
+from training.evaluation import PRIMARY_METRIC, measure_task
+from training.inference import CLASSES, build_engine, restore_model
+from training.learner import TrainingDivergedError
+from training.metrics.bootstrap import bootstrap_interval
 from training.models.backbone import WeightsError
 from training.preflight import UnfitDataError, check_data
-from training.progress import RunProgress
+from training.progress import Progress, RunProgress
 from training.report import write_report
 from training.stages import Run
+from training.summary import SummaryError, format_summary, load_run, summarise
+from training.teachers.teacher import TeacherError
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
 console = Console()
@@ -47,7 +59,8 @@ def run(
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Folder of this run: checkpoint, metrics, report.")],
     preset: Annotated[
-        str | None, typer.Option(help="A shipped preset (seed, tiny) or the path of a TOML file; seed if not given.")
+        str | None,
+        typer.Option(help="A shipped preset (default, seed, tiny) or the path of a TOML file; default if not given."),
     ] = None,
     backbone_weights: Annotated[
         Path | None,
@@ -58,6 +71,9 @@ def run(
     ] = None,
     device: DeviceOption = "auto",
     seed: Annotated[int | None, typer.Option(help="Instead of the preset's seed.")] = None,
+    only: Annotated[
+        Task | None, typer.Option(help="Train this task's stage alone: the baseline that forgetting is measured by.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out was stopped.")] = False,
     accept: Annotated[
         list[str] | None,
@@ -67,28 +83,46 @@ def run(
     ] = None,
 ) -> None:
     """Examine the data, train the three stages, measure after each, write a report."""
-    if resume and (preset is not None or seed is not None):
-        raise typer.BadParameter("the run in --out keeps its own preset and seed", param_hint="--resume")
+    if resume and (preset is not None or seed is not None or only is not None):
+        raise typer.BadParameter("the run in --out keeps its own preset, seed and tasks", param_hint="--resume")
     chosen = _choose_device(device)
     try:
+        workers = connect(chosen)
+        chosen = workers.choose_device(chosen)
+        complaints.quiet = not workers.is_main  # all processes read the data, and find the same
         check_data(
             data, accept or (), partial(complaints.print, style="yellow", highlight=False, markup=False, soft_wrap=True)
         )
-    except (LayoutError, UnfitDataError) as error:
+    except (DistributedError, LayoutError, UnfitDataError) as error:
         raise _failure(error) from error
     sets = _read(data)
+    complaints.quiet = False
     try:
         if resume:
-            training = Run.resume(out, chosen)
+            training = Run.resume(out, chosen, workers=workers)
         else:
             overrides = {} if seed is None else {"seed": seed}
-            training = Run.start(load_config(preset or "seed", **overrides), out, chosen, weights=backbone_weights)
+            chosen_config = load_config(preset or "default", **overrides)
+            if only is not None:
+                chosen_config = keep_one_task(chosen_config, only)
+            training = Run.start(chosen_config, out, chosen, weights=backbone_weights, workers=workers)
         config = training.checkpoint.parsed_config()
-        pictures = {task: len(split_of(sets, task).train) for task in Task}
-        with RunProgress(config, pictures, out, console) as progress:
+        measured = hold_out(sets, config.holdout)
+        pictures = {task: len(split_of(measured, task).train) for task in Task}
+        with RunProgress(config, pictures, out, console) if workers.is_main else Progress() as progress:
             training.finish(sets, progress)
-    except (CheckpointError, ConfigError, DataError, WeightsError, TrainingDivergedError, OSError) as error:
+    except (
+        CheckpointError,
+        ConfigError,
+        DataError,
+        TeacherError,
+        TrainingDivergedError,
+        WeightsError,
+        OSError,
+    ) as error:
         raise _failure(error) from error
+    if not workers.is_main:
+        return
     model = restore_model(training.checkpoint).to(chosen)
     report = write_report(
         out,
@@ -98,7 +132,7 @@ def run(
         device=describe_device(chosen),
         git_commit=training.checkpoint.git_commit,
         engine=build_engine(model, config, chosen, git_commit=training.checkpoint.git_commit),
-        sets=sets,
+        sets=measured,
     )
     console.print(f"report: {report}\ncheckpoint: {out / 'checkpoint.pt'}", highlight=False)
 
@@ -106,23 +140,120 @@ def run(
 @app.command()
 def evaluate(
     data: DataOption,
-    checkpoint: Annotated[Path, typer.Option(help="checkpoint.pt of a run.")],
+    checkpoint: Annotated[Path | None, typer.Option(help="checkpoint.pt of a run.")] = None,
+    model: Annotated[Path | None, typer.Option(help="An exported ONNX file, instead of a checkpoint.")] = None,
+    bootstrap: Annotated[
+        int, typer.Option(min=0, metavar="DRAWS", help="Samples of pictures for 95 % intervals, say 1000; 0 for none.")
+    ] = 0,
     device: DeviceOption = "auto",
 ) -> None:
-    """Print all metrics of the tasks that a checkpoint has learned, over the validation splits, as JSON."""
+    """Print all metrics of a checkpoint or an ONNX file, over the validation splits, as JSON.
+
+    Of a checkpoint the tasks that it has learned are measured, of an ONNX file all three. With --bootstrap the metric
+    that a task is judged by has an interval: what it might have been with other pictures of the same kind.
+    """
+    if (checkpoint is None) == (model is None):
+        raise typer.BadParameter("wanted one of --checkpoint and --model", param_hint="--checkpoint")
+    if model and device == "cuda":
+        raise typer.BadParameter("an ONNX file is measured as it is served, on the CPU", param_hint="--device")
     chosen = _choose_device(device)
     sets = _read(data)
     try:
-        loaded = load_checkpoint(checkpoint)
-        config = loaded.parsed_config()
-        engine = build_engine(restore_model(loaded).to(chosen), config, chosen, git_commit=loaded.git_commit)
-        metrics = {
-            str(task): evaluate_task(engine, task, split_of(sets, task).val, batch_size=config.eval_batch_size)
-            for task in [stage.task for stage in config.stages[: loaded.stage]]
-        }
-    except (CheckpointError, DataError) as error:
+        if model is not None:
+            engine, tasks, batch_size = _open_model(model)
+        elif checkpoint is not None:
+            engine, tasks, batch_size = _open_checkpoint(checkpoint, chosen)
+        metrics: dict[str, dict[str, object]] = {}
+        for task in tasks:
+            measured = measure_task(engine, task, split_of(sets, task).val, batch_size=batch_size)
+            metrics[str(task)] = dict(measured.metrics)
+            if bootstrap:
+                interval = bootstrap_interval(measured.counted, rng=np.random.default_rng(0), draws=bootstrap)
+                metrics[str(task)][f"{PRIMARY_METRIC[task]}_interval_95"] = [interval.low, interval.high]
+    except (CheckpointError, ContractError, DataError) as error:
         raise _failure(error) from error
     print(json.dumps(metrics, indent=2))
+
+
+def _open_checkpoint(path: Path, device: torch.device) -> tuple[Engine, list[Task], int]:
+    """Load a checkpoint: engine, tasks learned, pictures per forward pass."""
+    loaded = load_checkpoint(path)
+    config = loaded.parsed_config()
+    engine = build_engine(restore_model(loaded).to(device), config, device, git_commit=loaded.git_commit)
+    return engine, [stage.task for stage in config.stages[: loaded.stage]], config.eval_batch_size
+
+
+def _open_model(path: Path) -> tuple[Engine, list[Task], int]:
+    """Load an ONNX file, which takes one picture per forward pass, as most that the service asks of it."""
+    engine = load_engine(path)
+    for task in Task:
+        if getattr(engine.contract, f"{task}_classes") != CLASSES[task]:
+            raise ContractError(f"{path}: its {task} classes are not those of the data; export it again")
+    return engine, list(Task), 1
+
+
+@app.command()
+def summary(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs of one preset with different seeds.")],
+    baseline: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of a finished run that learned one task alone; give it once per run."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a Markdown table.")] = False,
+) -> None:
+    """Print mean and standard deviation over several runs, and what each task lost since its own stage."""
+    try:
+        found = summarise([load_run(folder) for folder in runs], [load_run(folder) for folder in baseline or ()])
+    except (CheckpointError, SummaryError) as error:
+        raise _failure(error) from error
+    print(json.dumps(asdict(found), indent=2) if as_json else format_summary(found))
+
+
+@app.command()
+def ablate(
+    data: Annotated[Path | None, typer.Option(envvar="UNIHEAD_DATA", help="As for `run`.")] = None,
+    table: Annotated[Path, typer.Option(help="TOML file with a base and rows.", show_default=False)] = SHIPPED_TABLE,
+    out: Annotated[Path, typer.Option(help="Folder of results and report.")] = Path("docs"),
+    work: Annotated[Path, typer.Option(help="Folder of the runs while they are trained.")] = Path("runs/ablation"),
+    seeds: Annotated[
+        list[int] | None, typer.Option(min=0, help="Give it once per seed; 0 if not given. The first is run first.")
+    ] = None,
+    best: Annotated[
+        int | None, typer.Option(min=1, metavar="ROWS", help="Further seeds only for so many of the best rows.")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the folders of the runs.")] = False,
+    report_only: Annotated[bool, typer.Option("--report-only", help="Train nothing, write the report.")] = False,
+    backbone_weights: Annotated[
+        Path | None, typer.Option(envvar="UNIHEAD_BACKBONE_WEIGHTS", help="As for `run`.")
+    ] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Train each row of a table of experiments that has no result yet, and write a report of all.
+
+    Results are measured on training pictures that are held out. The best rows are those with the highest mean over the
+    tasks of their figure at the end, as a share of the base's.
+    """
+    if data is None and not report_only:
+        raise typer.BadParameter("wanted the folder of the data, to train on", param_hint="--data")
+    chosen = _choose_device(device)
+    try:
+        experiments = load_table(table)
+        if data is not None and not report_only:
+            run_table(
+                experiments,
+                out / RECORDS_NAME,
+                partial(train_experiment, sets=_read(data), device=chosen, weights=backbone_weights, console=console),
+                seeds=seeds or [0],
+                best=best,
+                work=work,
+                keep=keep,
+                machine=describe_machine(chosen),
+                tell=partial(console.print, highlight=False, markup=False, soft_wrap=True),
+            )
+        written = write_ablation_report(experiments, read_records(out / RECORDS_NAME), out)
+    except (AblationError, DataError, WeightsError, OSError) as error:
+        raise _failure(error) from error
+    console.print(f"report: {written}", highlight=False)
 
 
 def describe_device(device: torch.device) -> str:

@@ -3,104 +3,88 @@
 from __future__ import annotations
 
 import tomllib
-from enum import StrEnum
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
+
+from training.detection.config import PointDetectionConfig
+from training.options.base import Frozen, Task
+from training.options.model import DetectionLossConfig, InferenceConfig, ModelConfig, SegmentationLossConfig
+from training.options.polish import PolishConfig
+from training.options.stage import EwcConfig, StageConfig
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DetectionLossConfig",
+    "InferenceConfig",
+    "ModelConfig",
+    "SegmentationLossConfig",
+    "StageConfig",
+    "Task",
+]
 
 
 class ConfigError(ValueError):
     """A preset is missing, or holds an unknown key or a value out of its range."""
 
 
-class Task(StrEnum):
-    """What the model can be asked; the order is the order of the stages."""
-
-    SEGMENTATION = "segmentation"
-    DETECTION = "detection"
-    CLASSIFICATION = "classification"
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ModelConfig(_Frozen):
-    """The network (`training.models`)."""
-
-    backbone_weights: Literal["imagenet", "random"] = Field(
-        "imagenet", description="torchvision's ImageNet weights (or a file given on the command line), or none"
-    )
-    batch_norm: Literal["live", "frozen"] = Field(
-        "live", description="frozen: backbone batch-norm keeps its ImageNet statistics and affine from the first step"
-    )
-    neck_channels: int = Field(160, gt=0)
-    head_channels: int = Field(160, gt=0)
-
-
-class InferenceConfig(_Frozen):
-    """From logits to answers; export bakes these into the graph."""
-
-    mask_stride: int = Field(4, gt=0, description="input pixels per mask cell")
-    score_floor: float = Field(0.001, ge=0, le=0.01, description="boxes that score less are dropped before NMS")
-    iou_threshold: float = Field(0.5, gt=0, lt=1, description="class-wise NMS drops boxes that overlap more")
-    max_detections: int = Field(100, gt=0)
-
-
-class DetectionLossConfig(_Frozen):
-    """The report's detection loss."""
-
-    bce_epochs: int = Field(10, ge=0, description="epochs with plain BCE on confidence; sigmoid focal loss after them")
-    focal_gamma: float = Field(1.0, ge=0)
-    confidence_weight: float = Field(1.0, ge=0)
-    box_weight: float = Field(1.0, ge=0)
-    class_weight: float = Field(1.0, ge=0)
-
-
-class StageConfig(_Frozen):
-    """One stage: the task it learns, and the tasks it must not forget."""
-
-    task: Task
-    epochs: int = Field(gt=0)
-    batch_size: int = Field(8, gt=0)
-    learning_rate: float = Field(1e-3, gt=0, description="peak, for neck and head; warm-up, then cosine to zero")
-    backbone_lr_factor: float = Field(0.1, ge=0, description="the backbone learns at learning_rate times this")
-    weight_decay: float = Field(0.01, ge=0, description="never on batch-norm, biases and the prediction rows")
-    warmup_fraction: float = Field(0.05, ge=0, le=1)
-    clip_norm: float = Field(10.0, gt=0, description="largest norm of the whole gradient")
-    flip: bool = Field(True, description="mirror pictures at random")
-    ewc_lambda: dict[Task, Annotated[float, Field(ge=0)]] = Field(
-        default_factory=dict, description="strength of elastic weight consolidation per earlier task"
-    )
-
-
-class Config(_Frozen):
+class Config(Frozen):
     """One training run."""
 
     preset: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     seed: int = Field(0, ge=0)
     input_size: int = Field(512, gt=0, multiple_of=32, description="side of the square input; in pixels")
+    holdout: float = Field(
+        0.0, ge=0, lt=0.5, description="share of the training pictures to measure on, in place of the validation split"
+    )
     eval_batch_size: int = Field(8, gt=0)
     cache_mib: int = Field(4096, ge=0, description="decoded pictures kept in memory; in MiB")
     model: ModelConfig = ModelConfig()
     inference: InferenceConfig = InferenceConfig()
+    segmentation_loss: SegmentationLossConfig = SegmentationLossConfig()
     detection_loss: DetectionLossConfig = DetectionLossConfig()
+    point_loss: PointDetectionConfig = PointDetectionConfig()
     stages: tuple[StageConfig, ...]
+    polish: PolishConfig = PolishConfig()
+
+    @property
+    def num_stages(self) -> int:
+        """How many stages a finished run has done; the polish is one more."""
+        return len(self.stages) + bool(self.polish.epochs)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         tasks = [stage.task for stage in self.stages]
         if not tasks or len(set(tasks)) != len(tasks):
             raise ValueError(f"stages must name each task at most once, at least one; got {[str(t) for t in tasks]}")
+        if self.polish.epochs and len(tasks) == 1:
+            raise ValueError(f"polish trains tasks together; there is only {tasks[0]}")
         for position, stage in enumerate(self.stages):
-            strangers = set(stage.ewc_lambda) - set(tasks[:position])
+            strangers = stage.protected_tasks() - set(tasks[:position])
             if strangers:
                 raise ValueError(f"stage {stage.task} protects {sorted(strangers)}, which no earlier stage has learned")
+        if len({stage.ewc.online for stage in self.stages if stage.ewc.strength}) > 1:
+            raise ValueError("ewc is online in all stages that use it, or in none: anchors are kept one way")
         if self.input_size % self.inference.mask_stride:
             raise ValueError(f"mask_stride {self.inference.mask_stride} must divide input_size {self.input_size}")
         return self
+
+
+def keep_one_task(config: Config, task: Task) -> Config:
+    """The stage of one task as a run of its own, from ImageNet weights: the baseline that forgetting is measured by.
+
+    Raises:
+        ConfigError: no stage learns that task.
+    """
+    for stage in config.stages:
+        if stage.task is task:
+            alone = stage.model_copy(update={"ewc": EwcConfig()})  # there is nothing to protect
+            changes = {"preset": f"{config.preset}-{task}", "stages": (alone,), "polish": PolishConfig()}
+            return config.model_copy(update=changes)
+    raise ConfigError(f"preset {config.preset} has no stage for {task}")
 
 
 def load_config(source: str | Path, **overrides: Any) -> Config:  # noqa: ANN401 - any field of Config

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,9 +22,30 @@ from training.data.datasets import (
     read_mask,
 )
 from training.data.loaders import Sample
+from training.metrics.bootstrap import Resampled
 from training.metrics.classification import Accuracy
 from training.metrics.detection import AveragePrecision
 from training.metrics.segmentation import ConfusionMatrix, miou_eps_per_image
+
+# The one figure that a task is judged by: what is forgotten, and what an interval is given for.
+PRIMARY_METRIC = {
+    Task.SEGMENTATION: "mean_iou",
+    Task.DETECTION: "map_50",
+    Task.CLASSIFICATION: "top_1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One task over one split.
+
+    Attributes:
+        metrics: by name, each 0..1. `miou_eps_per_image` is not a quality: see `training.metrics.segmentation`.
+        counted: the pictures, for `training.metrics.bootstrap.bootstrap_interval` of the task's primary metric.
+    """
+
+    metrics: dict[str, float]
+    counted: Resampled
 
 
 def predict_samples(
@@ -41,6 +63,11 @@ def predict_samples(
 
 
 def evaluate_task(engine: Engine, task: Task, samples: Sequence[Sample], *, batch_size: int) -> dict[str, float]:
+    """Measure as `measure_task` does, and give the metrics alone."""
+    return measure_task(engine, task, samples, batch_size=batch_size).metrics
+
+
+def measure_task(engine: Engine, task: Task, samples: Sequence[Sample], *, batch_size: int) -> Measured:
     """Measure one task exactly over a split.
 
     Args:
@@ -48,9 +75,6 @@ def evaluate_task(engine: Engine, task: Task, samples: Sequence[Sample], *, batc
         task: which one; the samples must be of it.
         samples: the validation split.
         batch_size: pictures per forward pass.
-
-    Returns:
-        Metrics by name, each 0..1. `miou_eps_per_image` is not a quality: see `training.metrics.segmentation`.
 
     Raises:
         DataError: a picture or mask cannot be used.
@@ -63,7 +87,7 @@ def evaluate_task(engine: Engine, task: Task, samples: Sequence[Sample], *, batc
     return _classification(engine, answers)
 
 
-def _segmentation(engine: Engine, answers: Iterator[tuple[Sample, Letterbox, Prediction]]) -> dict[str, float]:
+def _segmentation(engine: Engine, answers: Iterator[tuple[Sample, Letterbox, Prediction]]) -> Measured:
     num_classes = len(engine.contract.segmentation_classes)
     confusion = ConfusionMatrix(num_classes)
     legacy = []
@@ -75,16 +99,17 @@ def _segmentation(engine: Engine, answers: Iterator[tuple[Sample, Letterbox, Pre
             raise DataError(f"{sample.mask}: the mask is {target.shape}, its picture {predicted.shape}; wanted one")
         confusion.update(predicted, target)
         legacy.append(miou_eps_per_image(predicted, target, num_classes))
-    metrics = confusion.compute()
-    return {
-        "mean_iou": metrics.mean_iou,
-        "foreground_mean_iou": metrics.foreground_mean_iou,
-        "pixel_accuracy": metrics.pixel_accuracy,
+    found = confusion.compute()
+    metrics = {
+        "mean_iou": found.mean_iou,
+        "foreground_mean_iou": found.foreground_mean_iou,
+        "pixel_accuracy": found.pixel_accuracy,
         "miou_eps_per_image": statistics.fmean(legacy),
     }
+    return Measured(metrics, confusion)
 
 
-def _detection(engine: Engine, answers: Iterator[tuple[Sample, Letterbox, Prediction]]) -> dict[str, float]:
+def _detection(engine: Engine, answers: Iterator[tuple[Sample, Letterbox, Prediction]]) -> Measured:
     precision = AveragePrecision(len(engine.contract.detection_classes))
     for sample, place, prediction in answers:
         assert isinstance(sample, DetectionSample)  # noqa: S101 - evaluate_task's contract
@@ -97,17 +122,17 @@ def _detection(engine: Engine, answers: Iterator[tuple[Sample, Letterbox, Predic
             crowd_boxes=sample.crowd_boxes,
             crowd_labels=sample.crowd_labels,
         )
-    metrics = precision.compute()
-    return {"map_50": metrics.map_50, "map_50_95": metrics.map_50_95}
+    found = precision.compute()
+    return Measured({"map_50": found.map_50, "map_50_95": found.map_50_95}, precision)
 
 
-def _classification(engine: Engine, answers: Iterator[tuple[Sample, Letterbox, Prediction]]) -> dict[str, float]:
+def _classification(engine: Engine, answers: Iterator[tuple[Sample, Letterbox, Prediction]]) -> Measured:
     accuracy = Accuracy(len(engine.contract.classification_classes))
     for sample, _, prediction in answers:
         assert isinstance(sample, ClassificationSample)  # noqa: S101 - evaluate_task's contract
         accuracy.update(prediction.class_probs[None], np.array([sample.label]))
-    metrics = accuracy.compute()
-    return {"top_1": metrics.top_1, "top_5": metrics.top_5}
+    found = accuracy.compute()
+    return Measured({"top_1": found.top_1, "top_5": found.top_5}, accuracy)
 
 
 def measure_ms_per_image(engine: Engine, *, repeats: int = 20) -> float:

@@ -16,11 +16,10 @@ from torchvision.ops import batched_nms
 from service.contract import OUTPUT_NAMES, ModelContract
 from service.engine import Engine
 from service.imaging import UInt8Array
-from training.boxes import decode_cell_boxes
 from training.checkpoint import Checkpoint
 from training.config import Config, InferenceConfig, Task
 from training.data.classes import COCO_CLASSES, IMAGENETTE_CLASSES, VOC_CLASSES
-from training.models.heads import BOX_ROWS
+from training.detection.schemes import build_scheme, select_candidates
 from training.models.multitask import MultiTaskModel, build_model
 
 CLASSES: dict[Task, tuple[str, ...]] = {
@@ -36,7 +35,7 @@ class DenseOutputs(NamedTuple):
 
     Attributes:
         boxes: [N, A, 4] xyxy, clipped to the input; in input pixels.
-        scores: [N, A, D] confidence times class probability, 0..1.
+        scores: [N, A, D] 0..1; A is at most `max_candidates`.
         mask: [N, S / mask_stride, S / mask_stride] uint8 class ids.
         class_probs: [N, P] sums to 1.
     """
@@ -50,22 +49,25 @@ class DenseOutputs(NamedTuple):
 class Predictor(nn.Module):
     """The network and everything after it that works cell by cell; export traces this module."""
 
-    def __init__(self, model: MultiTaskModel, *, input_size: int, mask_stride: int) -> None:
+    def __init__(self, model: MultiTaskModel, config: Config) -> None:
         super().__init__()
         self.model = model
-        self.mask_size = input_size // mask_stride
+        self._scheme = build_scheme(config)
+        self._input_size = config.input_size
+        self._mask_size = config.input_size // config.inference.mask_stride
+        self._max_candidates = config.inference.max_candidates
 
     def forward(self, images: Tensor) -> DenseOutputs:
         """[N, S, S, 3] uint8 RGB, letterboxed, to dense answers."""
         logits = self.model(images)
-        confidence = logits.detection[:, BOX_ROWS - 1].sigmoid().flatten(1).unsqueeze(-1)
-        classes = logits.detection[:, BOX_ROWS:].flatten(2).transpose(1, 2).softmax(dim=-1)
         upsampled = F.interpolate(
-            logits.segmentation, size=(self.mask_size, self.mask_size), mode="bilinear", align_corners=False
+            logits.segmentation, size=(self._mask_size, self._mask_size), mode="bilinear", align_corners=False
         )
+        boxes, scores = self._scheme.decode(logits.detection, input_size=self._input_size)
+        boxes, scores = select_candidates(boxes, scores, self._max_candidates)
         return DenseOutputs(
-            boxes=decode_cell_boxes(logits.detection[:, : BOX_ROWS - 1], self.model.stride),
-            scores=confidence * classes,
+            boxes=boxes,
+            scores=scores,
             mask=upsampled.argmax(dim=1).to(torch.uint8),
             class_probs=logits.classification.softmax(dim=-1),
         )
@@ -92,9 +94,7 @@ class TorchSession:
     """A `service.engine.Session` that runs the network in torch, so that evaluation has one path for both."""
 
     def __init__(self, model: MultiTaskModel, config: Config, device: torch.device) -> None:
-        self._predictor = Predictor(model, input_size=config.input_size, mask_stride=config.inference.mask_stride).to(
-            device
-        )
+        self._predictor = Predictor(model, config).to(device)
         self._config = config.inference
         self._device = device
 
@@ -128,7 +128,7 @@ def compute_weights_sha256(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def make_contract(config: Config, state: Mapping[str, Tensor], *, stride: int, git_commit: str) -> ModelContract:
+def make_contract(config: Config, state: Mapping[str, Tensor], *, git_commit: str) -> ModelContract:
     """Say what a trained network is and how to read it; metrics and golden answers are added when it is exported."""
     sha256 = compute_weights_sha256(state)
     return ModelContract(
@@ -138,7 +138,7 @@ def make_contract(config: Config, state: Mapping[str, Tensor], *, stride: int, g
         weights_sha256=sha256,
         input_size=config.input_size,
         mask_stride=config.inference.mask_stride,
-        detection_strides=(stride,),
+        detection_strides=build_scheme(config).strides,
         score_floor=config.inference.score_floor,
         iou_threshold=config.inference.iou_threshold,
         max_detections=config.inference.max_detections,
@@ -158,5 +158,5 @@ def restore_model(checkpoint: Checkpoint) -> MultiTaskModel:
 
 def build_engine(model: MultiTaskModel, config: Config, device: torch.device, *, git_commit: str) -> Engine:
     """Build the service's engine around the network in torch."""
-    contract = make_contract(config, model.state_dict(), stride=model.stride, git_commit=git_commit)
+    contract = make_contract(config, model.state_dict(), git_commit=git_commit)
     return Engine(TorchSession(model, config, device), contract)

@@ -9,15 +9,39 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 from torch.utils.tensorboard import SummaryWriter
 
 from training.config import Config, Task
+from training.evaluation import PRIMARY_METRIC
+from training.options.polish import POLISH
 
 METRICS_NAME = "metrics.jsonl"
 
 
-class RunProgress:
+class Progress:
+    """What a run tells of itself. This class: nothing, as suits all processes of a run but the first."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def restore(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Begin where the history of a resumed run ends."""
+
+    def advance(self, stage: str, pictures: int) -> None:
+        """Say that `pictures` more have been learned from in a stage, which is named by its task, or in the polish."""
+
+    def record(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Say that the history has a new last entry."""
+
+
+class RunProgress(Progress):
     """Shows and writes a run's history; a context manager, so that the terminal is given back."""
 
     def __init__(self, config: Config, pictures: Mapping[Task, int], out: Path, console: Console) -> None:
@@ -33,7 +57,10 @@ class RunProgress:
         self._console = console
         self._epochs = {str(stage.task): stage.epochs for stage in config.stages}
         self._pictures = {str(task): count for task, count in pictures.items()}
-        self._bars = Progress(
+        if config.polish.epochs:
+            self._epochs[POLISH] = config.polish.epochs
+            self._pictures[POLISH] = max(pictures[stage.task] for stage in config.stages)
+        self._bars = Bars(
             TextColumn("{task.description:>14}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -44,11 +71,11 @@ class RunProgress:
             console=console,
         )
         self._whole = self._bars.add_task("whole run", total=sum(self._totals().values()))
-        self._stage_bars = {task: self._bars.add_task(task, total=total) for task, total in self._totals().items()}
+        self._stage_bars = {name: self._bars.add_task(name, total=total) for name, total in self._totals().items()}
         self._writer = SummaryWriter(str(out / "tensorboard"))
 
     def _totals(self) -> dict[str, int]:
-        return {task: epochs * self._pictures[task] for task, epochs in self._epochs.items()}
+        return {stage: epochs * self._pictures[stage] for stage, epochs in self._epochs.items()}
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -61,16 +88,16 @@ class RunProgress:
         self._writer.close()
 
     def restore(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Begin where the history of a resumed run ends."""
+        """As `Progress`."""
         for entry in history:
             if entry["kind"] == "epoch":
-                self.advance(Task(entry["stage"]), self._pictures[entry["stage"]])
+                self.advance(entry["stage"], self._pictures[entry["stage"]])
         _write_lines(history, self._out / METRICS_NAME)
 
-    def advance(self, task: Task, pictures: int) -> None:
-        """Say that `pictures` more of a task's have been learned from."""
+    def advance(self, stage: str, pictures: int) -> None:
+        """As `Progress`."""
         self._bars.advance(self._whole, pictures)
-        self._bars.advance(self._stage_bars[str(task)], pictures)
+        self._bars.advance(self._stage_bars[stage], pictures)
 
     def record(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Write the history, whose last entry is new, and show that entry."""
@@ -85,6 +112,14 @@ class RunProgress:
                 f"{entry['stage']} {entry['epoch']}/{self._epochs[entry['stage']]}  {losses}  {entry['seconds']:.1f} s",
                 highlight=False,
             )
+        elif entry["kind"] == "polish":
+            for task, metrics in entry["before"].items():
+                name = PRIMARY_METRIC[Task(task)]
+                self._console.print(
+                    f"polish {'kept' if entry['kept'] else 'undone'}: {task}  {name} {metrics[name]:.4f} -> "
+                    f"{entry['after'][task][name]:.4f}",
+                    highlight=False,
+                )
         else:
             stage = len({earlier["stage"] for earlier in history})
             for task, metrics in entry["metrics"].items():

@@ -16,12 +16,8 @@ from service.postprocess import classes, detections, mask
 from training.config import Config, Task
 from training.data.datasets import MiniSets, load_image
 from training.data.loaders import Sample, split_of
+from training.evaluation import PRIMARY_METRIC
 
-PRIMARY_METRIC = {
-    Task.SEGMENTATION: "mean_iou",
-    Task.DETECTION: "map_50",
-    Task.CLASSIFICATION: "top_1",
-}
 MAX_DROP_PERCENT = 5.0
 # What the student report printed for its own run (after each task's own stage, and at the end).
 STUDENT_REPORT: dict[str, tuple[str, str, str]] = {
@@ -99,10 +95,9 @@ def _facts(
     sets: MiniSets,
 ) -> str:
     evaluations = [entry for entry in history if entry["kind"] == "evaluation"]
-    seconds = {entry["stage"]: float(entry["seconds"]) for entry in evaluations}
+    seconds: dict[str, float] = {}
     for entry in history:
-        if entry["kind"] == "epoch":
-            seconds[entry["stage"]] += entry["seconds"]
+        seconds[entry["stage"]] = seconds.get(entry["stage"], 0.0) + entry["seconds"]
     pictures = "; ".join(f"{task} {len(split_of(sets, task).train)} / {len(split_of(sets, task).val)}" for task in Task)
     return "\n".join(
         [
@@ -110,10 +105,20 @@ def _facts(
             f"- pictures (train / val): {pictures}",
             f"- parameters: {parameters:,} ({parameters / 1e6:.2f} M)",
             *(f"- wall time of stage {stage}: {value / 60:.1f} min" for stage, value in seconds.items()),
+            *(_describe_polish(entry, config) for entry in history if entry["kind"] == "polish"),
             f"- {evaluations[-1]['ms_per_image']:.1f} ms per image on {device} (torch, letterboxed, one at a time)",
             IMAGENETTE_NOTE,
         ]
     )
+
+
+def _describe_polish(entry: Mapping[str, Any], config: Config) -> str:
+    changes = "; ".join(
+        f"{task} {metrics[PRIMARY_METRIC[Task(task)]]:.4f} → {entry['after'][task][PRIMARY_METRIC[Task(task)]]:.4f}"
+        for task, metrics in entry["before"].items()
+    )
+    where = "held-out training pictures" if config.holdout else "the training pictures"
+    return f"- joint polish {'kept' if entry['kept'] else 'undone'}; on {where}: {changes}"
 
 
 def _drop_table(evaluations: Sequence[Mapping[str, Any]]) -> str:

@@ -4,43 +4,34 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from service.engine import Engine
 from training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
-from training.config import Config, StageConfig, Task
-from training.continual.ewc import ewc_penalty, make_anchor
-from training.continual.fisher import estimate_fisher
+from training.config import Config, Task
+from training.continual.build import build_hooks
+from training.continual.context import StageContext
+from training.continual.ewc import consolidate
+from training.continual.fisher import estimate_importance
 from training.data.datasets import MiniSets
-from training.data.loaders import BatchTargets, TaskDataset, collate, count_batches, iterate_batches, split_of
-from training.engine import LossFunction, Protection, build_optimizer, build_scheduler, train_one_epoch
+from training.data.loaders import Batch, Sample, TaskDataset, count_batches, hold_out, iterate_batches, split_of
+from training.distributed import ALONE, Workers
 from training.evaluation import evaluate_task, measure_ms_per_image
 from training.inference import NUM_CLASSES, build_engine, restore_model
-from training.losses import classification_loss, detection_loss, segmentation_loss
-from training.models.heads import TaskLogits
+from training.learner import Learner
 from training.models.multitask import MultiTaskModel, build_model
-from training.progress import RunProgress
+from training.objectives import make_objective
+from training.options.polish import POLISH
+from training.polish import Polish, judge
+from training.progress import Progress
 
 CHECKPOINT_NAME = "checkpoint.pt"
-
-
-def make_loss(config: Config, task: Task, *, epoch: int) -> LossFunction:
-    """Choose the loss of a task; `epoch` counts from 0 within the task's stage."""
-
-    def compute(logits: TaskLogits, targets: BatchTargets) -> dict[str, Tensor]:
-        if isinstance(targets, tuple):
-            return detection_loss(logits.detection, targets, config.detection_loss, epoch=epoch)
-        if task is Task.SEGMENTATION:
-            return segmentation_loss(logits.segmentation, targets)
-        return classification_loss(logits.classification, targets)
-
-    return compute
 
 
 def find_git_commit() -> str:
@@ -66,18 +57,36 @@ class Run:
         checkpoint: the state that is saved after every epoch; its weights are the network's own.
     """
 
-    def __init__(self, checkpoint: Checkpoint, model: MultiTaskModel, out: Path, device: torch.device) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        model: MultiTaskModel,
+        out: Path,
+        device: torch.device,
+        workers: Workers = ALONE,
+    ) -> None:
         self.checkpoint = checkpoint
         self._config = checkpoint.parsed_config()
         self._model = model.to(device)
         self._out = out
         self._device = device
+        self._workers = workers
+        workers.check(self._config)
 
     @classmethod
-    def start(cls, config: Config, out: Path, device: torch.device, *, weights: Path | None = None) -> Run:
+    def start(
+        cls,
+        config: Config,
+        out: Path,
+        device: torch.device,
+        *,
+        weights: Path | None = None,
+        workers: Workers = ALONE,
+    ) -> Run:
         """Begin a run: seed, build the network, save its first checkpoint.
 
         Raises:
+            ConfigError: several processes cannot train this.
             FileExistsError: the folder holds a run already.
             WeightsError: the backbone's weights cannot be had.
         """
@@ -86,28 +95,33 @@ class Run:
             raise FileExistsError(f"{path} exists; go on with --resume, or choose another --out")
         torch.manual_seed(config.seed)
         model = build_model(config.model, NUM_CLASSES, weights=weights)
+        checkpoint = Checkpoint(config.model_dump(mode="json"), find_git_commit(), model.state_dict())
+        run = cls(checkpoint, model, out, device, workers)
+        workers.barrier()  # all have seen that there was no run
         out.mkdir(parents=True, exist_ok=True)
-        run = cls(Checkpoint(config.model_dump(mode="json"), find_git_commit(), model.state_dict()), model, out, device)
-        save_checkpoint(run.checkpoint, path)
+        run._save(0, 0, None)
         return run
 
     @classmethod
-    def resume(cls, out: Path, device: torch.device) -> Run:
+    def resume(cls, out: Path, device: torch.device, *, workers: Workers = ALONE) -> Run:
         """Go on where a run was when its last checkpoint was saved.
 
         Raises:
             CheckpointError: there is none.
+            ConfigError: several processes cannot train this.
         """
         checkpoint = load_checkpoint(out / CHECKPOINT_NAME)
-        return cls(checkpoint, restore_model(checkpoint), out, device)
+        workers.barrier()  # all have read it, and it may be written
+        return cls(checkpoint, restore_model(checkpoint), out, device, workers)
 
-    def finish(self, sets: MiniSets, progress: RunProgress) -> None:
+    def finish(self, sets: MiniSets, progress: Progress) -> None:
         """Train the stages that are left, and measure after each all tasks learned so far.
 
         Raises:
             CheckpointError: the run was begun with other data.
-            TrainingDivergedError: see `training.engine`.
+            TrainingDivergedError: see `training.learner`.
         """
+        sets = hold_out(sets, self._config.holdout)
         pictures = {str(stage.task): len(split_of(sets, stage.task).train) for stage in self._config.stages}
         if self.checkpoint.pictures not in ({}, pictures):
             raise CheckpointError(
@@ -116,96 +130,152 @@ class Run:
             )
         self.checkpoint.pictures = pictures
         progress.restore(self.checkpoint.history)
+        datasets = {
+            stage.task: TaskDataset(split_of(sets, stage.task).train, self._config) for stage in self._config.stages
+        }
         for index in range(self.checkpoint.stage, len(self._config.stages)):
-            stage = self._config.stages[index]
-            dataset = TaskDataset(split_of(sets, stage.task).train, self._config)
-            self._train_stage(index, stage, dataset, progress)
-            self._close_stage(index, stage, dataset, sets, progress)
+            self._train_stage(index, datasets, progress)
+            self._close_stage(index, datasets, sets, progress)
+        if self.checkpoint.stage < self._config.num_stages:
+            self._polish(datasets, sets, progress)
 
-    def _train_stage(self, index: int, stage: StageConfig, dataset: TaskDataset, progress: RunProgress) -> None:
-        optimizer = build_optimizer(self._model, stage)
-        steps = stage.epochs * count_batches(len(dataset), stage.batch_size)
-        scheduler = build_scheduler(optimizer, steps=steps, warmup_fraction=stage.warmup_fraction)
-        if self.checkpoint.optimizer and self.checkpoint.scheduler:
-            optimizer.load_state_dict(self.checkpoint.optimizer)
-            scheduler.load_state_dict(self.checkpoint.scheduler)
-        for epoch in range(self.checkpoint.epoch, stage.epochs):
+    def _context(self, index: int, datasets: Mapping[Task, TaskDataset]) -> StageContext:
+        return StageContext(
+            config=self._config,
+            stage=self._config.stages[index],
+            model=self._model,
+            before=self.checkpoint.before,
+            anchors=self.checkpoint.anchors,
+            learned=tuple(earlier.task for earlier in self._config.stages[:index]),
+            datasets=datasets,
+            device=self._device,
+        )
+
+    def _train_stage(self, index: int, datasets: Mapping[Task, TaskDataset], progress: Progress) -> None:
+        stage = self._config.stages[index]
+        self._remember_before()
+        context = self._context(index, datasets)
+        dataset = datasets[stage.task]
+        learner = Learner(
+            self._model,
+            stage,
+            make_objective(self._config, stage.task, epochs=stage.epochs, dataset=dataset),
+            lambda: build_hooks(context),
+            device=self._device,
+            steps_per_epoch=count_batches(len(dataset), stage.batch_size),
+            workers=self._workers,
+        )
+        self._train(
+            index,
+            str(stage.task),
+            learner,
+            lambda rng: iterate_batches(
+                dataset, self._config, batch_size=stage.batch_size, options=stage.augment, rng=rng
+            ),
+            stage.epochs,
+            progress,
+        )
+
+    def _remember_before(self) -> None:
+        if not self.checkpoint.learner:
+            self.checkpoint.before = {name: value.cpu().clone() for name, value in self._model.state_dict().items()}
+
+    def _train(
+        self,
+        index: int,
+        name: str,
+        learner: Learner,
+        begin_epoch: Callable[[np.random.Generator], Iterable[Batch]],
+        epochs: int,
+        progress: Progress,
+    ) -> None:
+        if self.checkpoint.learner:
+            learner.load_state_dict(self.checkpoint.learner)
+        for epoch in range(self.checkpoint.epoch, epochs):
             # A generator per epoch: a resumed run draws what the uninterrupted one would have drawn.
             rng = np.random.default_rng([self._config.seed, index, epoch])
+            torch.manual_seed(int(rng.integers(2**62)) + self._workers.rank)  # for dropout
             started = time.perf_counter()
-            losses = train_one_epoch(
-                self._model,
-                iterate_batches(dataset, self._config, batch_size=stage.batch_size, mirror=stage.flip, rng=rng),
-                make_loss(self._config, stage.task, epoch=epoch),
-                optimizer,
-                scheduler,
-                device=self._device,
-                clip_norm=stage.clip_norm,
-                protections=list(self._protections(stage)),
-                on_batch=partial(progress.advance, stage.task),
-            )
+            losses = learner.train_one_epoch(begin_epoch(rng), epoch=epoch, on_batch=partial(progress.advance, name))
             self._record(
                 {
                     "kind": "epoch",
-                    "stage": str(stage.task),
+                    "stage": name,
                     "epoch": epoch + 1,
                     "losses": losses,
                     "seconds": time.perf_counter() - started,
                 },
                 progress,
             )
-            self._save(index, epoch + 1, optimizer.state_dict(), scheduler.state_dict())
-
-    def _protections(self, stage: StageConfig) -> Iterator[Protection]:
-        shared = self._model.shared_parameters()
-        for task, strength in stage.ewc_lambda.items():
-            anchor = self.checkpoint.anchors[str(task)]
-            yield Protection(str(task), strength, partial(ewc_penalty, shared, anchor.to(self._device)))
+            self._workers.unify(self._model)
+            self._save(index, epoch + 1, learner.state_dict())
+        learner.finish()
+        self._workers.unify(self._model)
 
     def _close_stage(
-        self, index: int, stage: StageConfig, dataset: TaskDataset, sets: MiniSets, progress: RunProgress
+        self, index: int, datasets: Mapping[Task, TaskDataset], sets: MiniSets, progress: Progress
     ) -> None:
+        stage = self._config.stages[index]
         started = time.perf_counter()
-        if any(stage.task in later.ewc_lambda for later in self._config.stages[index + 1 :]):
+        later = (following.ewc for following in self._config.stages[index + 1 :])
+        if protector := next((ewc for ewc in later if stage.task in ewc.strength), None):
+            self._model.begin_stage()  # what was frozen in this stage may learn in a later one
+            importance = estimate_importance(self._context(index, datasets), protector.fisher)
             shared = self._model.shared_parameters()
-            importance = estimate_fisher(self._model, shared, self._sample_losses(stage, dataset))
-            self.checkpoint.anchors[str(stage.task)] = make_anchor(shared, importance)
+            self.checkpoint.anchors = consolidate(self.checkpoint.anchors, stage.task, shared, importance, protector)
         fisher_seconds = time.perf_counter() - started
-        engine = build_engine(self._model, self._config, self._device, git_commit=self.checkpoint.git_commit)
         learned = [earlier.task for earlier in self._config.stages[: index + 1]]
-        metrics = {
-            str(task): evaluate_task(engine, task, split_of(sets, task).val, batch_size=self._config.eval_batch_size)
-            for task in learned
-        }
         self._record(
             {
                 "kind": "evaluation",
                 "stage": str(stage.task),
-                "metrics": metrics,
-                "ms_per_image": measure_ms_per_image(engine),
+                **self._evaluate(learned, sets),
                 "fisher_seconds": fisher_seconds,
                 "seconds": time.perf_counter() - started,
             },
             progress,
         )
-        self._save(index + 1, 0, None, None)
+        self._save(index + 1, 0, None)
 
-    def _sample_losses(self, stage: StageConfig, dataset: TaskDataset) -> Iterator[Callable[[], Tensor]]:
-        compute_loss = make_loss(self._config, stage.task, epoch=stage.epochs - 1)  # the one that the stage ended with
+    def _polish(self, datasets: Mapping[Task, TaskDataset], sets: MiniSets, progress: Progress) -> None:
+        index = len(self._config.stages)
+        self._remember_before()
+        polish = Polish(self._config, self._model, datasets, self._device, self._workers)
+        self._train(index, POLISH, polish.learner, polish.begin_epoch, self._config.polish.epochs, progress)
+        started = time.perf_counter()
+        # Whether to keep it is a choice, and choices must not see the validation split.
+        splits = {task: split_of(sets, task) for task in datasets}
+        samples = {task: split.val if self._config.holdout else split.train for task, split in splits.items()}
+        judged = judge(
+            self._model, self.checkpoint.before, lambda: self._measure(samples), self._config.polish.tolerance
+        )
+        self._record({"kind": "polish", "stage": POLISH, **judged, "seconds": time.perf_counter() - started}, progress)
+        if judged["kept"]:
+            started = time.perf_counter()
+            measured = self._evaluate(list(datasets), sets)
+            seconds = time.perf_counter() - started
+            self._record({"kind": "evaluation", "stage": POLISH, **measured, "seconds": seconds}, progress)
+        self._save(index + 1, 0, None)
 
-        def loss_of(index: int) -> Tensor:
-            batch = collate([dataset.get(index, mirrored=False)], self._config)
-            targets = batch.targets.to(self._device) if isinstance(batch.targets, Tensor) else batch.targets
-            return torch.stack(list(compute_loss(self._model(batch.images.to(self._device)), targets).values())).sum()
+    def _evaluate(self, tasks: Sequence[Task], sets: MiniSets) -> dict[str, Any]:
+        metrics = self._measure({task: split_of(sets, task).val for task in tasks})
+        return {"metrics": metrics, "ms_per_image": measure_ms_per_image(self._build_engine())}
 
-        return (partial(loss_of, index) for index in range(len(dataset)))
+    def _measure(self, samples: Mapping[Task, Sequence[Sample]]) -> dict[str, dict[str, float]]:
+        engine = self._build_engine()
+        size = self._config.eval_batch_size
+        metrics = {str(task): evaluate_task(engine, task, chosen, batch_size=size) for task, chosen in samples.items()}
+        return self._workers.broadcast(metrics)  # every process measures; what is chosen by it must be the same for all
 
-    def _record(self, entry: dict[str, Any], progress: RunProgress) -> None:
+    def _build_engine(self) -> Engine:
+        return build_engine(self._model, self._config, self._device, git_commit=self.checkpoint.git_commit)
+
+    def _record(self, entry: dict[str, Any], progress: Progress) -> None:
         self.checkpoint.history.append(entry)
         progress.record(self.checkpoint.history)
 
-    def _save(self, stage: int, epoch: int, optimizer: dict[str, Any] | None, scheduler: dict[str, Any] | None) -> None:
-        self.checkpoint.stage, self.checkpoint.epoch = stage, epoch
-        self.checkpoint.optimizer, self.checkpoint.scheduler = optimizer, scheduler
+    def _save(self, stage: int, epoch: int, learner: dict[str, Any] | None) -> None:
+        self.checkpoint.stage, self.checkpoint.epoch, self.checkpoint.learner = stage, epoch, learner
         self.checkpoint.model = self._model.state_dict()
-        save_checkpoint(self.checkpoint, self._out / CHECKPOINT_NAME)
+        if self._workers.is_main:
+            save_checkpoint(self.checkpoint, self._out / CHECKPOINT_NAME)

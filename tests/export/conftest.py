@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.training.fakes import make_branches_config
 from tests.training.make_sets import write_tiny_sets
 from training.checkpoint import Checkpoint
-from training.config import load_config
+from training.config import Config, load_config
 from training.inference import NUM_CLASSES
 from training.models.multitask import build_model
 
@@ -24,7 +25,16 @@ def tiny_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def finished() -> Checkpoint:
     """A checkpoint as a finished run of `tiny` leaves it; its weights are random, which parity does not mind."""
-    config = load_config("tiny")
+    return make_finished(load_config("tiny"))
+
+
+@pytest.fixture(scope="session")
+def finished_branches() -> Checkpoint:
+    """The same with pyramid and branches, and more points than NMS looks at."""
+    return make_finished(make_branches_config(inference={"max_candidates": 30}))
+
+
+def make_finished(config: Config) -> Checkpoint:
     torch.manual_seed(0)
     model = build_model(config.model, NUM_CLASSES)
     metrics = {"segmentation": {"mean_iou": 0.25}, "detection": {"map_50": 0.5}, "classification": {"top_1": 0.75}}

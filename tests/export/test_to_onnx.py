@@ -5,12 +5,14 @@ from pathlib import Path
 
 import onnx
 import pytest
+import torch
 
+from export.parity import compare_engines, load_squares
 from export.to_onnx import ExportError, export_onnx, find_golden_pictures
 from service.contract import METADATA_KEY, OUTPUT_NAMES
 from service.engine import load_engine
 from training.checkpoint import Checkpoint
-from training.inference import compute_weights_sha256
+from training.inference import build_engine, compute_weights_sha256, restore_model
 
 pytestmark = pytest.mark.slow
 
@@ -76,6 +78,17 @@ def test_golden_answers_name_the_pictures_they_are_about(exported: Path) -> None
 def test_the_contract_survives_json(exported: Path) -> None:
     contract = load_engine(exported).contract
     assert json.loads(contract.to_json())["golden"][0]["file"] == contract.golden[0].file
+
+
+def test_a_file_with_branches_answers_as_the_network_does(finished_branches: Checkpoint, tmp_path: Path) -> None:
+    contract = export_onnx(finished_branches, tmp_path / "model.onnx", golden=find_golden_pictures())
+    assert contract.detection_strides == (8, 16, 32)
+    engine = load_engine(tmp_path / "model.onnx")
+    config = finished_branches.parsed_config()
+    reference = build_engine(restore_model(finished_branches), config, torch.device("cpu"), git_commit="0123456789ab")
+    squares = load_squares(sorted(find_golden_pictures().glob("*.jpg")), engine)
+    assert not compare_engines(reference, engine, squares, batch_size=2).failures()
+    assert all(len(prediction.scores) == 100 for prediction in engine.predict(squares))
 
 
 def test_a_run_that_is_not_finished_is_refused(finished: Checkpoint, tmp_path: Path) -> None:

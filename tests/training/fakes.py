@@ -11,9 +11,9 @@ from torch import Tensor
 
 from service.contract import OUTPUT_NAMES
 from service.imaging import FloatArray, UInt8Array
-from training.assigner import assign_to_cells
 from training.config import Config, ModelConfig, Task, load_config
 from training.data.loaders import Batch
+from training.detection.assigners import BoxTargets
 from training.inference import NUM_CLASSES
 from training.models.multitask import MultiTaskModel, build_model
 
@@ -22,6 +22,21 @@ SIZE, STRIDE = 64, 32
 
 def make_config(**changes: object) -> Config:
     return load_config("tiny", **changes)
+
+
+def make_branches_config(**changes: object) -> Config:
+    """The preset `tiny` with pyramid and branches, its stages like those of `default`: the last trains its branch."""
+    model = {"backbone_weights": "random", "neck": "fpn", "neck_channels": 16, "head": "branches"}
+    only: tuple[dict[str, object], ...] = (
+        {},
+        {"distillation": {"outputs": 1.0}},
+        {"lr_factors": {"backbone": 0, "neck": 0}},
+    )
+    stages = [
+        {"task": task, "epochs": 2, "batch_size": 2, "ema": 0.9, **options}
+        for task, options in zip(Task, only, strict=True)
+    ]
+    return make_config(**{"model": model, "stages": stages, **changes})
 
 
 def make_model(config: ModelConfig | None = None, *, seed: int = 0) -> MultiTaskModel:
@@ -36,15 +51,15 @@ def make_images(count: int, *, seed: int = 0) -> Tensor:
 
 def make_batch(task: Task, count: int = 2, *, seed: int = 0) -> Batch:
     """Noise with labels that do not change: half cat, half background; a dog top left; a tench."""
-    images = make_images(count, seed=seed)
+    images, indices = make_images(count, seed=seed), torch.arange(count)
     if task is Task.SEGMENTATION:
         masks = torch.zeros(count, SIZE // 4, SIZE // 4, dtype=torch.long)
         masks[:, :8] = 8
-        return Batch(images, masks)
+        return Batch(images, masks, indices)
     if task is Task.DETECTION:
         boxes, labels = torch.tensor([[4.0, 8.0, 40.0, 48.0]]), torch.tensor([16])
-        return Batch(images, (assign_to_cells(boxes, labels, grid_size=SIZE // STRIDE, stride=STRIDE),) * count)
-    return Batch(images, torch.zeros(count, dtype=torch.long))
+        return Batch(images, (BoxTargets(boxes, labels),) * count, indices)
+    return Batch(images, torch.zeros(count, dtype=torch.long), indices)
 
 
 class Answer:

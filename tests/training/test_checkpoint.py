@@ -5,10 +5,14 @@ from typing import Any, BinaryIO
 import pytest
 import torch
 
-from tests.training.fakes import make_config, make_model
+from tests.training.fakes import make_batch, make_config, make_model
+from tests.training.watched import CPU, assert_same_tensors
 from training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from training.config import Task
 from training.continual.ewc import Anchor
-from training.engine import build_optimizer, build_scheduler
+from training.learner import Learner
+from training.models.multitask import MultiTaskModel
+from training.objectives import make_objective
 
 
 def make_checkpoint(**changes: Any) -> Checkpoint:  # noqa: ANN401 - fields of Checkpoint
@@ -39,26 +43,41 @@ def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
-def test_optimizer_and_scheduler_come_back_as_they_were(tmp_path: Path) -> None:
-    model, stage = make_model(), make_config().stages[0]
-    optimizer = build_optimizer(model, stage)
-    scheduler = build_scheduler(optimizer, steps=10, warmup_fraction=0.5)
-    model.head.predict.weight.grad = torch.ones_like(model.head.predict.weight)
-    optimizer.step()
-    scheduler.step()
-    saved = make_checkpoint(optimizer=optimizer.state_dict(), scheduler=scheduler.state_dict())
-    save_checkpoint(saved, tmp_path / "checkpoint.pt")
+def make_learner(model: MultiTaskModel) -> Learner:
+    stage = make_config().stages[0].model_copy(update={"ema": 0.9, "warmup_fraction": 0.5})
+    objective = make_objective(make_config(), Task.SEGMENTATION, epochs=2)
+    return Learner(model, stage, objective, list, device=CPU, steps_per_epoch=5)
+
+
+def test_the_state_of_a_learner_comes_back_as_it_was(tmp_path: Path) -> None:
+    model = make_model()
+    learner = make_learner(model)
+    learner.train_one_epoch([make_batch(Task.SEGMENTATION)], epoch=0)
+    expected = learner.state_dict()
+    save_checkpoint(make_checkpoint(learner=expected), tmp_path / "checkpoint.pt")
     loaded = load_checkpoint(tmp_path / "checkpoint.pt")
-    assert loaded.optimizer is not None
-    assert loaded.scheduler is not None
-    again = build_optimizer(model, stage)
-    again_scheduler = build_scheduler(again, steps=10, warmup_fraction=0.5)
-    again.load_state_dict(loaded.optimizer)
-    again_scheduler.load_state_dict(loaded.scheduler)
-    assert again_scheduler.state_dict() == scheduler.state_dict()
-    assert [group["lr"] for group in again.param_groups] == [group["lr"] for group in optimizer.param_groups]
-    moments, expected = (o.state[model.head.predict.weight]["exp_avg"] for o in (again, optimizer))
-    assert torch.equal(moments, expected)
+    assert loaded.learner is not None
+    again = make_learner(model)
+    again.load_state_dict(loaded.learner)
+    found = again.state_dict()
+    assert found.keys() == expected.keys() == {"optimizer", "scheduler", "balancer", "average"}
+    assert found["scheduler"] == expected["scheduler"]
+    assert found["balancer"] == expected["balancer"]
+    assert found["average"]["steps"] == expected["average"]["steps"] == 1
+    assert_same_tensors(found["average"]["average"], expected["average"]["average"])
+    optimizers = again._optimizer, learner._optimizer
+    rates, expected_rates = ([group["lr"] for group in each.param_groups] for each in optimizers)
+    assert rates == expected_rates
+    moments, wanted = (each.state[model.get_parameter("head.predict.weight")]["exp_avg"] for each in optimizers)
+    assert wanted.any()
+    assert torch.equal(moments, wanted)
+
+
+def test_the_weights_before_the_stage_come_back_as_they_were(tmp_path: Path) -> None:
+    before = make_model().state_dict()
+    save_checkpoint(make_checkpoint(before=before), tmp_path / "checkpoint.pt")
+    assert_same_tensors(load_checkpoint(tmp_path / "checkpoint.pt").before, before)
+    assert not make_checkpoint().before
 
 
 @pytest.mark.parametrize("failing", ["torch.save", "os.fsync"])

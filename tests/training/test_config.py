@@ -1,11 +1,15 @@
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
 
-from training.config import Config, ConfigError, Task, load_config
+from training.config import Config, ConfigError, StageConfig, Task, load_config
+from training.inference import NUM_CLASSES
+from training.learner import build_optimizer
+from training.models.multitask import MultiTaskModel, build_model
+from training.options.stage import Part
 
 SEGMENTATION, DETECTION, CLASSIFICATION = Task
 PRESETS = sorted(
@@ -24,6 +28,10 @@ def stage(task: str, **changes: Any) -> dict[str, Any]:  # noqa: ANN401 - fields
     return {"task": task, "epochs": 1, **changes}
 
 
+def build_default(config: Config) -> MultiTaskModel:
+    return build_model(config.model.model_copy(update={"backbone_weights": "random"}), NUM_CLASSES)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_each_shipped_preset_loads_and_is_named_after_its_file(name: str) -> None:
     assert load_config(name).preset == name
@@ -36,11 +44,27 @@ def test_the_seed_preset_is_the_schedule_of_the_report() -> None:
         (DETECTION, 40),
         (CLASSIFICATION, 10),
     ]
-    assert [set(stage.ewc_lambda) for stage in seed.stages] == [set(), {SEGMENTATION}, {SEGMENTATION, DETECTION}]
-    assert all(strength > 0 for stage in seed.stages for strength in stage.ewc_lambda.values())
+    assert [set(stage.ewc.strength) for stage in seed.stages] == [set(), {SEGMENTATION}, {SEGMENTATION, DETECTION}]
+    assert all(strength > 0 for stage in seed.stages for strength in stage.ewc.strength.values())
     assert (seed.input_size, seed.model.neck_channels, seed.model.head_channels) == (512, 160, 160)
     assert (seed.model.backbone_weights, seed.model.batch_norm) == ("imagenet", "live")
     assert (seed.detection_loss.bce_epochs, seed.detection_loss.focal_gamma) == (10, 1.0)
+
+
+def test_the_default_preset_learns_the_three_tasks_in_order_with_fewer_than_two_million_parameters() -> None:
+    default = load_config("default")
+    assert [stage.task for stage in default.stages] == [SEGMENTATION, DETECTION, CLASSIFICATION]
+    model = build_default(default)
+    assert sum(parameter.numel() for parameter in model.parameters()) < 2_000_000
+
+
+def test_the_last_stage_of_the_default_preset_trains_the_branch_of_classification_alone() -> None:
+    default = load_config("default")
+    model = build_default(default)
+    build_optimizer(model, default.stages[-1])
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert learning == {name for name, _ in model.named_parameters() if name.startswith("head.classification.")}
+    assert not model.shared_parameters()
 
 
 def test_the_tiny_preset_needs_no_weights() -> None:
@@ -65,7 +89,7 @@ def test_an_unknown_key_is_an_error_that_names_file_and_key(tmp_path: Path, line
 
 
 def test_a_missing_preset_is_an_error_that_lists_the_shipped_ones() -> None:
-    with pytest.raises(ConfigError, match=r"presets are .*seed, tiny"):
+    with pytest.raises(ConfigError, match=r"presets are default, seed, tiny"):
         load_config("no-such-preset")
 
 
@@ -93,10 +117,10 @@ def test_a_file_loads_by_its_path_as_text(tmp_path: Path) -> None:
     [
         ({"stages": []}, "each task at most once, at least one"),
         ({"stages": [stage("detection"), stage("detection")]}, "at most once"),
-        ({"stages": [stage("detection", ewc_lambda={"segmentation": 1.0})]}, "no earlier stage has learned"),
-        ({"stages": [stage("detection", ewc_lambda={"detection": 1.0})]}, "no earlier stage has learned"),
+        ({"stages": [stage("detection", ewc={"strength": {"segmentation": 1.0}})]}, "no earlier stage has learned"),
+        ({"stages": [stage("detection", ewc={"strength": {"detection": 1.0}})]}, "no earlier stage has learned"),
         (
-            {"stages": [stage("segmentation"), stage("detection", ewc_lambda={"segmentation": -1.0})]},
+            {"stages": [stage("segmentation"), stage("detection", ewc={"strength": {"segmentation": -1.0}})]},
             "greater than or equal to 0",
         ),
         ({"stages": [stage("depth")]}, "segmentation"),
@@ -105,6 +129,16 @@ def test_a_file_loads_by_its_path_as_text(tmp_path: Path) -> None:
         ({"inference": {"mask_stride": 5}}, "mask_stride 5 must divide input_size 64"),
         ({"inference": {"score_floor": 0.05}}, "less than or equal to 0.01"),
         ({"model": {"batch_norm": "froze"}}, "frozen"),
+        ({"model": {"head": "branches"}}, "head 'branches' does not go with neck 'single'"),
+        ({"model": {"neck": "pan"}}, "head 'unified' does not go with neck 'pan'"),
+        (
+            {"model": {"neck": "fpn", "head": "branches", "taps": "expansions", "classification": "tail"}},
+            "'tail' goes on from the block taps",
+        ),
+        ({"stages": [stage("detection", lr_factors={"spine": 0})]}, "backbone"),
+        ({"stages": [stage("detection", augment={"copy_paste": 0.5})]}, "copy_paste is for segmentation"),
+        ({"stages": [stage("segmentation", augment={"mosaic": 0.5})]}, "mosaic is for detection"),
+        ({"holdout": 0.5}, "less than 0.5"),
         ({"preset": "Über"}, "pattern"),
         ({"no_such_key": 1}, "no_such_key"),
     ],
@@ -112,6 +146,15 @@ def test_a_file_loads_by_its_path_as_text(tmp_path: Path) -> None:
 def test_a_value_out_of_its_range_is_an_error(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         load_config("tiny", **changes)
+
+
+def test_a_part_learns_as_fast_as_it_is_told_or_else_as_its_kind_does() -> None:
+    parts: tuple[Part, ...] = get_args(Part)
+    assert parts == ("backbone", "neck", "stem", "segmentation", "detection", "classification")
+    plain = StageConfig(task=DETECTION, epochs=1)
+    assert [plain.lr_factor(part) for part in parts] == [0.1, 1, 1, 0, 1, 0]
+    told = StageConfig(task=DETECTION, epochs=1, lr_factors={"backbone": 0.5, "segmentation": 0.2, "detection": 0})
+    assert [told.lr_factor(part) for part in parts] == [0.5, 1, 1, 0.2, 0, 0]
 
 
 def test_an_override_replaces_one_key_and_leaves_the_others() -> None:

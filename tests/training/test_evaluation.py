@@ -1,13 +1,20 @@
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from typer.testing import CliRunner, Result
 
 from service.contract import ModelContract
-from service.engine import Engine
+from service.engine import Engine, load_engine
 from service.imaging import letterbox
-from tests.training.fakes import Answer, KnownSession, make_config
+from tests.service.fakes import GOLDEN, write_tiny_model
+from tests.service.fakes import make_contract as make_service_contract
+from tests.training.fakes import Answer, KnownSession, make_config, make_model
+from training.checkpoint import Checkpoint, save_checkpoint
+from training.cli import app
 from training.config import Task
 from training.data.classes import VOID
 from training.data.datasets import (
@@ -21,13 +28,16 @@ from training.data.datasets import (
 )
 from training.data.loaders import Sample, split_of
 from training.data.transforms import letterbox_mask
-from training.evaluation import evaluate_task, measure_ms_per_image, predict_samples
-from training.inference import make_contract
+from training.evaluation import PRIMARY_METRIC, evaluate_task, measure_ms_per_image, measure_task, predict_samples
+from training.inference import build_engine, make_contract
+from training.metrics.bootstrap import Interval, bootstrap_interval
+
+EMBEDDED = GOLDEN.parent / "unihead.onnx"
 
 
 def contract_for(input_size: int, mask_stride: int) -> ModelContract:
     config = make_config(input_size=input_size, inference={"mask_stride": mask_stride})
-    return make_contract(config, {}, stride=32, git_commit="unknown")
+    return make_contract(config, {}, git_commit="unknown")
 
 
 def all_background(contract: ModelContract) -> Answer:
@@ -65,6 +75,25 @@ def test_who_answers_the_truth_scores_1_in_everything(sets: MiniSets, task: Task
     """Through decode, letterbox and back: at 128 px every picture is enlarged, so nothing is lost on the way."""
     metrics = evaluate(engine_that_knows(sets, contract_for(128, 1)), sets, task)
     assert metrics == pytest.approx(dict.fromkeys(metrics, 1.0), abs=1e-6)
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_the_counted_pictures_give_the_primary_metric_again(sets: MiniSets, task: Task) -> None:
+    contract = contract_for(64, 4)
+    samples = split_of(sets, task).val
+    measured = measure_task(engine_that_knows(sets, contract), task, samples, batch_size=3)
+    assert measured.metrics == evaluate(engine_that_knows(sets, contract), sets, task)
+    assert measured.counted.num_pictures == len(samples)
+    (again,) = measured.counted.estimate(np.ones((1, len(samples)), dtype=np.int64))
+    assert again == pytest.approx(measured.metrics[PRIMARY_METRIC[task]], abs=1e-12)
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_who_answers_the_truth_is_beyond_doubt(sets: MiniSets, task: Task) -> None:
+    engine = engine_that_knows(sets, contract_for(128, 1))
+    counted = measure_task(engine, task, split_of(sets, task).val, batch_size=3).counted
+    interval = bootstrap_interval(counted, rng=np.random.default_rng(0), draws=50)
+    assert (interval.low, interval.high) == pytest.approx((1, 1), abs=1e-6)
 
 
 def test_a_coarse_mask_of_the_truth_loses_borders_only(sets: MiniSets) -> None:
@@ -146,3 +175,64 @@ def test_the_time_of_a_picture_is_measured_one_at_a_time_after_a_warm_up() -> No
     session = KnownSession(all_background(contract))
     assert 0 < measure_ms_per_image(Engine(session, contract), repeats=5) < 1000
     assert session.batches == [1] * 8
+
+
+def ask(*arguments: object) -> Result:
+    environment = {"COLUMNS": "1000", "UNIHEAD_DATA": ""}
+    return CliRunner().invoke(app, ["evaluate", *(str(argument) for argument in arguments)], env=environment)
+
+
+def test_an_onnx_file_is_measured_in_all_tasks_as_its_engine_is(tiny_sets: Path, sets: MiniSets) -> None:
+    result = ask("--data", tiny_sets, "--model", EMBEDDED)
+    assert result.exit_code == 0, result.output
+    engine = load_engine(EMBEDDED, threads=1)
+    wanted = {str(task): pytest.approx(evaluate(engine, sets, task, batch_size=2), abs=1e-3) for task in Task}
+    assert json.loads(result.stdout) == wanted
+
+
+def test_a_checkpoint_is_measured_in_the_tasks_that_it_has_learned_with_intervals_where_asked(
+    tiny_sets: Path, sets: MiniSets, tmp_path: Path
+) -> None:
+    config, model = make_config(), make_model()
+    checkpoint = Checkpoint(config.model_dump(mode="json"), "0123abc", model.state_dict(), stage=2)
+    save_checkpoint(checkpoint, tmp_path / "checkpoint.pt")
+    asked = ("--data", tiny_sets, "--checkpoint", tmp_path / "checkpoint.pt", "--device", "cpu")
+    plain, with_intervals = ask(*asked), ask(*asked, "--bootstrap", "100")
+    assert with_intervals.exit_code == 0, with_intervals.output
+    found = json.loads(with_intervals.stdout)
+    engine = build_engine(model, config, torch.device("cpu"), git_commit="0123abc")
+    for task in (Task.SEGMENTATION, Task.DETECTION):
+        counted = measure_task(engine, task, split_of(sets, task).val, batch_size=4).counted
+        interval = Interval(*found[task].pop(f"{PRIMARY_METRIC[task]}_interval_95"))
+        assert interval == bootstrap_interval(counted, rng=np.random.default_rng(0), draws=100)
+    assert found == json.loads(plain.stdout)
+    assert list(found) == ["segmentation", "detection"]
+
+
+def test_a_file_with_other_classes_than_the_data_is_refused_in_one_sentence(tiny_sets: Path, tmp_path: Path) -> None:
+    model = write_tiny_model(tmp_path / "other.onnx", make_service_contract())
+    result = ask("--data", tiny_sets, "--model", model)
+    assert result.exit_code == 1
+    assert "other.onnx: its segmentation classes are not those of the data" in result.stderr.splitlines()[-1]
+
+
+def test_a_file_that_is_missing_is_one_sentence(tiny_sets: Path, tmp_path: Path) -> None:
+    result = ask("--data", tiny_sets, "--model", tmp_path / "absent.onnx")
+    assert result.exit_code == 1
+    assert "absent.onnx: the model file cannot be read" in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ((), "wanted one of --checkpoint and --model"),
+        (("--checkpoint", "a.pt", "--model", "a.onnx"), "wanted one of --checkpoint and --model"),
+        (("--model", "a.onnx", "--device", "cuda"), "an ONNX file is measured as it is served, on the CPU"),
+    ],
+)
+def test_what_is_measured_and_where_is_asked_for_plainly(
+    tiny_sets: Path, options: tuple[str, ...], complaint: str
+) -> None:
+    result = ask("--data", tiny_sets, *options)
+    assert result.exit_code == 2
+    assert complaint in " ".join(result.stderr.split())

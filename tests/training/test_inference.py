@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from service.contract import OUTPUT_NAMES, parse_contract
-from tests.training.fakes import SIZE, make_config, make_images, make_model
+from tests.training.fakes import SIZE, make_branches_config, make_config, make_images, make_model
 from training.checkpoint import Checkpoint
 from training.config import InferenceConfig, Task
 from training.data.classes import COCO_CLASSES, VOC_CLASSES
@@ -98,7 +98,7 @@ def test_answers_before_nms_by_hand() -> None:
     logits.detection[0, 5 + 7, 0, 1] = math.log(79)  # class 7 as probable as the other 79 together
     logits.segmentation[0, 15, 1] = 1  # person below
     logits.classification[0, 2] = math.log(9)
-    dense = Predictor(Fixed(logits), input_size=64, mask_stride=4)(make_images(1))
+    dense = Predictor(Fixed(logits), CONFIG)(make_images(1))
     assert dense.scores.shape == (1, 4, 80)
     assert dense.scores[0, 1, 7].item() == pytest.approx(3 / 4 * 1 / 2)
     assert dense.scores[0, 1, 8].item() == pytest.approx(3 / 4 * 1 / 2 / 79)
@@ -108,6 +108,20 @@ def test_answers_before_nms_by_hand() -> None:
     assert dense.mask[0, -4:].unique().tolist() == [15]
     assert dense.mask[0, :4].unique().tolist() == [0]
     assert dense.class_probs[0].tolist() == pytest.approx([1 / 18, 1 / 18, 1 / 2, *[1 / 18] * 7])
+
+
+def test_of_many_points_those_that_score_best_go_on_to_nms_and_lie_inside_the_input() -> None:
+    config = make_branches_config(inference={"max_candidates": 20})
+    model, images = make_model(config.model).eval(), make_images(2)
+    every_point = Predictor(model, make_branches_config())(images)
+    assert every_point.boxes.shape == (2, 8 * 8 + 4 * 4 + 2 * 2, 4)
+    dense = Predictor(model, config)(images)
+    assert (dense.boxes.shape, dense.scores.shape) == ((2, 20, 4), (2, 20, 80))
+    best = every_point.scores.amax(dim=-1).sort(descending=True).values[:, :20]
+    torch.testing.assert_close(dense.scores.amax(dim=-1), best)
+    assert ((dense.boxes >= 0) & (dense.boxes <= SIZE)).all()
+    assert torch.equal(dense.mask, every_point.mask)
+    assert torch.equal(dense.class_probs, every_point.class_probs)
 
 
 def run(session: TorchSession, images: Tensor) -> Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]:
@@ -188,7 +202,7 @@ def test_the_hash_of_the_weights_does_not_depend_on_order_or_memory_format() -> 
 
 def test_the_contract_says_what_the_network_is() -> None:
     state = make_model().state_dict()
-    contract = make_contract(CONFIG, state, stride=32, git_commit="0123abc")
+    contract = make_contract(CONFIG, state, git_commit="0123abc")
     sha256 = compute_weights_sha256(state)
     assert (contract.version, contract.weights_sha256) == (f"tiny-{sha256[:12]}", sha256)
     assert (contract.name, contract.preset, contract.git_commit) == ("unihead", "tiny", "0123abc")
@@ -202,6 +216,13 @@ def test_the_contract_says_what_the_network_is() -> None:
     assert dataclasses.is_dataclass(contract)
 
 
+def test_the_contract_names_the_grids_of_the_head() -> None:
+    config = make_branches_config()
+    contract = make_contract(config, make_model(config.model).state_dict(), git_commit="0123abc")
+    assert contract.detection_strides == (8, 16, 32)
+    assert parse_contract(contract.to_json()) == contract
+
+
 def test_the_network_has_a_row_for_each_class_name() -> None:
     assert {task: len(names) for task, names in CLASSES.items()} == NUM_CLASSES
     assert {Task.SEGMENTATION: 21, Task.DETECTION: 80, Task.CLASSIFICATION: 10} == NUM_CLASSES
@@ -210,6 +231,15 @@ def test_the_network_has_a_row_for_each_class_name() -> None:
 def test_a_network_comes_back_from_its_checkpoint_without_asking_for_imagenet_weights() -> None:
     config = make_config(model={"backbone_weights": "imagenet", "neck_channels": 16, "head_channels": 16})
     state = make_model(seed=9).state_dict()
+    restored = restore_model(Checkpoint(config.model_dump(mode="json"), "unknown", state))
+    assert restored.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in restored.state_dict().items())
+
+
+@pytest.mark.parametrize("changes", [{"neck": "pan"}, {"routing": "dynamic"}, {"classification": "tail"}])
+def test_a_network_with_branches_comes_back_as_it_was(changes: dict[str, str]) -> None:
+    config = make_branches_config(model={"neck": "fpn", "neck_channels": 16, "head": "branches", **changes})
+    state = make_model(config.model.model_copy(update={"backbone_weights": "random"}), seed=9).state_dict()
     restored = restore_model(Checkpoint(config.model_dump(mode="json"), "unknown", state))
     assert restored.state_dict().keys() == state.keys()
     assert all(torch.equal(value, state[name]) for name, value in restored.state_dict().items())

@@ -70,7 +70,7 @@ def test_the_last_stage_has_one_row() -> None:
 
 def report_of(out: Path, sets: MiniSets, evaluations: list[dict[str, Any]]) -> str:
     config = make_config()
-    contract = make_contract(config, {}, stride=32, git_commit="0123abc")
+    contract = make_contract(config, {}, git_commit="0123abc")
     boxes = np.array([[4, 4, 40, 40]], dtype=np.float32)
     answer = Answer(np.full((16, 16), 12, dtype=np.uint8), boxes, [16], class_id=3)
     path = write_report(

@@ -1,4 +1,4 @@
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
@@ -9,14 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.training.fakes import make_batch, make_config, make_model
+from service.engine import Engine
+from tests.training.fakes import make_config, make_model
 from tests.training.watched import CPU, assert_same_run, assert_same_tensors, finish, read_metrics
 from training.checkpoint import CheckpointError, load_checkpoint
-from training.config import Task
+from training.config import Config, Task
 from training.data.datasets import MiniSets
-from training.data.loaders import Batch, iterate_batches
+from training.data.loaders import Batch, Sample, TaskDataset, iterate_batches
+from training.evaluation import evaluate_task
 from training.models.backbone import WeightsError
-from training.stages import CHECKPOINT_NAME, Run, find_git_commit, make_loss
+from training.models.heads import UnifiedHead
+from training.stages import CHECKPOINT_NAME, Run, find_git_commit
 
 CLASSIFY_ONCE: dict[str, Any] = {"stages": [{"task": "classification", "epochs": 1, "batch_size": 6}]}
 
@@ -51,33 +54,6 @@ def test_resuming_where_no_run_lies_is_an_error(tmp_path: Path) -> None:
         Run.resume(tmp_path, CPU)
 
 
-@pytest.mark.parametrize("task", list(Task))
-def test_each_task_learns_from_its_own_logits_alone(task: Task) -> None:
-    model, batch = make_model().eval(), make_batch(task)
-    logits = model(batch.images)
-    parts = make_loss(make_config(), task, epoch=0)(logits, batch.targets)
-    names = {
-        Task.SEGMENTATION: {"segmentation"},
-        Task.DETECTION: {"confidence", "box", "class"},
-        Task.CLASSIFICATION: {"classification"},
-    }
-    assert parts.keys() == names[task]
-    total = torch.stack(list(parts.values())).sum()
-    each = [getattr(logits, other) for other in Task]
-    gradients = torch.autograd.grad(total, each, allow_unused=True, materialize_grads=True)
-    assert [other for other, gradient in zip(Task, gradients, strict=True) if gradient.any()] == [task]
-
-
-def test_the_detection_loss_is_told_the_epoch_of_its_stage() -> None:
-    model, batch = make_model().eval(), make_batch(Task.DETECTION)
-    logits = model(batch.images)
-    bce, still_bce, focal = (
-        make_loss(make_config(), Task.DETECTION, epoch=epoch)(logits, batch.targets)["confidence"].item()
-        for epoch in (0, 9, 10)
-    )
-    assert bce == still_bce > focal
-
-
 def test_the_commit_is_named_or_unknown() -> None:
     assert find_git_commit() == "unknown" or len(find_git_commit().removesuffix("-dirty")) >= 7
 
@@ -90,6 +66,29 @@ def test_a_run_of_one_stage_learns_and_measures_that_task_alone(sets: MiniSets, 
     assert evaluation["metrics"].keys() == {"classification"}
     assert evaluation["ms_per_image"] > 0
     assert not run.checkpoint.anchors
+
+
+def test_a_run_that_holds_pictures_out_neither_trains_on_them_nor_sees_the_validation_split(
+    sets: MiniSets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[Path] = []
+    measured: list[Path] = []
+
+    def spy_train(samples: Sequence[Sample], config: Config) -> TaskDataset:
+        trained.extend(sample.image for sample in samples)
+        return TaskDataset(samples, config)
+
+    def spy_measure(engine: Engine, task: Task, samples: Sequence[Sample], *, batch_size: int) -> dict[str, float]:
+        measured.extend(sample.image for sample in samples)
+        return evaluate_task(engine, task, samples, batch_size=batch_size)
+
+    monkeypatch.setattr("training.stages.TaskDataset", spy_train)
+    monkeypatch.setattr("training.stages.evaluate_task", spy_measure)
+    config = make_config(**CLASSIFY_ONCE, holdout=1 / 3)
+    run = finish(Run.start(config, tmp_path, CPU), sets, tmp_path)
+    assert (len(trained), len(measured)) == (4, 2)
+    assert {*trained, *measured} == {sample.image for sample in sets.classification.train}
+    assert run.checkpoint.pictures == {"classification": 4}
 
 
 def test_each_epoch_of_each_stage_draws_anew(sets: MiniSets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,6 +147,7 @@ def test_the_same_seed_gives_the_same_run_to_the_bit_and_each_stage_only_its_own
     sets: MiniSets, finished_run: Path, tmp_path: Path
 ) -> None:
     run = Run.start(make_config(), tmp_path, CPU)
+    assert isinstance(run._model.head, UnifiedHead)
     predict, rows = run._model.head.predict, run._model.head.rows
     assert predict.bias is not None
     seen: list[tuple[str, Tensor, Tensor]] = [("start", predict.weight.detach().clone(), predict.bias.detach().clone())]

@@ -38,9 +38,9 @@ class Watched(RunProgress):
         self._on_entry = on_entry
         self._on_batch = on_batch
 
-    def advance(self, task: Task, pictures: int) -> None:
+    def advance(self, stage: str, pictures: int) -> None:
         self._on_batch()
-        super().advance(task, pictures)
+        super().advance(stage, pictures)
 
     def record(self, history: Sequence[Mapping[str, Any]]) -> None:
         self._on_entry(history[-1])

@@ -1,17 +1,19 @@
-"""Batches for one task: pictures decoded once and kept, shuffled and mirrored by the seed, the same in every run."""
+"""Batches for one task: pictures decoded once and kept, shuffled and augmented by the seed, the same in every run."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from service.imaging import UInt8Array
-from training.assigner import CellTargets, assign_to_cells
+from service.imaging import FloatArray, UInt8Array
 from training.config import Config, Task
+from training.data.augment import augment
 from training.data.classes import VOC_CLASSES
 from training.data.datasets import (
     ClassificationSample,
@@ -22,23 +24,45 @@ from training.data.datasets import (
     load_image,
     load_segmentation,
 )
-from training.data.transforms import Boxes, Target, flip, to_input
-from training.models.backbone import STRIDE
+from training.data.placement import Placement
+from training.data.transforms import Boxes, Target, to_input
+from training.detection.assigners import BoxTargets
+from training.options.augment import AugmentConfig
 
 Sample: TypeAlias = SegmentationSample | DetectionSample | ClassificationSample
-BatchTargets: TypeAlias = Tensor | tuple[CellTargets, ...]
+SampleT = TypeVar("SampleT", SegmentationSample, DetectionSample, ClassificationSample)
+BatchTargets: TypeAlias = Tensor | tuple[BoxTargets, ...]
+
+_LARGEST_ID = 255
 
 
 class Batch(NamedTuple):
-    """Letterboxed pictures and what the task's loss wants to know of them.
+    """Pictures as the network sees them, and what the task's loss wants to know of them.
 
     Attributes:
         images: [N, S, S, 3] uint8 RGB.
-        targets: masks [N, S / mask_stride, S / mask_stride] int64, cell targets per picture, or class ids [N].
+        targets: masks [N, S / mask_stride, S / mask_stride] int64, boxes per picture, or class ids [N].
+        indices: [N] rows of the pictures in the training split.
+        placements: where each picture lies in its square, to place what is cached for it; None for a picture that is
+            mixed of several, empty where nobody asks.
     """
 
     images: Tensor
     targets: BatchTargets
+    indices: Tensor
+    placements: tuple[Placement | None, ...] = ()
+
+
+def move_batch(batch: Batch, device: torch.device) -> Batch:
+    """Give the same batch on a device."""
+    targets = (
+        batch.targets.to(device)
+        if isinstance(batch.targets, Tensor)
+        else tuple(BoxTargets(target.boxes.to(device), target.labels.to(device)) for target in batch.targets)
+    )
+    return batch._replace(
+        images=batch.images.to(device, non_blocking=True), targets=targets, indices=batch.indices.to(device)
+    )
 
 
 def split_of(
@@ -52,6 +76,29 @@ def split_of(
     return sets.classification
 
 
+def hold_out(sets: MiniSets, share: float) -> MiniSets:
+    """Measure on a share of the training pictures in place of the validation split, so that choices do not see it.
+
+    Which pictures, only their number and the share decide: every seed is measured on the same.
+    """
+    if not share:
+        return sets
+    return MiniSets(
+        segmentation=_hold_out(sets.segmentation, share),
+        detection=_hold_out(sets.detection, share),
+        classification=_hold_out(sets.classification, share),
+    )
+
+
+def _hold_out(split: Split[SampleT], share: float) -> Split[SampleT]:
+    count = len(split.train)
+    held = set(np.random.default_rng(count).permutation(count)[: max(1, round(count * share))].tolist())
+    return Split(
+        train=tuple(sample for index, sample in enumerate(split.train) if index not in held),
+        val=tuple(sample for index, sample in enumerate(split.train) if index in held),
+    )
+
+
 def load_sample(sample: Sample) -> tuple[UInt8Array, Target]:
     """Decode one picture, as the service does, with its labels in pixels of the picture."""
     if isinstance(sample, SegmentationSample):
@@ -63,7 +110,7 @@ def load_sample(sample: Sample) -> tuple[UInt8Array, Target]:
 
 
 class TaskDataset:
-    """The pictures of one task, letterboxed; decoded ones are kept until `cache_mib` is full."""
+    """The training pictures of one task; decoded ones are kept until `cache_mib` is full."""
 
     def __init__(self, samples: Sequence[Sample], config: Config) -> None:
         self._samples = samples
@@ -74,11 +121,41 @@ class TaskDataset:
     def __len__(self) -> int:
         return len(self._samples)
 
-    def get(self, index: int, *, mirrored: bool) -> tuple[UInt8Array, Target]:
-        """One picture and its target in input pixels, mirrored or not."""
-        example = self._cache.get(index) or self._load(index)
-        image, target = flip(*example) if mirrored else example
-        return to_input(image, target, size=self._config.input_size, mask_stride=self._config.inference.mask_stride)
+    def load(self, index: int) -> tuple[UInt8Array, Target]:
+        """One picture and its labels in pixels of the picture; not to be changed."""
+        return self._cache.get(index) or self._load(index)
+
+    def pick(self, rng: np.random.Generator) -> tuple[UInt8Array, Target]:
+        """Any picture and its labels, for augmentations that mix pictures."""
+        return self.load(int(rng.integers(len(self))))
+
+    @functools.cached_property
+    def class_weights(self) -> FloatArray | None:
+        """[C] one by the share of the pictures that show a class, for crops around rare ones; None for classification.
+
+        Reads every picture once.
+        """
+        if isinstance(self._samples[0], ClassificationSample):
+            return None
+        shown = np.zeros(_LARGEST_ID + 1, dtype=np.float32)
+        for index in range(len(self)):
+            target = self.load(index)[1]
+            shown[np.unique(target.labels if isinstance(target, Boxes) else target)] += 1
+        return (len(self) / np.maximum(shown, 1)).astype(np.float32)
+
+    def count_pixels(self) -> NDArray[np.int64]:
+        """[G] pixels of each segmentation class in all masks, at their original size; void is left out."""
+        counts = np.zeros(_LARGEST_ID + 1, dtype=np.int64)
+        for index in range(len(self)):
+            target = self.load(index)[1]
+            if isinstance(target, np.ndarray):
+                counts += np.bincount(target.ravel(), minlength=len(counts))
+        return counts[: len(VOC_CLASSES)]
+
+    def make_batch(self, indices: Sequence[int]) -> Batch:
+        """The pictures letterboxed as the service does it, without augmentation."""
+        size, stride = self._config.input_size, self._config.inference.mask_stride
+        return collate([to_input(*self.load(index), size=size, mask_stride=stride) for index in indices], indices)
 
     def _load(self, index: int) -> tuple[UInt8Array, Target]:
         image, target = load_sample(self._samples[index])
@@ -95,18 +172,33 @@ def count_batches(pictures: int, batch_size: int) -> int:
 
 
 def iterate_batches(
-    dataset: TaskDataset, config: Config, *, batch_size: int, mirror: bool, rng: np.random.Generator
+    dataset: TaskDataset, config: Config, *, batch_size: int, options: AugmentConfig, rng: np.random.Generator
 ) -> Iterator[Batch]:
     """Go through the pictures once in an order that `rng` draws; the short last batch is kept.
 
     A last batch of one picture joins the one before it: the statistics of a single picture are no batch's.
     """
     order = rng.permutation(len(dataset))
-    mirrored = rng.random(len(dataset)) < 0.5 if mirror else np.zeros(len(dataset), dtype=bool)  # noqa: PLR2004 - a coin
+    mirrored = rng.random(len(dataset)) < 0.5 if options.flip else np.zeros(len(dataset), dtype=bool)  # noqa: PLR2004 - a coin
     starts = _batch_starts(len(order), batch_size)
     for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
         chosen = order[start:end].tolist()
-        yield collate([dataset.get(index, mirrored=bool(mirrored[index])) for index in chosen], config)
+        size = int(rng.choice(options.sizes)) if options.sizes else config.input_size
+        examples = [
+            augment(
+                rng,
+                *dataset.load(index),
+                options,
+                size=size,
+                mask_stride=config.inference.mask_stride,
+                mirrored=bool(mirrored[index]),
+                pick=dataset.pick,
+                class_weights=dataset.class_weights if options.focus else None,
+            )
+            for index in chosen
+        ]
+        batch = collate([(example.image, example.target) for example in examples], chosen)
+        yield batch._replace(placements=tuple(example.placement for example in examples))
 
 
 def _batch_starts(pictures: int, batch_size: int) -> list[int]:
@@ -114,22 +206,16 @@ def _batch_starts(pictures: int, batch_size: int) -> list[int]:
     return starts[:-1] if len(starts) > 1 and pictures - starts[-1] == 1 else starts
 
 
-def collate(examples: Sequence[tuple[UInt8Array, Target]], config: Config) -> Batch:
-    """Stack letterboxed pictures of one task into a batch."""
+def collate(examples: Sequence[tuple[UInt8Array, Target]], indices: Sequence[int]) -> Batch:
+    """Stack pictures of one task, as the network sees them, into a batch."""
     images = torch.from_numpy(np.stack([image for image, _ in examples]))
+    rows = torch.tensor(indices, dtype=torch.long)
     targets = [target for _, target in examples]
     if isinstance(targets[0], Boxes):
+        boxes = (target for target in targets if isinstance(target, Boxes))
         return Batch(
             images,
-            tuple(
-                assign_to_cells(
-                    torch.from_numpy(target.boxes),
-                    torch.from_numpy(target.labels),
-                    grid_size=config.input_size // STRIDE,
-                    stride=STRIDE,
-                )
-                for target in targets
-                if isinstance(target, Boxes)
-            ),
+            tuple(BoxTargets(torch.from_numpy(one.boxes), torch.from_numpy(one.labels)) for one in boxes),
+            rows,
         )
-    return Batch(images, torch.from_numpy(np.stack([np.asarray(target) for target in targets])).long())
+    return Batch(images, torch.from_numpy(np.stack([np.asarray(target) for target in targets])).long(), rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -13,17 +13,31 @@ from service.imaging import FloatArray, Letterbox, UInt8Array, letterbox
 from training.data.classes import VOID
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Boxes:
     """The objects of one picture.
 
     Attributes:
         boxes: [M, 4] xyxy; in pixels of the picture they go with.
         labels: [M] class ids.
+        ids: [M] what the loader numbered each box with, to find again what it keeps per box after boxes were dropped.
+            Pictures that meet in a mosaic need numbers that no other picture has. -1, the default: not numbered.
     """
 
     boxes: FloatArray
     labels: NDArray[np.int64]
+    ids: NDArray[np.int64]
+
+    def __init__(
+        self, boxes: FloatArray, labels: NDArray[np.int64], ids: NDArray[np.int64] | None = None
+    ) -> None:  # written out, because the default is as long as the boxes
+        object.__setattr__(self, "boxes", boxes)
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "ids", np.full(len(boxes), -1, dtype=np.int64) if ids is None else ids)
+
+    def select(self, rows: NDArray[np.bool_]) -> Boxes:
+        """Keep the boxes where `rows` [M] is true."""
+        return Boxes(self.boxes[rows], self.labels[rows], self.ids[rows])
 
 
 # A mask [H, W] of class ids, boxes, or the class of the whole picture.
@@ -36,7 +50,7 @@ def flip(image: UInt8Array, target: Target) -> tuple[UInt8Array, Target]:
     if isinstance(target, Boxes):
         x1, y1, x2, y2 = target.boxes.T
         width = image.shape[1]
-        return flipped, Boxes(np.stack([width - x2, y1, width - x1, y2], axis=1), target.labels)
+        return flipped, replace(target, boxes=np.stack([width - x2, y1, width - x1, y2], axis=1))
     if isinstance(target, int):
         return flipped, target
     return flipped, np.ascontiguousarray(target[:, ::-1])
@@ -57,7 +71,7 @@ def to_input(image: UInt8Array, target: Target, *, size: int, mask_stride: int) 
     """
     square, place = letterbox(image, size, LetterboxRule().fill)
     if isinstance(target, Boxes):
-        return square, Boxes(place.boxes_to_input(target.boxes), target.labels)
+        return square, replace(target, boxes=place.boxes_to_input(target.boxes))
     if isinstance(target, int):
         return square, target
     return square, letterbox_mask(target, place, size=size, stride=mask_stride)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.imaging import FloatArray
+from training.metrics.bootstrap import CountArray, DoubleArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,14 @@ class Accuracy:
     """Ranks of the true classes over a whole split; of equally probable classes the lower id comes first."""
 
     def __init__(self, num_classes: int) -> None:
-        self._ranks = np.zeros((num_classes, num_classes), dtype=np.int64)  # pictures by true class and its rank
+        self._num_classes = num_classes
+        self._labels: list[int] = []  # the true class of each picture
+        self._ranks: list[int] = []  # the place that it was given, 0 the first
+
+    @property
+    def num_pictures(self) -> int:
+        """Pictures counted so far."""
+        return len(self._labels)
 
     def update(self, class_probs: FloatArray, labels: NDArray[np.int64]) -> None:
         """Add pictures: class_probs [N, C] (or logits: only their order counts) and true class ids labels [N].
@@ -37,13 +45,14 @@ class Accuracy:
         Raises:
             ValueError: the shapes do not fit, or a label is no class.
         """
-        num_classes = len(self._ranks)
+        num_classes = self._num_classes
         if class_probs.shape != (len(labels), num_classes):
             raise ValueError(f"class_probs are {class_probs.shape}; wanted {(len(labels), num_classes)}")
         if np.any((labels < 0) | (labels >= num_classes)):
             raise ValueError(f"labels are {labels.min()}..{labels.max()}; wanted 0..{num_classes - 1}")
         order = np.argsort(-class_probs, axis=1, kind="stable")
-        np.add.at(self._ranks, (labels, np.argmax(order == labels[:, None], axis=1)), 1)
+        self._labels += labels.tolist()
+        self._ranks += np.argmax(order == labels[:, None], axis=1).tolist()
 
     def compute(self) -> ClassificationMetrics:
         """Sum, then divide once.
@@ -51,13 +60,19 @@ class Accuracy:
         Raises:
             ValueError: no picture was counted.
         """
-        pictures = self._ranks.sum(axis=1)
-        if not pictures.any():
+        if not self._labels:
             raise ValueError("no picture was counted; wanted at least one")
-        first = self._ranks[:, 0]
+        counts = np.zeros((self._num_classes, self._num_classes), dtype=np.int64)  # pictures by true class and its rank
+        np.add.at(counts, (self._labels, self._ranks), 1)
+        pictures, first = counts.sum(axis=1), counts[:, 0]
         per_class = np.divide(first, pictures, out=np.full(len(pictures), np.nan), where=pictures > 0)
         return ClassificationMetrics(
             top_1=float(first.sum() / pictures.sum()),
-            top_5=float(self._ranks[:, :5].sum() / pictures.sum()),
+            top_5=float(counts[:, :5].sum() / pictures.sum()),
             per_class_accuracy=tuple(per_class.tolist()),
         )
+
+    def estimate(self, repeats: CountArray) -> DoubleArray:
+        """[R, P] how often each picture is in a sample, to top-1 [R] of each sample."""
+        shares: DoubleArray = (repeats @ (np.array(self._ranks) == 0)) / repeats.sum(axis=1)
+        return shares

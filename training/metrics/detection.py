@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.imaging import FloatArray
+from training.metrics.bootstrap import CountArray, DoubleArray, mean_over_present
 
 # pycocotools/cocoeval.py, Params.setDetParams: ten overlaps, 101 points of recall.
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _RECALLS = np.linspace(0.0, 1.0, 101)
 
 BoolArray: TypeAlias = NDArray[np.bool_]
-DoubleArray: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ class DetectionMetrics:
 class _Judged(NamedTuple):
     """The detections of one class in one picture, best first; T IoU thresholds, D detections."""
 
+    picture: int  # its place in the split
     scores: DoubleArray  # [D]
     matched: BoolArray  # [T, D] found an object that no better detection had found
     ignored: BoolArray  # [T, D] found no object but lies in a crowd: neither right nor wrong
@@ -59,7 +60,13 @@ class AveragePrecision:
         """
         self._max_detections = max_detections
         self._judged: list[list[_Judged]] = [[] for _ in range(num_classes)]
-        self._objects = np.zeros(num_classes, dtype=np.int64)
+        self._num_classes = num_classes
+        self._objects: list[CountArray] = []  # [C] of each picture
+
+    @property
+    def num_pictures(self) -> int:
+        """Pictures counted so far."""
+        return len(self._objects)
 
     def update(
         self,
@@ -90,12 +97,14 @@ class AveragePrecision:
             raise ValueError(f"there are {len(scores)} scores for {len(boxes)} boxes; wanted as many")
         for kind_labels, kind_boxes in ((labels, boxes), (target_labels, target_boxes), (crowd_labels, crowd_boxes)):
             self._check(kind_labels, kind_boxes)
-        self._objects += np.bincount(target_labels, minlength=len(self._objects))
+        picture = len(self._objects)
+        self._objects.append(np.bincount(target_labels, minlength=self._num_classes))
         for label in np.unique(labels).tolist():
             mine = np.flatnonzero(labels == label)
             best = mine[np.argsort(-scores[mine], kind="stable")][: self._max_detections]
             self._judged[label].append(
                 _judge(
+                    picture,
                     boxes[best].astype(np.float64),
                     scores[best].astype(np.float64),
                     target_boxes[target_labels == label].astype(np.float64),
@@ -109,12 +118,13 @@ class AveragePrecision:
         Raises:
             ValueError: no class has an object.
         """
-        measured = np.flatnonzero(self._objects)
+        objects = sum(self._objects, start=np.zeros(self._num_classes, dtype=np.int64))
+        measured = np.flatnonzero(objects)
         if not measured.size:
             raise ValueError("no picture has an object to find; wanted at least one")
-        precisions = np.full((len(self._objects), len(IOU_THRESHOLDS)), np.nan)
+        precisions = np.full((self._num_classes, len(IOU_THRESHOLDS)), np.nan)
         for label in measured.tolist():
-            precisions[label] = _average_precision(self._judged[label], int(self._objects[label]))
+            precisions[label] = _average_precision(self._judged[label], int(objects[label]))
         return DetectionMetrics(
             map_50=float(precisions[measured, 0].mean()),
             map_50_95=float(precisions[measured].mean()),
@@ -122,15 +132,27 @@ class AveragePrecision:
             per_class_ap_50_95=tuple(precisions.mean(axis=1).tolist()),
         )
 
+    def estimate(self, repeats: CountArray) -> DoubleArray:
+        """[R, P] how often each picture is in a sample, to the mean AP [R] of each sample at an IoU of 0.5.
+
+        The mean runs over the classes that have objects in the sample; nan where none has. Copies of a picture tie:
+        they are ranked detection by detection, each with its copies, not copy by copy.
+        """
+        objects = repeats @ np.stack(self._objects)
+        precisions = np.zeros(objects.shape)
+        for label in np.flatnonzero(objects.any(axis=0)).tolist():
+            precisions[:, label] = _resampled_precision(self._judged[label], objects[:, label], repeats)
+        return mean_over_present(precisions, objects > 0)
+
     def _check(self, labels: NDArray[np.int64], boxes: FloatArray) -> None:
-        num_classes = len(self._objects)
+        num_classes = self._num_classes
         if boxes.shape != (len(labels), 4):
             raise ValueError(f"boxes are {boxes.shape} for {len(labels)} labels; wanted {(len(labels), 4)}")
         if np.any((labels < 0) | (labels >= num_classes)):
             raise ValueError(f"labels are {labels.min()}..{labels.max()}; wanted 0..{num_classes - 1}")
 
 
-def _judge(boxes: DoubleArray, scores: DoubleArray, targets: DoubleArray, crowds: DoubleArray) -> _Judged:
+def _judge(picture: int, boxes: DoubleArray, scores: DoubleArray, targets: DoubleArray, crowds: DoubleArray) -> _Judged:
     """Match greedily: from the best detection down, each takes the free object that it overlaps most."""
     thresholds = IOU_THRESHOLDS[:, None]
     overlaps = _overlaps(boxes, targets, over_crowd=False)
@@ -144,7 +166,7 @@ def _judge(boxes: DoubleArray, scores: DoubleArray, targets: DoubleArray, crowds
         hit = np.flatnonzero(usable.max(axis=1) >= 0)
         matched[hit, detection] = True
         free[hit, chosen[hit]] = False
-    return _Judged(scores, matched, in_crowd & ~matched)
+    return _Judged(picture, scores, matched, in_crowd & ~matched)
 
 
 def _overlaps(boxes: DoubleArray, regions: DoubleArray, *, over_crowd: bool) -> DoubleArray:
@@ -178,4 +200,30 @@ def _average_precision(judged: list[_Judged], objects: int) -> DoubleArray:
         inside = reached < len(recall)
         precision_at[row, inside] = envelope[row, reached[inside]]
     average: DoubleArray = precision_at.mean(axis=1)
+    return average
+
+
+def _resampled_precision(judged: list[_Judged], objects: CountArray, repeats: CountArray) -> DoubleArray:
+    """[R] what `_average_precision` would say at the first threshold, had each picture been counted so often.
+
+    Args:
+        judged: the detections of one class.
+        objects: [R] objects of that class in each sample.
+        repeats: [R, P] how often each picture is in a sample.
+    """
+    if not judged:
+        return np.zeros(len(repeats))
+    order = np.argsort(-np.concatenate([one.scores for one in judged]), kind="stable")
+    matched = np.concatenate([one.matched[0] for one in judged])[order]
+    ignored = np.concatenate([one.ignored[0] for one in judged])[order]
+    pictures = np.repeat([one.picture for one in judged], [len(one.scores) for one in judged])[order]
+    weights = repeats[:, pictures]
+    # Recall rises at the matched detections only, and there precision has its peaks.
+    right = weights[:, matched].cumsum(axis=1)
+    wrong = (weights * ~(matched | ignored)).cumsum(axis=1)[:, matched]
+    envelope = np.maximum.accumulate((right / np.maximum(right + wrong, 1))[:, ::-1], axis=1)[:, ::-1]
+    recall = right / np.maximum(objects, 1)[:, None]
+    reached = np.searchsorted(_RECALLS, recall, side="right")  # how many of the recalls each one reaches
+    newly_reached = np.diff(reached, axis=1, prepend=0)
+    average: DoubleArray = (newly_reached * envelope).sum(axis=1) / len(_RECALLS)
     return average

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from service.imaging import UInt8Array
 from training.data.classes import VOID
+from training.metrics.bootstrap import CountArray, DoubleArray, mean_over_present
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,20 @@ class SegmentationMetrics:
 
 
 class ConfusionMatrix:
-    """Counts of (true class, predicted class) over all labelled pixels of a split, at the original resolution."""
+    """Counts of (true class, predicted class) over all labelled pixels of a split, at the original resolution.
+
+    Of each picture it keeps what IoU needs, the diagonal and the margins.
+    """
 
     def __init__(self, num_classes: int, ignore: int = VOID) -> None:
+        self._num_classes = num_classes
         self._ignore = ignore
-        self._counts = np.zeros((num_classes, num_classes), dtype=np.int64)
+        self._pixels: list[CountArray] = []  # [3, C] of each picture: right, true, union
+
+    @property
+    def num_pictures(self) -> int:
+        """Pictures counted so far."""
+        return len(self._pixels)
 
     def update(self, predicted: UInt8Array, target: UInt8Array) -> None:
         """Add one picture: class ids [H, W] and ground truth [H, W]; where the latter is `ignore`, nothing counts.
@@ -41,7 +51,8 @@ class ConfusionMatrix:
         Raises:
             ValueError: the shapes differ, or a value is no class.
         """
-        self._counts += _count_pairs(predicted, target, len(self._counts), self._ignore)
+        counts = _count_pairs(predicted, target, self._num_classes, self._ignore)
+        self._pixels.append(np.stack(_right_true_union(counts)))
 
     def compute(self) -> SegmentationMetrics:
         """Intersection over union as PASCAL VOC defines it (VOC 2012 development kit, VOCevalseg.m).
@@ -52,9 +63,9 @@ class ConfusionMatrix:
         Raises:
             ValueError: no labelled pixel was counted.
         """
-        if not self._counts.any():
+        right, true, union = sum(self._pixels, start=np.zeros((3, self._num_classes), dtype=np.int64))
+        if not true.any():
             raise ValueError("no labelled pixel was counted; wanted at least one picture with ground truth")
-        right, true, union = _right_true_union(self._counts)
         iou = np.divide(right, union, out=np.full(len(true), np.nan), where=true > 0)
         foreground = iou[1:][true[1:] > 0]
         return SegmentationMetrics(
@@ -63,6 +74,14 @@ class ConfusionMatrix:
             pixel_accuracy=float(right.sum() / true.sum()),
             per_class_iou=tuple(iou.tolist()),
         )
+
+    def estimate(self, repeats: CountArray) -> DoubleArray:
+        """[R, P] how often each picture is in a sample, to the mean IoU [R] of each sample.
+
+        The mean runs over the classes that have ground-truth pixels in the sample; nan where none has.
+        """
+        right, true, union = np.tensordot(repeats, np.stack(self._pixels), axes=1).swapaxes(0, 1)  # [R, C] each
+        return mean_over_present(right / np.maximum(union, 1), true > 0)
 
 
 def miou_eps_per_image(predicted: UInt8Array, target: UInt8Array, num_classes: int, eps: float = 1e-6) -> float:

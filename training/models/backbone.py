@@ -1,29 +1,78 @@
-"""MobileNetV3-Small features (arXiv:1905.02244), with ImageNet weights from torchvision or from a file."""
+"""MobileNetV3-Small features (arXiv:1905.02244) at four strides, with ImageNet weights from torchvision or a file."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import MobileNet_V3_Small_Weights, mobilenet_v3_small
 
-OUT_CHANNELS = 576
-STRIDE = 32
+from training.models.pyramid import Pyramid
+
+STRIDES = (4, 8, 16, 32)
+# ImageNet statistics of RGB in 0..1, as torchvision's weights were trained with.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
 _PREFIX = "features."
+_TAIL_START = 9  # the layer that halves stride 16
+
+
+class _Tap(NamedTuple):
+    layer: int
+    channels: int
+
+
+# Where a stride ends: the last layer before the next halving, and the channels that it hands on.
+_BLOCKS = (_Tap(1, 16), _Tap(3, 24), _Tap(8, 48), _Tap(12, 576))
+# The 1x1 expansion inside the layer that halves next: 4 to 6 times as many channels, computed anyway. MobileNetV3's
+# paper taps SSDLite there (arXiv:1905.02244, sec. 6.3). The deepest tap is the last layer either way.
+_EXPANSIONS = (_Tap(2, 72), _Tap(4, 96), _Tap(9, 288), _Tap(12, 576))
 
 
 class WeightsError(ValueError):
     """Backbone weights cannot be had, or do not fit the backbone."""
 
 
-def build_backbone() -> nn.Sequential:
-    """Build the features with random weights: [N, 3, S, S] normalised RGB in, [N, 576, S / 32, S / 32] out."""
-    features: nn.Sequential = mobilenet_v3_small(weights=None).features
-    return features
+class MobileNetV3Small(nn.Sequential):
+    """The layers of torchvision's `mobilenet_v3_small().features`, under the same names.
+
+    Attributes:
+        channels: of the four features, by stride.
+    """
+
+    def __init__(self, taps: Literal["blocks", "expansions"] = "blocks") -> None:
+        super().__init__(*mobilenet_v3_small(weights=None).features)
+        chosen = _EXPANSIONS if taps == "expansions" else _BLOCKS
+        self.channels = tuple(tap.channels for tap in chosen)
+        self._tap_layers = tuple(tap.layer for tap in chosen)
+        self._inside = taps == "expansions"
+
+    def forward(self, pixels: Tensor) -> Pyramid:
+        """[N, 3, S, S] normalised RGB to features at the strides 4, 8, 16 and 32."""
+        features: list[Tensor] = []
+        deepest = len(self) - 1
+        for index, layer in enumerate(self):
+            if index in self._tap_layers and self._inside and index != deepest:
+                # Layers that halve have no residual connection, so their parts can be run one after another.
+                expansion, *rest = layer.get_submodule("block").children()
+                pixels = expansion(pixels)
+                features.append(pixels)
+                for part in rest:
+                    pixels = part(pixels)
+                continue
+            pixels = layer(pixels)
+            if index in self._tap_layers:
+                features.append(pixels)
+        return Pyramid(*features)
+
+    def tail(self) -> nn.Sequential:
+        """The layers that make features of whole pictures out of those at stride 16; the same ones, not copies."""
+        return nn.Sequential(*list(self)[_TAIL_START:])
 
 
-def load_imagenet_weights(backbone: nn.Sequential, path: Path | None) -> None:
+def load_imagenet_weights(backbone: nn.Module, path: Path | None) -> None:
     """Load ImageNet weights into the backbone, from a state dict in a file or, without one, by torchvision's download.
 
     Raises:

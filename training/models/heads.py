@@ -1,4 +1,4 @@
-"""Heads: from the neck's features to the logits of all three tasks."""
+"""The report's head: one convolution whose output rows are split among the tasks."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from training.config import Task
-
-BOX_ROWS = 5  # cx, cy, w, h, confidence
+from training.detection.cells import BOX_ROWS
+from training.models.pyramid import Features
 
 
 class TaskLogits(NamedTuple):
     """What the network says before any sigmoid or softmax.
 
     Attributes:
-        detection: [N, 5 + D, h, w] raw cx, cy, w, h, confidence, then D class logits per grid cell.
-        segmentation: [N, G, h, w] class logits at the stride of the grid.
+        detection: as the model's detection scheme wants it (`training.detection.schemes`).
+        segmentation: [N, G, h, w] class logits at the stride of the head's grid.
         classification: [N, P] class logits.
     """
 
@@ -26,7 +26,7 @@ class TaskLogits(NamedTuple):
 
 
 class UnifiedHead(nn.Module):
-    """The report's head: a shared 3x3 conv, then one 1x1 conv whose output rows are split among the tasks.
+    """A shared 3x3 conv, then one 1x1 conv whose output rows are split among the tasks.
 
     Attributes:
         rows: the output rows of `predict` that belong to each task.
@@ -47,11 +47,19 @@ class UnifiedHead(nn.Module):
         self.stem = nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1), nn.ReLU())
         self.predict = nn.Conv2d(channels, end, 1)
 
-    def forward(self, features: Tensor) -> TaskLogits:
-        """[N, in_channels, h, w] to the logits of the three tasks on the same grid."""
-        rows = self.predict(self.stem(features))
+    def forward(self, features: Features) -> TaskLogits:
+        """The coarsest level [N, in_channels, h, w] to the logits of the three tasks, on its grid."""
+        rows = self.predict(self.stem(features.levels[-1]))
         return TaskLogits(
-            detection=rows[:, self.rows[Task.DETECTION]],
-            segmentation=rows[:, self.rows[Task.SEGMENTATION]],
-            classification=rows[:, self.rows[Task.CLASSIFICATION]].mean(dim=(2, 3)),
+            detection=self._read(rows, Task.DETECTION),
+            segmentation=self._read(rows, Task.SEGMENTATION),
+            classification=self._read(rows, Task.CLASSIFICATION),
         )
+
+    def answer(self, features: Features, task: Task) -> Tensor:
+        """The logits of one task."""
+        return self._read(self.predict(self.stem(features.levels[-1])), task)
+
+    def _read(self, rows: Tensor, task: Task) -> Tensor:
+        mine = rows[:, self.rows[task]]
+        return mine.mean(dim=(2, 3)) if task is Task.CLASSIFICATION else mine

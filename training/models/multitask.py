@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Collection
 from pathlib import Path
 from typing import Self
 
@@ -9,20 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from training.config import ModelConfig, Task
-from training.models.backbone import OUT_CHANNELS, STRIDE, build_backbone, load_imagenet_weights
+from training.models.backbone import MEAN, STD, MobileNetV3Small, load_imagenet_weights
+from training.models.branches import Branches
+from training.models.efficientnet_lite import EfficientNetLite
 from training.models.heads import TaskLogits, UnifiedHead
-from training.models.neck import build_single_level_neck
-
-# ImageNet statistics of RGB in 0..1, as torchvision's weights were trained with.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+from training.models.neck import FeaturePyramid, SingleLevel
+from training.models.pyramid import Features
+from training.options.stage import Part
 
 
 class MultiTaskModel(nn.Module):
     """Backbone, neck and head; normalisation is inside, so no task can be fed differently from another.
 
     Attributes:
-        stride: input pixels per grid cell.
+        strides: of the neck's levels; in input pixels.
     """
 
     mean: Tensor
@@ -31,38 +33,90 @@ class MultiTaskModel(nn.Module):
     def __init__(self, config: ModelConfig, num_classes: dict[Task, int]) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.stride = STRIDE
-        self.backbone = build_backbone()
-        self.neck = build_single_level_neck(OUT_CHANNELS, config.neck_channels)
-        self.head = UnifiedHead(config.neck_channels, config.head_channels, num_classes)
-        self._frozen_batch_norm = config.batch_norm == "frozen"
+        self.backbone: MobileNetV3Small | EfficientNetLite = (
+            MobileNetV3Small(config.taps)
+            if config.backbone == "mobilenet_v3_small"
+            else EfficientNetLite(int(config.backbone[-1]))
+        )
+        channels = self.backbone.channels
+        self.neck: SingleLevel | FeaturePyramid
+        self.head: UnifiedHead | Branches
+        if config.neck == "single":
+            self.strides: tuple[int, ...] = (32,)
+            self.neck = SingleLevel(channels[-1], config.neck_channels)
+            self.head = UnifiedHead(config.neck_channels, config.head_channels, num_classes)
+        else:
+            self.strides = (8, 16, 32)
+            self.neck = FeaturePyramid(
+                channels, config.neck_channels, kernel_size=config.kernel_size, bottom_up=config.neck == "pan"
+            )
+            tail = None
+            if config.classification == "tail" and isinstance(self.backbone, MobileNetV3Small):
+                tail = copy.deepcopy(self.backbone.tail())
+            self.head = Branches(config, channels, num_classes, tail=tail)
+        self._still_norms: frozenset[Part] = frozenset({"backbone"} if config.batch_norm == "frozen" else ())
+        self._stage_still: frozenset[Part] = frozenset()
+        self._frozen_parts: frozenset[Part] = frozenset()
+        self.begin_stage()
         self.register_buffer("mean", 255 * torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
-        if self._frozen_batch_norm:
-            for module in self.backbone.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.requires_grad_(requires_grad=False)
+
+    def extract(self, images: Tensor) -> Features:
+        """[N, S, S, 3] uint8 RGB, letterboxed, to what all heads read."""
+        pixels = images.permute(0, 3, 1, 2).to(self.mean.dtype)
+        pyramid = self.backbone((pixels - self.mean) / self.std)
+        return Features(pyramid, self.neck(pyramid))
 
     def forward(self, images: Tensor) -> TaskLogits:
-        """[N, S, S, 3] uint8 RGB, letterboxed, to logits on the S / 32 grid."""
-        pixels = images.permute(0, 3, 1, 2).to(self.mean.dtype)
-        return self.head(self.neck(self.backbone((pixels - self.mean) / self.std)))  # type: ignore[no-any-return]  # Module call
+        """[N, S, S, 3] uint8 RGB, letterboxed, to the logits of the three tasks."""
+        return self.head(self.extract(images))  # type: ignore[no-any-return]  # Module call
+
+    def parts(self) -> dict[Part, nn.Module]:
+        """The network in pieces that can learn at rates of their own; the unified head's rows are in its stem."""
+        if isinstance(self.head, UnifiedHead):
+            return {"backbone": self.backbone, "neck": self.neck, "stem": self.head}
+        return {
+            "backbone": self.backbone,
+            "neck": self.neck,
+            "segmentation": self.head.part(Task.SEGMENTATION),
+            "detection": self.head.part(Task.DETECTION),
+            "classification": self.head.part(Task.CLASSIFICATION),
+        }
+
+    def begin_stage(self, *, frozen: Collection[Part] = (), still_norms: Collection[Part] = ()) -> None:
+        """Choose what learns from now on: all that the config leaves free, less the parts named here.
+
+        Args:
+            frozen: parts that are used as they are: no gradients, evaluation mode throughout.
+            still_norms: parts that learn, but whose batch-norm keeps its statistics and affine weights.
+        """
+        self._frozen_parts, self._stage_still = frozenset(frozen), frozenset(still_norms)
+        for part, module in self.parts().items():
+            module.requires_grad_(part not in self._frozen_parts)
+        for norm in self._find_still_norms():
+            norm.requires_grad_(requires_grad=False)
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Switch to training; frozen batch-norm stays in evaluation, where it does not move its statistics."""
+        """Switch to training; what is frozen stays in evaluation, where batch-norm does not move its statistics."""
         super().train(mode)
-        if mode and self._frozen_batch_norm:
-            for module in self.backbone.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
+        parts = self.parts()
+        for part in self._frozen_parts:
+            parts[part].eval()
+        for norm in self._find_still_norms():
+            norm.eval()
         return self
 
+    def _find_still_norms(self) -> list[nn.BatchNorm2d]:
+        still = [module for part, module in self.parts().items() if part in self._still_norms | self._stage_still]
+        return [norm for module in still for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)]
+
     def shared_parameters(self) -> dict[str, nn.Parameter]:
-        """All trainable parameters that more than one task reads: everything but the prediction rows."""
+        """All trainable parameters that more than one task reads: everything but branches and prediction rows."""
         return {
             name: parameter
             for name, parameter in self.named_parameters()
-            if parameter.requires_grad and not name.startswith("head.predict.")
+            if parameter.requires_grad and name.startswith(("backbone.", "neck.", "head.stem."))
         }
 
 
@@ -78,6 +132,8 @@ def build_model(config: ModelConfig, num_classes: dict[Task, int], *, weights: P
         WeightsError: the weights cannot be had or do not fit.
     """
     model = MultiTaskModel(config, num_classes)
-    if config.backbone_weights == "imagenet":
+    if config.backbone_weights == "imagenet" and isinstance(model.backbone, MobileNetV3Small):
         load_imagenet_weights(model.backbone, weights)
+        if isinstance(model.head, Branches) and model.head.classification.tail is not None:
+            model.head.classification.tail.load_state_dict(model.backbone.tail().state_dict())
     return model.to(memory_format=torch.channels_last)

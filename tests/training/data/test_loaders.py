@@ -8,30 +8,45 @@ from torch import Tensor
 
 from service.imaging import UInt8Array, fit
 from tests.training.fakes import SIZE, STRIDE, make_config
-from training.boxes import decode_cell_boxes
-from training.config import Task
+from training.config import Config, Task
 from training.data import loaders
 from training.data.classes import VOID
 from training.data.datasets import ClassificationSample, MiniSets, load_image
-from training.data.loaders import Batch, TaskDataset, collate, count_batches, iterate_batches, load_sample, split_of
-from training.data.transforms import Target
+from training.data.loaders import (
+    Batch,
+    TaskDataset,
+    collate,
+    count_batches,
+    iterate_batches,
+    load_sample,
+    move_batch,
+    split_of,
+)
+from training.data.transforms import Target, flip, to_input
+from training.detection.cells import assign_to_cells, decode_cell_boxes
+from training.options.augment import AugmentConfig
 
 CONFIG = make_config()
+PLAIN, MIRRORED = AugmentConfig(flip=False), AugmentConfig()
 
 
 class Numbered(TaskDataset):
-    """Pictures that are nothing but their number, and whether they were mirrored."""
+    """Pictures that are nothing but their number, and black on the left: top left says whether they were mirrored."""
 
     def __init__(self, count: int) -> None:
         super().__init__([ClassificationSample(Path(), 0)] * count, CONFIG)
 
-    def get(self, index: int, *, mirrored: bool) -> tuple[UInt8Array, Target]:
-        return np.full((1, 1, 3), mirrored, dtype=np.uint8), index
+    def load(self, index: int) -> tuple[UInt8Array, Target]:
+        image = np.zeros((SIZE, SIZE, 3), dtype=np.uint8)
+        image[:, SIZE // 2 :] = 1
+        return image, index
 
 
-def batches_of(count: int, *, batch_size: int = 2, mirror: bool = False, seed: int = 0) -> list[Batch]:
+def batches_of(
+    count: int, *, batch_size: int = 2, seed: int = 0, options: AugmentConfig = PLAIN, config: Config = CONFIG
+) -> list[Batch]:
     rng = np.random.default_rng(seed)
-    return list(iterate_batches(Numbered(count), CONFIG, batch_size=batch_size, mirror=mirror, rng=rng))
+    return list(iterate_batches(Numbered(count), config, batch_size=batch_size, options=options, rng=rng))
 
 
 def numbers(batches: list[Batch]) -> list[int]:
@@ -74,20 +89,20 @@ def test_an_epoch_shows_each_picture_once_and_in_as_many_batches_as_counted(batc
 
 
 def test_the_generator_decides_the_order_and_the_mirroring() -> None:
-    first, again, other = (batches_of(20, mirror=True, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (batches_of(20, options=MIRRORED, seed=seed) for seed in (1, 1, 2))
     assert_same(first, again)
     assert numbers(first) != numbers(other)
     assert numbers(first) != list(range(20))
 
 
 def test_mirroring_is_a_coin_or_off() -> None:
-    heads = sum(int(batch.images[:, 0, 0, 0].sum()) for batch in batches_of(400, mirror=True))
+    heads = sum(int(batch.images[:, 0, 0, 0].sum()) for batch in batches_of(400, options=MIRRORED))
     assert 150 < heads < 250
-    assert not any(batch.images.any() for batch in batches_of(400))
+    assert not any(batch.images[:, 0, 0].any() for batch in batches_of(400))
 
 
 def test_whether_pictures_are_mirrored_does_not_change_their_order() -> None:
-    assert numbers(batches_of(20, mirror=True)) == numbers(batches_of(20, mirror=False))
+    assert numbers(batches_of(20, options=MIRRORED)) == numbers(batches_of(20))
 
 
 @pytest.mark.parametrize("task", list(Task))
@@ -96,13 +111,17 @@ def test_each_task_has_its_own_split(sets: MiniSets, task: Task) -> None:
 
 
 @pytest.mark.parametrize("task", list(Task))
-@pytest.mark.parametrize("mirrored", [False, True])
-def test_the_same_examples_come_with_and_without_a_cache(sets: MiniSets, task: Task, mirrored: bool) -> None:
+@pytest.mark.parametrize("options", [PLAIN, MIRRORED])
+def test_the_same_examples_come_with_and_without_a_cache(sets: MiniSets, task: Task, options: AugmentConfig) -> None:
     kept = TaskDataset(split_of(sets, task).train, CONFIG)
     fresh = TaskDataset(split_of(sets, task).train, make_config(cache_mib=0))
-    expected = [collate([fresh.get(index, mirrored=mirrored)], CONFIG) for index in range(len(fresh))]
+
+    def go_through(dataset: TaskDataset) -> list[Batch]:
+        rng = np.random.default_rng(0)
+        return list(iterate_batches(dataset, CONFIG, batch_size=1, options=options, rng=rng))
+
     for _ in range(2):
-        assert_same([collate([kept.get(index, mirrored=mirrored)], CONFIG) for index in range(len(kept))], expected)
+        assert_same(go_through(kept), go_through(fresh))
 
 
 @pytest.mark.parametrize(("cache_mib", "decoded"), [(0, 3 * 4), (1, 1 + 3 * 3), (2, 2 + 3 * 2), (64, 4)])
@@ -117,13 +136,13 @@ def test_the_cache_keeps_what_fits_and_no_more(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(loaders, "load_sample", load)
     dataset = TaskDataset([ClassificationSample(Path(), i) for i in range(4)], make_config(cache_mib=cache_mib))
     for _ in range(3):
-        assert [dataset.get(index, mirrored=False)[1] for index in range(4)] == [0, 1, 2, 3]
+        assert [dataset.load(index)[1] for index in range(4)] == [0, 1, 2, 3]
     assert calls.total() == decoded
 
 
 def test_segmentation_batches_hold_masks_at_their_stride_with_void_on_the_padding(sets: MiniSets) -> None:
     dataset = TaskDataset(sets.segmentation.train, CONFIG)
-    batch = collate([dataset.get(index, mirrored=False) for index in range(6)], CONFIG)
+    batch = dataset.make_batch(range(6))
     assert batch.images.shape == (6, SIZE, SIZE, 3)
     assert batch.images.dtype == torch.uint8
     masks = as_tensor(batch)
@@ -133,17 +152,19 @@ def test_segmentation_batches_hold_masks_at_their_stride_with_void_on_the_paddin
 
 def test_classification_batches_hold_class_ids(sets: MiniSets) -> None:
     dataset = TaskDataset(sets.classification.train, CONFIG)
-    labels = as_tensor(collate([dataset.get(index, mirrored=False) for index in range(6)], CONFIG))
+    labels = as_tensor(dataset.make_batch(range(6)))
     assert labels.dtype == torch.long
     assert labels.tolist() == [sample.label for sample in sets.classification.train]
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_detection_targets_decode_to_the_boxes_on_disk(sets: MiniSets, mirrored: bool) -> None:
+def test_detection_targets_are_the_boxes_on_disk_and_cells_decode_to_them(sets: MiniSets, mirrored: bool) -> None:
     """Fails where xywh is taken for xyxy, a box is not scaled, or not mirrored with its picture."""
     samples = sets.detection.train
     dataset = TaskDataset(samples, CONFIG)
-    batch = collate([dataset.get(index, mirrored=mirrored) for index in range(len(samples))], CONFIG)
+    examples = [dataset.load(index) for index in range(len(samples))]
+    pictures = [to_input(*(flip(*one) if mirrored else one), size=SIZE, mask_stride=4) for one in examples]
+    batch = collate(pictures, range(len(samples)))
     assert not isinstance(batch.targets, Tensor)
     assert not len(samples[-1].boxes)
     for sample, target in zip(samples, batch.targets, strict=True):
@@ -155,14 +176,80 @@ def test_detection_targets_decode_to_the_boxes_on_disk(sets: MiniSets, mirrored:
             tuple(np.round(box, 2)): label
             for box, label in zip(fit(width, height, SIZE).boxes_to_input(boxes), sample.labels.tolist(), strict=True)
         }
-        found = target.confidence.flatten() > 0
-        raw = torch.cat([target.boxes[..., :2].logit(), target.boxes[..., 2:]], dim=-1).permute(2, 0, 1)[None]
+        listed = zip(target.boxes.numpy(), target.labels.tolist(), strict=True)
+        assert {tuple(np.round(box, 2)): label for box, label in listed} == expected
+        cells = assign_to_cells(target.boxes, target.labels, grid_size=SIZE // STRIDE, stride=STRIDE)
+        found = cells.confidence.flatten() > 0
+        raw = torch.cat([cells.boxes[..., :2].logit(), cells.boxes[..., 2:]], dim=-1).permute(2, 0, 1)[None]
         decoded = decode_cell_boxes(raw, STRIDE)[0][found].numpy()
-        for box, label in zip(decoded, target.labels.flatten()[found].tolist(), strict=True):
+        for box, label in zip(decoded, cells.labels.flatten()[found].tolist(), strict=True):
             nearest = min(expected, key=lambda other: float(np.abs(np.array(other) - box).max()))
             np.testing.assert_allclose(box, nearest, atol=0.02)
             assert expected[nearest] == label
         assert bool(found.any()) == bool(len(boxes))
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_a_batch_knows_the_rows_of_its_pictures(sets: MiniSets, task: Task) -> None:
+    dataset = TaskDataset(split_of(sets, task).train, CONFIG)
+    rng = np.random.default_rng(3)
+    for batch in iterate_batches(dataset, CONFIG, batch_size=4, options=PLAIN, rng=rng):
+        assert_same([batch], [dataset.make_batch(batch.indices.tolist())])
+    assert dataset.make_batch([4, 1]).indices.tolist() == [4, 1]
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_a_moved_batch_is_the_same_batch(sets: MiniSets, task: Task) -> None:
+    batch = TaskDataset(split_of(sets, task).train, CONFIG).make_batch(range(3))
+    moved = move_batch(batch, torch.device("cpu"))
+    assert_same([moved], [batch])
+    assert torch.equal(moved.indices, batch.indices)
+
+
+def test_a_batch_has_one_of_the_sizes_and_each_comes_up() -> None:
+    options = AugmentConfig(sizes=(32, 64, 96))
+    sizes = [tuple(batch.images.shape[1:3]) for batch in batches_of(60, options=options)]
+    assert set(sizes) == {(32, 32), (64, 64), (96, 96)}
+    assert sizes == [tuple(batch.images.shape[1:3]) for batch in batches_of(60, options=options)]
+    assert sorted(numbers(batches_of(60, options=options))) == list(range(60))
+
+
+def test_masks_and_boxes_have_the_size_of_their_batch(sets: MiniSets) -> None:
+    options = AugmentConfig(sizes=(128,), flip=False)
+
+    def only(task: Task) -> Batch:
+        dataset = TaskDataset(split_of(sets, task).train, CONFIG)
+        rng = np.random.default_rng(0)
+        (batch,) = iterate_batches(dataset, CONFIG, batch_size=6, options=options, rng=rng)
+        assert batch.images.shape[1:3] == (128, 128)
+        return batch
+
+    assert as_tensor(only(Task.SEGMENTATION)).shape == (6, 128 // 4, 128 // 4)
+    batch = only(Task.DETECTION)
+    small = TaskDataset(sets.detection.train, CONFIG).make_batch(batch.indices.tolist())
+    assert not isinstance(batch.targets, Tensor)
+    assert not isinstance(small.targets, Tensor)
+    for large_target, target in zip(batch.targets, small.targets, strict=True):
+        # The shorter side is rounded to a pixel, before it is doubled or after.
+        torch.testing.assert_close(large_target.boxes, 2 * target.boxes, atol=1.0, rtol=0)
+
+
+def test_any_picture_may_be_picked_and_each_comes_up() -> None:
+    dataset, rng = Numbered(5), np.random.default_rng(0)
+    assert {dataset.pick(rng)[1] for _ in range(60)} == set(range(5))
+
+
+def test_a_class_weighs_one_by_the_share_of_pictures_that_show_it(sets: MiniSets) -> None:
+    dataset = TaskDataset(sets.detection.train, CONFIG)
+    weights = dataset.class_weights
+    assert weights is not None
+    shown = [set(sample.labels.tolist()) for sample in sets.detection.train]
+    for label in set().union(*shown):
+        assert weights[label] == pytest.approx(6 / sum(label in labels for labels in shown))
+    masks = TaskDataset(sets.segmentation.train, CONFIG).class_weights
+    assert masks is not None
+    assert masks[0] == 1  # background is in every picture
+    assert TaskDataset(sets.classification.train, CONFIG).class_weights is None
 
 
 def test_a_sample_is_decoded_at_its_own_size(sets: MiniSets) -> None:

@@ -1,8 +1,11 @@
 import pytest
 import torch
+from torch import Tensor
 
 from training.config import Task
-from training.models.heads import BOX_ROWS, TaskLogits, UnifiedHead
+from training.detection.cells import BOX_ROWS
+from training.models.heads import TaskLogits, UnifiedHead
+from training.models.pyramid import Features, Pyramid
 
 NUM_CLASSES = {Task.SEGMENTATION: 4, Task.DETECTION: 3, Task.CLASSIFICATION: 2}
 
@@ -12,8 +15,14 @@ def make_head() -> UnifiedHead:
     return UnifiedHead(6, 5, NUM_CLASSES)
 
 
+def as_features(level: Tensor) -> Features:
+    """Features whose finer level and pyramid are noise that the head must not read."""
+    noise = torch.full_like(level, 1e6)
+    return Features(Pyramid(noise, noise, noise, noise), (noise, level))
+
+
 def answer(head: UnifiedHead) -> TaskLogits:
-    logits: TaskLogits = head(torch.randn(2, 6, 3, 4, generator=torch.manual_seed(1)))
+    logits: TaskLogits = head(as_features(torch.randn(2, 6, 3, 4, generator=torch.manual_seed(1))))
     return logits
 
 
@@ -50,14 +59,21 @@ def test_classification_pools_over_the_whole_grid() -> None:
     pooled = head.stem(features).mean(dim=(2, 3))
     rows = head.rows[Task.CLASSIFICATION]
     by_hand = pooled @ head.predict.weight[rows].flatten(1).T + head.predict.bias[rows]  # type: ignore[index]  # bias
-    torch.testing.assert_close(head(features).classification, by_hand)
+    torch.testing.assert_close(head(as_features(features)).classification, by_hand)
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_asked_for_one_task_the_head_says_what_it_says_among_all(task: Task) -> None:
+    head, features = make_head(), as_features(torch.randn(2, 6, 3, 4, generator=torch.manual_seed(1)))
+    assert torch.equal(head.answer(features, task), getattr(head(features), task.value))
 
 
 def test_the_stem_sees_a_neighbourhood_of_three_cells() -> None:
     head = make_head()
     features = torch.zeros(1, 6, 5, 5)
     features[0, :, 2, 2] = 1
-    moved = (head(features).segmentation - head(torch.zeros_like(features)).segmentation).abs().sum(dim=(0, 1)) > 0
+    seen, nothing = (head(as_features(level)).segmentation for level in (features, torch.zeros_like(features)))
+    moved = (seen - nothing).abs().sum(dim=(0, 1)) > 0
     assert moved[1:4, 1:4].any()
     moved[1:4, 1:4] = False
     assert not moved.any()

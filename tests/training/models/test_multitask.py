@@ -6,30 +6,19 @@ from torch import Tensor, nn
 from torchvision.models import MobileNet_V3_Small_Weights, mobilenet_v3_small
 from torchvision.transforms.functional import normalize, to_tensor
 
-from tests.training.fakes import make_config, make_images, make_model
+from tests.training.fakes import make_branches_config, make_config, make_images, make_model
 from training.config import ModelConfig, Task, load_config
 from training.inference import NUM_CLASSES
+from training.models.branches import Branches
+from training.models.heads import UnifiedHead
 from training.models.multitask import MultiTaskModel, build_model
 
 RANDOM = ModelConfig(backbone_weights="random")
-FROZEN = make_config().model.model_copy(update={"batch_norm": "frozen"})
+BRANCHES = make_branches_config().model
 
 
 def count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def batch_norm_state(module: nn.Module) -> dict[str, Tensor]:
-    return {
-        f"{name}.{key}": value.clone()
-        for name, part in module.named_modules()
-        if isinstance(part, nn.BatchNorm2d)
-        for key, value in part.state_dict().items()
-    }
-
-
-def changed(module: nn.Module, before: dict[str, Tensor]) -> set[str]:
-    return {name for name, value in batch_norm_state(module).items() if not torch.equal(value, before[name])}
 
 
 def test_with_63_detection_classes_the_model_is_that_of_the_report_to_the_parameter() -> None:
@@ -41,6 +30,7 @@ def test_with_the_80_coco_names_the_model_has_17_rows_more() -> None:
     model = MultiTaskModel(load_config("seed").model, NUM_CLASSES)
     assert count(model) == 1_268_724 == 1_265_987 + 17 * (160 + 1)
     assert count(model.backbone) == 927_008
+    assert isinstance(model.head, UnifiedHead)
     assert model.head.predict.out_channels == 5 + 80 + 21 + 10
 
 
@@ -71,47 +61,50 @@ def test_a_picture_is_answered_the_same_alone_and_in_a_batch() -> None:
         torch.testing.assert_close(one, all_of_them[1:2], atol=1e-5, rtol=1e-4)
 
 
-def test_live_batch_norm_moves_its_statistics_in_training_and_not_in_evaluation() -> None:
-    model = make_model()
-    before = batch_norm_state(model)
-    model.eval()(make_images(2))
-    assert not changed(model, before)
-    model.train()(make_images(2))
-    assert changed(model, before) == {name for name in before if "running" in name or "num_batches" in name}
+@pytest.mark.parametrize(
+    ("changes", "strides"),
+    [({"neck": "single", "head": "unified"}, (32,)), ({}, (8, 16, 32)), ({"neck": "pan"}, (8, 16, 32))],
+)
+def test_the_levels_lie_at_the_strides_that_the_network_names(
+    changes: dict[str, str], strides: tuple[int, ...]
+) -> None:
+    model = make_model(BRANCHES.model_copy(update=changes)).eval()
+    features = model.extract(make_images(2))
+    assert model.strides == strides
+    assert [level.shape for level in features.levels] == [(2, 16, 64 // stride, 64 // stride) for stride in strides]
+    assert [feature.shape[2] for feature in features.pyramid] == [16, 8, 4, 2]
 
 
-def test_frozen_batch_norm_never_moves_in_the_backbone_though_the_neck_learns() -> None:
-    model = make_model(FROZEN)
-    before, neck_before = batch_norm_state(model.backbone), batch_norm_state(model.neck)
-    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=0.1)
-    for mode in (True, False, True):
-        model.train(mode)
-        sum(part.square().sum() for part in model(make_images(2))).backward()
-        optimizer.step()
-    assert not changed(model.backbone, before)
-    assert changed(model.neck, neck_before) == neck_before.keys()
-    assert model.training
-    assert model.head.stem.training
+@pytest.mark.parametrize("config", [make_config().model, BRANCHES], ids=["unified", "branches"])
+@pytest.mark.parametrize("task", list(Task))
+def test_the_network_answers_from_what_it_extracts(config: ModelConfig, task: Task) -> None:
+    model, images = make_model(config).eval(), make_images(2)
+    assert torch.equal(model.head.answer(model.extract(images), task), getattr(model(images), task.value))
 
 
-def test_frozen_batch_norm_answers_in_training_as_in_evaluation() -> None:
-    backbone, images = make_model(FROZEN).train().backbone, torch.randn(2, 3, 64, 64, generator=torch.manual_seed(0))
-    frozen = backbone(images)
-    torch.testing.assert_close(frozen, backbone.eval()(images))
+@pytest.mark.parametrize(
+    "changes", [{"routing": "dynamic"}, {"classification": "tail"}, {"segmentation": "lraspp"}, {"neck": "pan"}]
+)
+def test_the_parts_share_out_all_weights_without_gap_or_overlap(changes: dict[str, str]) -> None:
+    model = make_model(BRANCHES.model_copy(update=changes))
+    held = [id(parameter) for part in model.parts().values() for parameter in part.parameters()]
+    assert sorted(held) == sorted(id(parameter) for parameter in model.parameters())
+    assert list(model.parts()) == ["backbone", "neck", "segmentation", "detection", "classification"]
+    assert list(make_model().parts()) == ["backbone", "neck", "stem"]
 
 
-@pytest.mark.parametrize("config", [make_config().model, FROZEN], ids=["live", "frozen"])
-def test_shared_parameters_are_all_that_learn_but_the_prediction_rows(config: ModelConfig) -> None:
-    model = make_model(config)
-    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert learning - model.shared_parameters().keys() == {"head.predict.weight", "head.predict.bias"}
-    assert model.shared_parameters().keys() < learning
-
-
-def test_frozen_affine_parameters_are_not_shared_parameters() -> None:
-    live, frozen = make_model().shared_parameters().keys(), make_model(FROZEN).shared_parameters().keys()
-    norms = {name.rsplit(".", 1)[0] for name in batch_norm_state(make_model().backbone)}
-    assert live - frozen == {f"backbone.{norm}.{part}" for norm in norms for part in ("weight", "bias")}
+def test_imagenet_weights_go_into_the_tail_of_classification_too(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    reference = mobilenet_v3_small(weights=None)
+    torch.save(reference.state_dict(), tmp_path / "weights.pth")
+    config = BRANCHES.model_copy(update={"backbone_weights": "imagenet", "classification": "tail"})
+    head = build_model(config, NUM_CLASSES, weights=tmp_path / "weights.pth").head
+    assert isinstance(head, Branches)
+    assert head.classification.tail is not None
+    expected = reference.features[9:].state_dict()
+    found = head.classification.tail.state_dict()
+    assert [value.shape for value in found.values()] == [value.shape for value in expected.values()]
+    assert all(torch.equal(one, other) for one, other in zip(found.values(), expected.values(), strict=True))
 
 
 def test_what_is_normalised_with_is_no_part_of_the_weights() -> None:

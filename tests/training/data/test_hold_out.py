@@ -1,0 +1,38 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from training.config import Task
+from training.data.datasets import MiniSets
+from training.data.loaders import Sample, hold_out, split_of
+
+
+def as_set(samples: tuple[Sample, ...]) -> set[Path]:
+    return {sample.image for sample in samples}
+
+
+@pytest.mark.parametrize(("share", "held"), [(0.01, 1), (1 / 3, 2), (0.49, 3)])
+@pytest.mark.parametrize("task", list(Task))
+def test_a_share_of_the_training_pictures_is_held_out_to_measure_on(
+    sets: MiniSets, task: Task, share: float, held: int
+) -> None:
+    everything, split = split_of(sets, task), split_of(hold_out(sets, share), task)
+    assert (len(split.train), len(split.val)) == (6 - held, held)
+    assert as_set(split.train) | as_set(split.val) == as_set(everything.train)
+    assert [sample for sample in everything.train if sample.image in as_set(split.train)] == list(split.train)
+
+
+def test_who_holds_nothing_out_measures_on_the_validation_split(sets: MiniSets) -> None:
+    assert hold_out(sets, 0.0) is sets
+
+
+def test_what_is_held_out_no_seed_decides(sets: MiniSets) -> None:
+    held = []
+    for seed in range(3):
+        np.random.seed(seed)  # noqa: NPY002 - hidden state that must not matter
+        torch.manual_seed(seed)
+        held.append(as_set(hold_out(sets, 0.3).detection.val))
+    assert held[0] == held[1] == held[2]
+    assert as_set(hold_out(sets, 1 / 6).detection.val) <= as_set(hold_out(sets, 1 / 2.1).detection.val)

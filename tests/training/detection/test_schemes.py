@@ -1,0 +1,103 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.training.fakes import SIZE, make_branches_config, make_config
+from training.config import Config, DetectionLossConfig
+from training.detection.assigners import BoxTargets
+from training.detection.cells import assign_to_cells, cell_loss
+from training.detection.config import PointDetectionConfig
+from training.detection.losses import point_detection_loss
+from training.detection.points import make_points
+from training.detection.schemes import CellScheme, PointScheme, build_scheme, select_candidates
+
+STRIDES = (8, 16, 32)
+POINTS = 8 * 8 + 4 * 4 + 2 * 2
+TARGETS = (
+    BoxTargets(torch.tensor([[4.0, 8.0, 40.0, 48.0], [40.0, 40.0, 60.0, 62.0]]), torch.tensor([1, 0])),
+    BoxTargets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)),
+)
+
+
+def random_logits(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.manual_seed(0))
+
+
+def sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value))
+
+
+def test_a_cell_scores_its_confidence_times_its_class_probability_and_draws_its_box() -> None:
+    logits = random_logits(2, 5 + 3, 2, 2)
+    boxes, scores = CellScheme(32, DetectionLossConfig()).decode(logits, input_size=SIZE)
+    for picture in range(2):
+        for cell, (row, column) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
+            x, y, w, h, confidence, *classes = logits[picture, :, row, column].tolist()
+            total = sum(math.exp(value) for value in classes)
+            by_hand = [sigmoid(confidence) * math.exp(value) / total for value in classes]
+            assert scores[picture, cell].tolist() == pytest.approx(by_hand, rel=1e-5)
+            centre, half = ((sigmoid(x) + column) * 32, (sigmoid(y) + row) * 32), (math.exp(w) * 16, math.exp(h) * 16)
+            box = [centre[0] - half[0], centre[1] - half[1], centre[0] + half[0], centre[1] + half[1]]
+            assert boxes[picture, cell].tolist() == pytest.approx([min(max(side, 0), 64) for side in box], rel=1e-5)
+
+
+@pytest.mark.parametrize("epoch", [0, 10])
+def test_the_loss_of_cells_is_that_of_the_targets_on_their_grid(epoch: int) -> None:
+    logits, config = random_logits(2, 5 + 3, 4, 4), DetectionLossConfig()
+    found = CellScheme(32, config).loss(logits, TARGETS, input_size=128, epoch=epoch, epochs=20)
+    assigned = [assign_to_cells(target.boxes, target.labels, grid_size=4, stride=32) for target in TARGETS]
+    assert found == cell_loss(logits, assigned, config, epoch=epoch)
+
+
+@pytest.mark.parametrize("reg_max", [0, 7])
+def test_points_are_decoded_to_a_box_inside_the_input_and_a_score_a_class(reg_max: int) -> None:
+    logits = 3 * random_logits(2, POINTS, 4 * (reg_max + 1) + 5)
+    boxes, scores = PointScheme(STRIDES, reg_max, PointDetectionConfig()).decode(logits, input_size=SIZE)
+    assert (boxes.shape, scores.shape) == ((2, POINTS, 4), (2, POINTS, 5))
+    assert ((boxes >= 0) & (boxes <= SIZE)).all()
+    assert torch.equal(scores, logits[..., -5:].sigmoid())
+    points, _ = make_points(SIZE, STRIDES, torch.device("cpu"))
+    assert ((boxes[..., :2] <= points) & (boxes[..., 2:] >= points)).all()
+
+
+def test_a_point_by_hand() -> None:
+    logits = torch.full((1, POINTS, 4 + 2), -100.0)
+    # The third point of stride 16 lies at (40, 8): 1 stride to the left, none up, 0.5 to the right, 2 down.
+    logits[0, 66, :4] = torch.tensor([math.log(math.exp(d) - 1) if d else -100.0 for d in (1, 0, 0.5, 2)])
+    logits[0, 66, 5] = math.log(3)
+    boxes, scores = PointScheme(STRIDES, 0, PointDetectionConfig()).decode(logits, input_size=SIZE)
+    assert boxes[0, 66].tolist() == pytest.approx([24, 8, 48, 40])
+    assert scores[0, 66].tolist() == pytest.approx([0, 0.75])
+
+
+@pytest.mark.parametrize(("epoch", "progress"), [(0, 0.0), (5, 0.5)])
+def test_the_loss_of_points_is_told_how_far_the_stage_has_come(epoch: int, progress: float) -> None:
+    logits, config = random_logits(2, POINTS, 4 + 3), PointDetectionConfig(assigner="task_aligned")
+    found = PointScheme(STRIDES, 0, config).loss(logits, TARGETS, input_size=SIZE, epoch=epoch, epochs=10)
+    expected, _ = point_detection_loss(
+        logits[..., 4:], logits[..., :4], TARGETS, config, input_size=SIZE, strides=STRIDES, progress=progress
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize(("config", "strides"), [(make_config(), (32,)), (make_branches_config(), STRIDES)])
+def test_the_head_decides_the_scheme_and_its_grids(config: Config, strides: tuple[int, ...]) -> None:
+    assert build_scheme(config).strides == strides
+
+
+def test_the_points_whose_best_score_is_highest_are_kept_with_their_boxes() -> None:
+    boxes = torch.arange(2 * 4 * 4.0).reshape(2, 4, 4)
+    scores = torch.tensor([[[0.1, 0.9], [0.5, 0.4], [0.8, 0.0], [0.2, 0.3]], [[0.0, 0.0], [0.3, 0], [0, 0.2], [0, 0]]])
+    kept_boxes, kept_scores = select_candidates(boxes, scores, 2)
+    assert torch.equal(kept_boxes, torch.stack([boxes[0, [0, 2]], boxes[1, [1, 2]]]))
+    assert torch.equal(kept_scores, torch.stack([scores[0, [0, 2]], scores[1, [1, 2]]]))
+
+
+@pytest.mark.parametrize("limit", [4, 1000])
+def test_where_there_are_no_more_points_than_wanted_all_stay_in_their_order(limit: int) -> None:
+    boxes, scores = torch.rand(1, 4, 4), torch.rand(1, 4, 2)
+    kept_boxes, kept_scores = select_candidates(boxes, scores, limit)
+    assert torch.equal(kept_boxes, boxes)
+    assert torch.equal(kept_scores, scores)

@@ -1,0 +1,39 @@
+"""Which methods a stage's config asks for."""
+
+from __future__ import annotations
+
+from training.continual.agem import AGem
+from training.continual.averaging import StageAveraging
+from training.continual.context import StageContext
+from training.continual.distillation import Distillation
+from training.continual.ewc import Ewc
+from training.continual.replay import Replay
+from training.hooks import Hook
+from training.teachers.loss import build_teacher_loss
+
+
+def build_hooks(context: StageContext) -> list[Hook]:
+    """Build the methods that are on, always in the same order.
+
+    There are none against forgetting where nothing can be forgotten: in the first stage, and where all that earlier
+    tasks read is frozen.
+
+    Raises:
+        TeacherError: a teacher cannot be had, or cannot teach its task.
+    """
+    stage, model = context.stage, context.model
+    hooks: list[Hook] = [build_teacher_loss(context)] if stage.teachers else []
+    moving = any(stage.lr_factor(part) for part in model.parts() if part != str(stage.task))
+    if not context.learned or not moving:
+        return hooks
+    if any(stage.ewc.strength.values()):
+        hooks.append(Ewc(model, context.anchors, stage.ewc, context.device))
+    if stage.distillation.outputs or stage.distillation.features:
+        hooks.append(Distillation(context))
+    if stage.replay.pictures and (stage.replay.labels or stage.replay.outputs):
+        hooks.append(Replay(context))
+    if stage.agem.pictures:
+        hooks.append(AGem(context))
+    if stage.averaging:
+        hooks.append(StageAveraging(model.shared_parameters(), context.before, stage.averaging))
+    return hooks

@@ -1,0 +1,140 @@
+"""The few pictures that are kept of each earlier task: which ones, and which of them a step sees."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.config import Task
+from training.continual.context import StageContext
+from training.continual.passes import evaluating, mixed_precision
+from training.data.classes import VOID
+from training.data.loaders import Batch, TaskDataset, move_batch
+from training.data.transforms import Boxes, Target
+from training.detection.assigners import BoxTargets
+from training.objectives import make_objective
+
+
+def find_classes(target: Target) -> set[int]:
+    """List the classes that a picture shows; background is one, void is none."""
+    if isinstance(target, int):
+        return {target}
+    labels = target.labels if isinstance(target, Boxes) else target
+    return set(np.unique(labels).tolist()) - {VOID}
+
+
+def choose_pictures(classes: Sequence[Collection[int]], count: int) -> list[int]:
+    """Choose pictures that show as many classes as they can: greedy set cover.
+
+    Each is the one that shows most classes that no chosen one has shown, the first of several; when no class is left,
+    covering begins again.
+
+    Args:
+        classes: that each picture shows.
+        count: most pictures to choose.
+
+    Returns:
+        Their indices in the order of choice.
+    """
+    chosen: list[int] = []
+    covered: set[int] = set()
+    left = list(range(len(classes)))
+    while left and len(chosen) < count:
+        if not any(set(classes[index]) - covered for index in left):
+            covered = set()
+        best = max(left, key=lambda index: len(set(classes[index]) - covered))  # max gives the first of equals
+        chosen.append(best)
+        covered |= set(classes[best])
+        left.remove(best)
+    return chosen
+
+
+def take(batch: Batch, rows: Sequence[int]) -> Batch:
+    """Give some pictures of a batch."""
+    targets: Tensor | tuple[BoxTargets, ...] = (
+        tuple(batch.targets[row] for row in rows) if isinstance(batch.targets, tuple) else batch.targets[list(rows)]
+    )
+    return Batch(batch.images[list(rows)], targets, batch.indices[list(rows)])
+
+
+class Remembered(NamedTuple):
+    """The pictures of one task among those that a step draws.
+
+    Attributes:
+        task: theirs.
+        rows: of the task's batch in the memory.
+        batch: the pictures, on the device of the network.
+        share: of the pictures drawn, 0..1.
+    """
+
+    task: Task
+    rows: list[int]
+    batch: Batch
+    share: float
+
+
+class Memory:
+    """A few pictures of each earlier task, letterboxed without augmentation.
+
+    The network is asked about them in evaluation mode: its batch-norm statistics shall be those of the new task's
+    batches, not of the two pictures remembered in a step.
+
+    Attributes:
+        batches: all that is remembered, by task, on the CPU.
+    """
+
+    def __init__(self, context: StageContext, *, pictures: int, batch: int) -> None:
+        """Choose the pictures.
+
+        Args:
+            context: the stage; every earlier task's pictures are read once.
+            pictures: per earlier task.
+            batch: pictures that a step draws, of all tasks together.
+        """
+        self._context = context
+        self._batch = batch
+        self.batches = {task: _choose_batch(context.datasets[task], pictures) for task in context.learned}
+        epochs = {stage.task: stage.epochs for stage in context.config.stages}
+        self._objectives = {
+            task: (
+                make_objective(context.config, task, epochs=epochs[task], dataset=context.datasets[task]),
+                epochs[task] - 1,
+            )
+            for task in context.learned
+        }
+
+    def draw(self, progress: float) -> list[Remembered]:
+        """Draw this step's pictures, without doubles, from all that are remembered.
+
+        The draw is decided by the seed, the stage and its progress: a run that was interrupted draws the same.
+        """
+        rng = np.random.default_rng([self._context.config.seed, len(self._context.learned), int(progress * 2**40)])
+        everything = [(task, row) for task, batch in self.batches.items() for row in range(len(batch.images))]
+        count = min(self._batch, len(everything))
+        drawn = [everything[index] for index in sorted(rng.choice(len(everything), count, replace=False).tolist())]
+        found = []
+        for task, batch in self.batches.items():
+            if rows := [row for owner, row in drawn if owner is task]:
+                moved = move_batch(take(batch, rows), self._context.device)
+                found.append(Remembered(task, rows, moved, len(rows) / count))
+        return found
+
+    def answer(self, remembered: Remembered) -> Tensor:
+        """The logits of the pictures' task; gradients flow into the network."""
+        model = self._context.model
+        with evaluating(model), mixed_precision(self._context.device):
+            return model.head.answer(model.extract(remembered.batch.images), remembered.task)
+
+    def label_loss(self, remembered: Remembered, logits: Tensor) -> Tensor:
+        """The loss that the task's own stage ended with."""
+        objective, epoch = self._objectives[remembered.task]
+        return torch.stack(list(objective(logits, remembered.batch, epoch).values())).sum()
+
+
+def _choose_batch(dataset: TaskDataset, pictures: int) -> Batch:
+    classes = [find_classes(dataset.load(index)[1]) for index in range(len(dataset))]
+    return dataset.make_batch(choose_pictures(classes, pictures))

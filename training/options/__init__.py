@@ -1,0 +1,1 @@
+"""The parts of `training.config.Config`, by what they configure."""

@@ -1,0 +1,160 @@
+"""Joint polish: all tasks learn together for a while, and what comes of it is kept only if no task loses by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.config import Config, StageConfig, Task
+from training.continual.passes import mixed_precision
+from training.data.loaders import Batch, TaskDataset, count_batches, iterate_batches, move_batch
+from training.distributed import ALONE, Workers
+from training.evaluation import PRIMARY_METRIC
+from training.hooks import Hook, Step
+from training.learner import Learner
+from training.models.multitask import MultiTaskModel
+from training.objectives import Objective, make_objective
+from training.options.stage import Part
+
+Metrics = Mapping[str, Mapping[str, float]]
+
+
+class OtherTasks(Hook):
+    """In every step a batch of each other task, whose losses are added.
+
+    Attributes:
+        batches: by task, without end; set anew for every epoch.
+    """
+
+    name = "others"
+
+    def __init__(
+        self, model: MultiTaskModel, objectives: Mapping[Task, Objective], device: torch.device, workers: Workers
+    ) -> None:
+        """Prepare for the polish.
+
+        Args:
+            model: that learns.
+            objectives: of the other tasks.
+            device: of the network.
+            workers: the processes that train it; the shares of a short last batch are taken for those of a full one.
+        """
+        self.batches: Mapping[Task, Iterator[Batch]] = {}
+        self._model = model
+        self._objectives = objectives
+        self._device = device
+        self._workers = workers
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        """The losses of a new batch of each."""
+        del step
+        parts: dict[str, Tensor] = {}
+        for task, objective in self._objectives.items():
+            batch = move_batch(self._workers.shard(next(self.batches[task])), self._device)
+            with mixed_precision(self._device):
+                logits = self._model.head.answer(self._model.extract(batch.images), task)
+            parts |= objective(logits, batch, 0)
+        return parts
+
+
+class Polish:
+    """What the run needs to train all tasks together as it trains a stage.
+
+    The task with most pictures leads: an epoch goes through its pictures once, while the others begin again as often as
+    they must. One step is a batch of each task, their losses summed; all parts of the network learn, all batch-norm
+    keeps still. The losses are those that the tasks' stages ended with.
+
+    Attributes:
+        learner: of the leading task, with the others as a hook.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        model: MultiTaskModel,
+        datasets: Mapping[Task, TaskDataset],
+        device: torch.device,
+        workers: Workers = ALONE,
+    ) -> None:
+        """Prepare the polish; the network's own weights are where it begins."""
+        self._config = config
+        self._datasets = datasets
+        self._lead = max(datasets, key=lambda task: len(datasets[task]))
+        objectives = {stage.task: _make_final_objective(config, stage, datasets[stage.task]) for stage in config.stages}
+        lead_objective = objectives.pop(self._lead)
+        self._others = OtherTasks(model, objectives, device, workers)
+        options = config.polish
+        stage = StageConfig(
+            task=self._lead,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            learning_rate=options.learning_rate,
+            lr_factors=dict.fromkeys(get_args(Part), 1.0),
+            ema=options.ema,
+        )
+        self.learner = Learner(
+            model,
+            stage,
+            lead_objective,
+            lambda: [self._others],
+            device=device,
+            steps_per_epoch=count_batches(len(datasets[self._lead]), options.batch_size),
+            still_norms=tuple(model.parts()),
+            workers=workers,
+        )
+
+    def begin_epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
+        """Give the leading task's batches, and let the others begin."""
+        lead, *others = rng.spawn(len(self._datasets))
+        tasks = [task for task in self._datasets if task is not self._lead]
+        self._others.batches = {task: self._go_round(task, other) for task, other in zip(tasks, others, strict=True)}
+        return self._go_through(self._lead, lead)
+
+    def _go_through(self, task: Task, rng: np.random.Generator) -> Iterator[Batch]:
+        (augment,) = (stage.augment for stage in self._config.stages if stage.task is task)
+        batch_size = self._config.polish.batch_size
+        return iterate_batches(self._datasets[task], self._config, batch_size=batch_size, options=augment, rng=rng)
+
+    def _go_round(self, task: Task, rng: np.random.Generator) -> Iterator[Batch]:
+        while True:
+            yield from self._go_through(task, rng)
+
+
+def _make_final_objective(config: Config, stage: StageConfig, dataset: TaskDataset) -> Objective:
+    objective = make_objective(config, stage.task, epochs=stage.epochs, dataset=dataset)
+
+    def compute(logits: Tensor, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        del epoch
+        parts = objective(logits, batch, stage.epochs - 1)
+        return {f"{stage.task}/{name}": part for name, part in parts.items()}
+
+    return compute
+
+
+def judge(
+    model: MultiTaskModel, before: Mapping[str, Tensor], measure: Callable[[], Metrics], tolerance: float
+) -> dict[str, Any]:
+    """Keep the polished weights if no task has lost more than `tolerance` of its primary metric; else restore.
+
+    Args:
+        model: with the polished weights; with those that are kept when this is done.
+        before: state of the network before the polish.
+        measure: all metrics by task, of the network as it is.
+        tolerance: 0..1.
+
+    Returns:
+        "kept", and the metrics "before" and "after".
+    """
+    polished = {name: value.clone() for name, value in model.state_dict().items()}
+    after = measure()
+    model.load_state_dict(before)
+    earlier = measure()
+    primaries = {task: PRIMARY_METRIC[Task(task)] for task in earlier}
+    kept = all(after[task][name] >= earlier[task][name] - tolerance for task, name in primaries.items())
+    if kept:
+        model.load_state_dict(polished)
+    return {"kept": kept, "before": earlier, "after": after}

@@ -1,0 +1,134 @@
+"""What a teacher says about each training picture, asked once, and carried to wherever augmentation put the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from service.contract import LetterboxRule
+from service.imaging import Letterbox, UInt8Array, letterbox, resize
+from training.config import Task
+from training.data.geometry import place_map
+from training.data.loaders import TaskDataset
+from training.data.placement import Placement
+from training.inference import NUM_CLASSES
+from training.teachers.storage import Float16Array, compute_key, load_or_compute
+from training.teachers.teacher import Teacher, TeacherError
+
+# To be raised when answers come to mean something else, so that no file of an earlier version is read.
+_VERSION = "answers 1"
+_BATCH_SIZE = 8
+
+
+class TeacherCache:
+    """A teacher's logits for every picture of one dataset, in memory, in half precision."""
+
+    def __init__(self, answers: Sequence[Float16Array]) -> None:
+        """Hold the answers: for each picture [P] of classes, or [h, w, G] that covers it and nothing else."""
+        self._answers = answers
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def gather_classes(self, rows: Sequence[int]) -> Tensor:
+        """[N, P] logits of these pictures."""
+        return torch.from_numpy(np.stack([self._answers[row] for row in rows])).float()
+
+    def place_maps(self, rows: Sequence[int], placements: Sequence[Placement], stride: int) -> tuple[Tensor, Tensor]:
+        """Lay the maps of these pictures where the pictures lie, mirrored with them.
+
+        Args:
+            rows: of the pictures.
+            placements: where each lies; all on canvases of one size.
+            stride: canvas pixels per cell; any that divides the canvas, whatever the teacher's was.
+
+        Returns:
+            [N, G, S / stride, S / stride] logits, and whether each cell [N, S / stride, S / stride] shows the picture.
+        """
+        placed = [
+            place_map(self._answers[row], placement, stride) for row, placement in zip(rows, placements, strict=True)
+        ]
+        maps = torch.from_numpy(np.stack([values for values, _ in placed]))
+        return maps.permute(0, 3, 1, 2).float(), torch.from_numpy(np.stack([valid for _, valid in placed]))
+
+
+def cache_answers(teacher: Teacher, dataset: TaskDataset, *, folder: Path | None = None) -> TeacherCache:
+    """Ask a teacher about every picture of a dataset, whole and as it is.
+
+    A `TaskDataset` is what a stage learns from, so no validation picture ever comes before a teacher's eyes.
+
+    Args:
+        teacher: of segmentation or classification.
+        dataset: of any task; its labels are not used.
+        folder: keeps the answers on disk, under the teacher and the pixels that they belong to.
+
+    Raises:
+        TeacherError: the teacher is of detection, or its answers are of a wrong shape or not finite.
+    """
+    if teacher.task is Task.DETECTION:
+        raise TeacherError(
+            "detection cannot be taught by cached logits: they depend on a picture's scale, which augmentation changes"
+        )
+    key = compute_key(dataset, _VERSION, teacher.sha256, teacher.task, str(teacher.input_size))
+
+    def compute() -> list[Float16Array]:
+        starts = range(0, len(dataset), _BATCH_SIZE)
+        return [answer for start in starts for answer in _ask(teacher, dataset, start)]
+
+    return TeacherCache(load_or_compute(folder, key, compute))
+
+
+def crop_to_picture(maps: Tensor, place: Letterbox, input_size: int) -> Tensor:
+    """Cut the picture out of a map of the square that it lies in, exactly, though it may end inside a cell.
+
+    Args:
+        maps: [G, h, h] over the square.
+        place: where the picture lies.
+        input_size: side of the square; in pixels.
+
+    Returns:
+        [G, rows, columns] over the picture alone, cells about as large as before and all equal.
+    """
+    cells = maps.shape[-1]
+    rows, columns = (
+        # From -1 to 1 over the square, as `grid_sample` wants it: the middle of each new cell.
+        (torch.arange(count, device=maps.device) + 0.5) / count * (2 * length / input_size) - 1
+        for length in (place.resized_height, place.resized_width)
+        for count in [max(1, round(cells * length / input_size))]
+    )
+    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
+    return F.grid_sample(maps[None].float(), grid[None], padding_mode="border", align_corners=False)[0]
+
+
+def _ask(teacher: Teacher, dataset: TaskDataset, start: int) -> list[Float16Array]:
+    """The answers for the pictures from `start` on, one batch of them."""
+    shown = [_show(dataset.load(row)[0], teacher) for row in range(start, min(start + _BATCH_SIZE, len(dataset)))]
+    logits = teacher.answer(torch.from_numpy(np.stack([square for square, _ in shown])))
+    dimensions = 4 if teacher.task is Task.SEGMENTATION else 2
+    classes = NUM_CLASSES[teacher.task]
+    if logits.ndim != dimensions or logits.shape[1] != classes:
+        raise TeacherError(f"a teacher of {teacher.task} gave {tuple(logits.shape)}; wanted {classes} classes")
+    if teacher.task is Task.SEGMENTATION:
+        parts = [
+            crop_to_picture(one, place, teacher.input_size).permute(1, 2, 0)
+            for one, (_, place) in zip(logits, shown, strict=True)
+        ]
+    else:
+        parts = list(logits)
+    answers = [np.ascontiguousarray(part.half().cpu().numpy()) for part in parts]
+    if not all(np.isfinite(answer).all() for answer in answers):
+        raise TeacherError(f"a teacher of {teacher.task} gave logits that are not finite in half precision")
+    return answers
+
+
+def _show(image: UInt8Array, teacher: Teacher) -> tuple[UInt8Array, Letterbox]:
+    """The square that the teacher sees, and where the picture lies in it."""
+    size = teacher.input_size
+    if teacher.letterboxed:
+        return letterbox(image, size, LetterboxRule().fill)
+    return resize(image, size, size), Letterbox(image.shape[1], image.shape[0], size, size)

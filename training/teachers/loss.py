@@ -1,0 +1,126 @@
+"""The teachers of a stage as a hook: what they said about the pictures, learned beside the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.config import Task
+from training.continual.context import StageContext
+from training.continual.passes import mixed_precision
+from training.hooks import Hook, Step
+from training.models.multitask import MultiTaskModel
+from training.teachers.cache import TeacherCache, cache_answers
+from training.teachers.sources import open_teacher
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lesson:
+    """What one teacher has to say about the pictures of a stage.
+
+    Attributes:
+        task: that it teaches; of the stage or another.
+        answers: to the stage's own training pictures, by their rows.
+        weight: of its loss.
+        temperature: that softens its probabilities and the network's, > 0.
+    """
+
+    task: Task
+    answers: TeacherCache
+    weight: float
+    temperature: float
+
+
+class TeacherLoss(Hook):
+    """Draws the network's logits to those of one or more teachers.
+
+    A teacher of another task than the stage's is learning without forgetting from a larger network: it is asked about
+    the stage's pictures, and the other task's branch has to agree with it.
+    """
+
+    name = "teacher"
+
+    def __init__(self, model: MultiTaskModel, task: Task, lessons: Sequence[Lesson]) -> None:
+        """Prepare to teach.
+
+        Args:
+            model: that learns.
+            task: of the stage.
+            lessons: of its teachers.
+        """
+        self._model = model
+        self._task = task
+        self._lessons = lessons
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        """Name "teacher/<task>" for each task that is taught; pictures mixed of several are left out."""
+        parts: dict[str, Tensor] = {}
+        for lesson in self._lessons:
+            if (loss := self._compute(lesson, step)) is not None:
+                name = f"teacher/{lesson.task}"
+                parts[name] = parts[name] + loss if name in parts else loss
+        return parts
+
+    def _compute(self, lesson: Lesson, step: Step) -> Tensor | None:
+        lying = [(index, place) for index, place in enumerate(step.batch.placements) if place is not None]
+        if not lying:
+            return None
+        chosen, placements = zip(*lying, strict=True)
+        rows = step.batch.indices[list(chosen)].tolist()
+        logits = self._read_logits(lesson.task, step)[list(chosen)].float()
+        if lesson.task is Task.CLASSIFICATION:
+            wanted = lesson.answers.gather_classes(rows)
+            divergence = compute_divergence(logits, wanted.to(logits.device), lesson.temperature).mean()
+        else:
+            stride = step.batch.images.shape[1] // logits.shape[2]
+            maps, valid = (part.to(logits.device) for part in lesson.answers.place_maps(rows, placements, stride))
+            per_cell = compute_divergence(logits, maps, lesson.temperature)
+            divergence = (per_cell * valid).sum() / valid.sum().clamp(min=1)
+        return lesson.weight * divergence
+
+    def _read_logits(self, task: Task, step: Step) -> Tensor:
+        if task is self._task:
+            return step.logits
+        with mixed_precision(step.logits.device):
+            return self._model.head.answer(step.features, task)
+
+
+def compute_divergence(logits: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+    """Kullback-Leibler divergence from the network's to the teacher's softened probabilities, times temperature ** 2.
+
+    The factor keeps the gradient as large as it is without softening (Hinton et al., arXiv:1503.02531, sec. 2).
+
+    Args:
+        logits: [N, C, ...] of the network; gradients flow into them.
+        wanted: [N, C, ...] of the teacher.
+        temperature: both are divided by it.
+
+    Returns:
+        [N, ...], >= 0.
+    """
+    student, teacher = ((one / temperature).log_softmax(dim=1) for one in (logits, wanted))
+    return temperature**2 * F.kl_div(student, teacher, log_target=True, reduction="none").sum(dim=1)
+
+
+def build_teacher_loss(context: StageContext, *, folder: Path | None = None) -> TeacherLoss:
+    """Open the teachers of a stage, ask them about its training pictures, and keep only their answers.
+
+    Args:
+        context: of the stage; its `teachers` say whom to ask.
+        folder: keeps the answers on disk, for runs to come.
+
+    Raises:
+        TeacherError: a teacher cannot be had, or cannot teach its task.
+    """
+    dataset = context.datasets[context.stage.task]
+    lessons = []
+    for config in context.stage.teachers:
+        task = config.task or context.stage.task
+        teacher = open_teacher(config.source, task, device=context.device)
+        answers = cache_answers(teacher, dataset, folder=folder)
+        lessons.append(Lesson(task, answers, config.weight, config.temperature))
+    return TeacherLoss(context.model, context.stage.task, lessons)
