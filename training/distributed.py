@@ -2,18 +2,18 @@
 
 torchrun starts the processes; lightning-fabric, an extra that one process alone does not need, connects them. They all
 go the same way with the same seed: every process draws the same batches, learns from its share of the rows, and takes
-the same step, for gradients are weighted by shares and added. The first process alone writes files.
+the same step, for gradients are averaged. The first process alone writes files.
 
 It is the step of one process wherever a loss is a mean over pictures. It is not quite where a loss is divided by what
 it found in the batch (mask cells that are not void, points with an object), where batch-norm is live (each process
-normalises by the statistics of its share, and those of the first are kept: `SyncBatchNorm` is for CUDA only), and with
-dropout. Pictures are decoded and augmented by every process, measuring is done by all: what is shared is learning.
+normalises by the statistics of its share, for `SyncBatchNorm` is for CUDA only), and with dropout. Pictures are decoded
+and augmented by every process, measuring is done by all: what is shared is learning.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -68,8 +68,8 @@ class Workers:
         del pictures
         return 1.0
 
-    def average_gradients(self, parameters: Iterable[nn.Parameter], share: float) -> None:
-        """Give all processes the sum of their gradients, each weighted by its share; in place."""
+    def average(self, model: nn.Module, share: float) -> None:
+        """Give all processes the mean, weighted by shares, of their gradients and of batch-norm's moving statistics."""
 
     def add(self, values: Mapping[str, float]) -> dict[str, float]:
         """Add up what the processes have, name by name; some may lack a name."""
@@ -80,7 +80,7 @@ class Workers:
         return value
 
     def unify(self, model: nn.Module) -> None:
-        """Give all processes the first one's weights and statistics."""
+        """Give all processes the first one's weights, from which theirs may have drifted by rounding."""
 
     def barrier(self) -> None:
         """Wait until all processes are here."""
@@ -122,16 +122,22 @@ class FabricWorkers(Workers):
         return len(range(self.rank, pictures, self.world_size)) / pictures
 
     @torch.no_grad()
-    def average_gradients(self, parameters: Iterable[nn.Parameter], share: float) -> None:
+    def average(self, model: nn.Module, share: float) -> None:
         """As `Workers`; what no process has a gradient of keeps None, so that optimisers pass it over."""
-        learning = [parameter for parameter in parameters if parameter.requires_grad]
-        there = torch.tensor([float(each.grad is not None) for each in learning], device=self._fabric.device)
+        learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in learning]
-        bucket = torch.cat([*(share * gradient.flatten() for gradient in gradients), there])
-        self._fabric.all_reduce(bucket, reduce_op="sum")
-        *sums, there = torch.split(bucket, [*(each.numel() for each in learning), len(learning)])
-        for parameter, total, processes in zip(learning, sums, there.tolist(), strict=True):
+        moving = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
+        statistics = [value for norm in moving for value in (norm.running_mean, norm.running_var) if value is not None]
+        there = torch.tensor([float(each.grad is not None) for each in learning], device=self._fabric.device)
+        # One message: each costs more by its number than by its length.
+        parts = [*(share * value for value in (*gradients, *statistics)), there]
+        message = torch.cat([part.flatten() for part in parts])
+        self._fabric.all_reduce(message, reduce_op="sum")
+        sums = torch.split(message, [part.numel() for part in parts])
+        for parameter, total, processes in zip(learning, sums, sums[-1].tolist(), strict=False):
             parameter.grad = torch.empty_like(parameter).copy_(total.view(parameter.shape)) if processes else None
+        for value, total in zip(statistics, sums[len(learning) : -1], strict=True):
+            value.copy_(total)
 
     def add(self, values: Mapping[str, float]) -> dict[str, float]:
         """As `Workers`."""

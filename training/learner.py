@@ -180,7 +180,7 @@ class Learner:
             raise TrainingDivergedError(
                 f"the loss became {loss}: {told}; lower learning_rate or the strength of a method"
             )
-        self._workers.average_gradients(self._model.parameters(), share)
+        self._workers.average(self._model, share)
         for hook in self._hooks:
             hook.adjust_gradients(step)
         norm = nn.utils.clip_grad_norm_(self._model.parameters(), self._config.clip_norm)

@@ -210,7 +210,6 @@ class Run:
             self._workers.unify(self._model)
             self._save(index, epoch + 1, learner.state_dict())
         learner.finish()
-        self._workers.unify(self._model)
 
     def _close_stage(
         self, index: int, datasets: Mapping[Task, TaskDataset], sets: MiniSets, progress: Progress

@@ -17,7 +17,7 @@ from service.engine import Engine
 from tests.training.fakes import make_branches_config, make_config, make_model
 from tests.training.watched import CPU, KilledError, assert_same_run, assert_same_tensors, finish
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.config import Config, ConfigError, Task
+from training.config import Config, ConfigError, Task, keep_one_task
 from training.data.datasets import MiniSets
 from training.data.loaders import Sample, TaskDataset, hold_out, split_of
 from training.evaluation import PRIMARY_METRIC
@@ -142,6 +142,11 @@ def test_polished_weights_are_kept_if_no_task_loses(
 def test_a_single_task_cannot_be_polished() -> None:
     with pytest.raises(ConfigError, match="polish trains tasks together"):
         make_config(polish=POLISH, stages=[{"task": "detection", "epochs": 1}])
+
+
+def test_a_task_that_is_kept_alone_loses_the_polish() -> None:
+    alone = keep_one_task(make_branches_config(polish=POLISH), Task.DETECTION)
+    assert Config.model_validate(alone.model_dump()).num_stages == 1
 
 
 def test_a_polish_is_one_stage_more() -> None:
