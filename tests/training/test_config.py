@@ -150,11 +150,15 @@ def test_a_value_out_of_its_range_is_an_error(changes: dict[str, Any], sentence:
 
 def test_a_part_learns_as_fast_as_it_is_told_or_else_as_its_kind_does() -> None:
     parts: tuple[Part, ...] = get_args(Part)
-    assert parts == ("backbone", "neck", "stem", "segmentation", "detection", "classification")
+    assert parts == ("backbone", "neck", "stem", "segmentation", "detection", "classification", "tail")
     plain = StageConfig(task=DETECTION, epochs=1)
-    assert [plain.lr_factor(part) for part in parts] == [0.1, 1, 1, 0, 1, 0]
+    assert [plain.lr_factor(part) for part in parts] == [0.1, 1, 1, 0, 1, 0, 0]
     told = StageConfig(task=DETECTION, epochs=1, lr_factors={"backbone": 0.5, "segmentation": 0.2, "detection": 0})
-    assert [told.lr_factor(part) for part in parts] == [0.5, 1, 1, 0.2, 0, 0]
+    assert [told.lr_factor(part) for part in parts] == [0.5, 1, 1, 0.2, 0, 0, 0]
+    last = StageConfig(task=CLASSIFICATION, epochs=1)
+    assert last.lr_factor("tail") == last.lr_factor("classification") == 1
+    still = StageConfig(task=CLASSIFICATION, epochs=1, lr_factors={"tail": 0})
+    assert (still.lr_factor("tail"), still.lr_factor("classification")) == (0, 1)
 
 
 def test_an_override_replaces_one_key_and_leaves_the_others() -> None:

@@ -11,7 +11,6 @@ from torchvision.models import MobileNet_V3_Small_Weights, mobilenet_v3_small
 
 from training.models.pyramid import Pyramid
 
-STRIDES = (4, 8, 16, 32)
 # ImageNet statistics of RGB in 0..1, as torchvision's weights were trained with.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)

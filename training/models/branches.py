@@ -131,9 +131,11 @@ class Branches(nn.Module):
             for task in (Task.SEGMENTATION, Task.DETECTION):
                 self.gates[str(task)] = TaskGate(config.num_levels, config.neck_channels, config.routing)
 
-    def part(self, task: Task) -> nn.ModuleList:
-        """Everything that learns for one task alone: its branch and, where it has one, its gate."""
+    def part(self, task: Task) -> nn.Module:
+        """What learns for one task alone: its branch, without a tail, and its gate where it has one."""
         gate = [self.gates[str(task)]] if str(task) in self.gates else []
+        if task is Task.CLASSIFICATION:  # its tail learns at a rate of its own
+            return nn.ModuleDict({"drop": self.classification.drop, "predict": self.classification.predict})
         return nn.ModuleList([getattr(self, str(task)), *gate])
 
     def forward(self, features: Features) -> TaskLogits:

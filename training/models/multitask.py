@@ -75,13 +75,15 @@ class MultiTaskModel(nn.Module):
         """The network in pieces that can learn at rates of their own; the unified head's rows are in its stem."""
         if isinstance(self.head, UnifiedHead):
             return {"backbone": self.backbone, "neck": self.neck, "stem": self.head}
-        return {
+        tail = self.head.classification.tail
+        branches: dict[Part, nn.Module] = {
             "backbone": self.backbone,
             "neck": self.neck,
             "segmentation": self.head.part(Task.SEGMENTATION),
             "detection": self.head.part(Task.DETECTION),
             "classification": self.head.part(Task.CLASSIFICATION),
         }
+        return branches if tail is None else {**branches, "tail": tail}
 
     def begin_stage(self, *, frozen: Collection[Part] = (), still_norms: Collection[Part] = ()) -> None:
         """Choose what learns from now on: all that the config leaves free, less the parts named here.

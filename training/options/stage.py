@@ -10,7 +10,7 @@ from training.options.augment import AugmentConfig
 from training.options.base import Frozen, Task
 
 Strength = Annotated[float, Field(ge=0)]
-Part = Literal["backbone", "neck", "stem", "segmentation", "detection", "classification"]
+Part = Literal["backbone", "neck", "stem", "segmentation", "detection", "classification", "tail"]
 
 
 class EwcConfig(Frozen):
@@ -80,9 +80,9 @@ class StageConfig(Frozen):
     lr_factors: dict[Part, Strength] = Field(
         default_factory=dict,
         description="learning_rate times this for a part of the network, 0 freezes it; "
-        "if not given: backbone 0.1, other tasks' branches 0, all else 1",
+        "if not given: backbone 0.1, other tasks' branches 0, all else 1; a tail goes with classification",
     )
-    weight_decay: float = Field(0.01, ge=0, description="never on batch-norm, biases and the prediction rows")
+    weight_decay: float = Field(0.01, ge=0, description="never on batch-norm, biases and layers called predict")
     warmup_fraction: float = Field(0.05, ge=0, le=1)
     clip_norm: float = Field(10.0, gt=0, description="largest norm of the whole gradient")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the average of the weights that the stage ends with")
@@ -111,6 +111,8 @@ class StageConfig(Frozen):
             return self.lr_factors[part]
         if part == "backbone":
             return 0.1
+        if part == "tail":
+            return self.lr_factor("classification")
         return 1.0 if part in {"neck", "stem", str(self.task)} else 0.0
 
     @model_validator(mode="after")

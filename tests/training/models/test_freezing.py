@@ -104,7 +104,7 @@ def test_what_one_stage_freezes_the_next_one_may_learn() -> None:
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     assert frozen == {f"head.classification.predict.{part}" for part in ("weight", "bias")}
     assert {name for name, module in model.named_modules() if not module.training} == {
-        f"head.classification{part}" for part in ("", ".drop", ".predict")
+        f"head.classification.{part}" for part in ("drop", "predict")
     }
 
 
