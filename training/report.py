@@ -19,7 +19,8 @@ from training.data.loaders import Sample, split_of
 from training.evaluation import PRIMARY_METRIC
 
 MAX_DROP_PERCENT = 5.0
-# What the student report printed for its own run (after each task's own stage, and at the end).
+# What the student report printed: before and after. Its classification fell though it is the last stage, so its first
+# figure is probably from a run of its own.
 STUDENT_REPORT: dict[str, tuple[str, str, str]] = {
     "parameters": ("1.27 M", "1.27 M", ""),
     "segmentation": ("0.954", "0.975", "called mIoU; the figure fits `miou_eps_per_image`"),
