@@ -138,6 +138,25 @@ def test_a_file_loads_by_its_path_as_text(tmp_path: Path) -> None:
         ({"stages": [stage("detection", lr_factors={"spine": 0})]}, "backbone"),
         ({"stages": [stage("detection", augment={"copy_paste": 0.5})]}, "copy_paste is for segmentation"),
         ({"stages": [stage("segmentation", augment={"mosaic": 0.5})]}, "mosaic is for detection"),
+        ({"stages": [stage("detection", augment={"rand_augment": 2})]}, "rand_augment is for classification"),
+        (
+            {"stages": [stage("segmentation", ewc={"fisher": "exact", "strength": {"segmentation": 1}})]},
+            "exact Fisher information is for classification",
+        ),
+        (
+            {"stages": [stage("segmentation", ewc={"online": True, "strength": {"segmentation": 1, "detection": 2}})]},
+            "online there is one anchor",
+        ),
+        (
+            {
+                "stages": [
+                    stage("segmentation"),
+                    stage("detection", ewc={"strength": {"segmentation": 1}}),
+                    stage("classification", ewc={"strength": {"detection": 1}, "online": True}),
+                ]
+            },
+            "ewc is online in all stages that use it",
+        ),
         ({"holdout": 0.5}, "less than 0.5"),
         ({"preset": "Über"}, "pattern"),
         ({"no_such_key": 1}, "no_such_key"),

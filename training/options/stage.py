@@ -121,4 +121,6 @@ class StageConfig(Frozen):
             raise ValueError(f"mosaic is for detection; this stage learns {self.task}")
         if self.augment.copy_paste and self.task is not Task.SEGMENTATION:
             raise ValueError(f"copy_paste is for segmentation; this stage learns {self.task}")
+        if self.augment.rand_augment and self.task is not Task.CLASSIFICATION:
+            raise ValueError(f"rand_augment is for classification; this stage learns {self.task}")
         return self
