@@ -6,7 +6,6 @@ import importlib.util
 import math
 import platform
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -15,8 +14,9 @@ import torch
 from rich.console import Console
 
 from training.ablation_records import Record, Results, append_record, choose_best, find_results, read_records
+from training.ablation_shelf import Shelf
 from training.ablation_table import Experiment
-from training.checkpoint import Checkpoint
+from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import Task
 from training.data.datasets import DataError, MiniSets
 from training.data.loaders import hold_out, split_of
@@ -24,7 +24,7 @@ from training.inference import restore_model
 from training.models.backbone import WeightsError
 from training.progress import RunProgress
 from training.report import compute_drops
-from training.stages import Run, find_git_commit
+from training.stages import CHECKPOINT_NAME, Run, find_git_commit
 
 Train: TypeAlias = Callable[[Experiment, int, Path], Results]
 
@@ -111,6 +111,7 @@ def train_experiment(
     device: torch.device,
     weights: Path | None,
     console: Console,
+    shelf: Shelf,
 ) -> Results:
     """Train one row in a folder of its own, and measure it on the pictures that its config holds out.
 
@@ -118,16 +119,19 @@ def train_experiment(
         Exception: whatever `Run.start` and `Run.finish` raise.
     """
     config = experiment.config.model_copy(update={"seed": seed})
-    started = time.perf_counter()
-    run = Run.start(config, out, device, weights=weights)
+    if begun := shelf.take(config):
+        out.mkdir(parents=True)
+        save_checkpoint(begun, out / CHECKPOINT_NAME)
+        run = Run.resume(out, device)
+    else:
+        run = Run.start(config, out, device, weights=weights)
     held = hold_out(sets, config.holdout)
     with RunProgress(config, {task: len(split_of(held, task).train) for task in Task}, out, console) as progress:
-        run.finish(sets, progress)
-    seconds = time.perf_counter() - started
-    return _gather(run.checkpoint, {task: len(split_of(held, task).val) for task in Task}, seconds)
+        run.finish(sets, progress, on_stage=shelf.keep)
+    return _gather(run.checkpoint, {task: len(split_of(held, task).val) for task in Task})
 
 
-def _gather(checkpoint: Checkpoint, held_out: dict[Task, int], seconds: float) -> Results:
+def _gather(checkpoint: Checkpoint, held_out: dict[Task, int]) -> Results:
     evaluations = [entry for entry in checkpoint.history if entry["kind"] == "evaluation"]
     own: dict[str, dict[str, float]] = {}
     for entry in evaluations:
@@ -138,7 +142,7 @@ def _gather(checkpoint: Checkpoint, held_out: dict[Task, int], seconds: float) -
         end=_keep_defined(evaluations[-1]["metrics"]),
         drops={Task(task): rows[-1][2] for task, rows in compute_drops(evaluations).items() if len(rows) > 1},
         held_out=held_out,
-        seconds=seconds,
+        seconds=sum(entry["seconds"] for entry in checkpoint.history),
         parameters=sum(parameter.numel() for parameter in restore_model(checkpoint).parameters()),
         ms_per_image=evaluations[-1]["ms_per_image"],
     )

@@ -25,7 +25,7 @@ class Results(Frozen):
         end: the same after the last stage.
         drops: of the primary metrics, in percent of the value after the task's own stage; not for the last task.
         held_out: training pictures that were measured on and not learned from.
-        seconds: the whole run, measuring included.
+        seconds: of all its epochs and measuring, those of stages that it has in common with other rows too.
     """
 
     own: dict[Task, dict[str, float]]

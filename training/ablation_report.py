@@ -75,6 +75,7 @@ def compute_outcome(results: Mapping[int, Results], base: Mapping[int, Results])
 
 def write_report(experiments: Sequence[Experiment], records: Sequence[Record], folder: Path) -> Path:
     """Write the report and, once a row can be compared with the base, its plot; returns the path of the report."""
+    folder.mkdir(parents=True, exist_ok=True)
     text = format_report(experiments, records)
     if _list_differences(experiments, records):
         picture = folder / PICTURE_NAME

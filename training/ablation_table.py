@@ -82,8 +82,12 @@ class Experiment:
     @property
     def digest(self) -> str:
         """SHA-256 of the config without its seed."""
-        values = self.config.model_dump(mode="json", exclude={"seed"})
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        return compute_digest(self.config.model_dump(mode="json", exclude={"seed"}))
+
+
+def compute_digest(values: Mapping[str, Any]) -> str:
+    """SHA-256 of values that JSON can say; the order of keys does not count."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def deep_merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

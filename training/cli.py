@@ -19,6 +19,7 @@ from service.errors import ContractError
 from training.ablation import describe_machine, run_table, train_experiment
 from training.ablation_records import RECORDS_NAME, read_records
 from training.ablation_report import write_report as write_ablation_report
+from training.ablation_shelf import Shelf
 from training.ablation_table import SHIPPED_TABLE, AblationError, load_table
 from training.checkpoint import CheckpointError, load_checkpoint
 from training.config import ConfigError, Task, keep_one_task, load_config
@@ -239,10 +240,13 @@ def ablate(
     try:
         experiments = load_table(table)
         if data is not None and not report_only:
+            train = partial(
+                train_experiment, sets=_read(data), device=chosen, weights=backbone_weights, console=console
+            )
             run_table(
                 experiments,
                 out / RECORDS_NAME,
-                partial(train_experiment, sets=_read(data), device=chosen, weights=backbone_weights, console=console),
+                partial(train, shelf=Shelf(work / "shared", experiments, seeds or [0])),
                 seeds=seeds or [0],
                 best=best,
                 work=work,

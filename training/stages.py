@@ -114,8 +114,15 @@ class Run:
         workers.barrier()  # all have read it, and it may be written
         return cls(checkpoint, restore_model(checkpoint), out, device, workers)
 
-    def finish(self, sets: MiniSets, progress: Progress) -> None:
+    def finish(
+        self, sets: MiniSets, progress: Progress, *, on_stage: Callable[[Checkpoint], None] = lambda _: None
+    ) -> None:
         """Train the stages that are left, and measure after each all tasks learned so far.
+
+        Args:
+            sets: the pictures.
+            progress: is told how it goes.
+            on_stage: is given the checkpoint after each stage, as it was saved.
 
         Raises:
             CheckpointError: the run was begun with other data.
@@ -136,6 +143,7 @@ class Run:
         for index in range(self.checkpoint.stage, len(self._config.stages)):
             self._train_stage(index, datasets, progress)
             self._close_stage(index, datasets, sets, progress)
+            on_stage(self.checkpoint)
         if self.checkpoint.stage < self._config.num_stages:
             self._polish(datasets, sets, progress)
 
