@@ -28,7 +28,7 @@ def make_branches_config(**changes: object) -> Config:
     """The preset `tiny` with pyramid and branches, its stages like those of `default`: the last trains its branch."""
     model = {"backbone_weights": "random", "neck": "fpn", "neck_channels": 16, "head": "branches"}
     only: tuple[dict[str, object], ...] = (
-        {},
+        {"mask_boxes": 0.5},
         {"distillation": {"outputs": 1.0}},
         {"lr_factors": {"backbone": 0, "neck": 0}},
     )

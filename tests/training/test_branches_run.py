@@ -94,7 +94,7 @@ def test_the_second_stage_learns_from_labels_and_from_the_network_as_it_was(
     watched_run: tuple[Path, list[Seen]],
 ) -> None:
     losses = {each.entry["stage"]: each.entry["losses"] for each in watched_run[1] if each.entry["kind"] == "epoch"}
-    assert losses["segmentation"].keys() == {"segmentation", "loss"}
+    assert losses["segmentation"].keys() == {"segmentation", "mask_boxes/score", "mask_boxes/box", "loss"}
     assert losses["detection"].keys() == {"score", "box", "lwf/segmentation", "loss"}
     assert losses["classification"].keys() == {"classification", "loss"}
 

@@ -8,6 +8,7 @@ from training.continual.context import StageContext
 from training.continual.distillation import Distillation
 from training.continual.ewc import Ewc
 from training.continual.replay import Replay
+from training.detection.mask_boxes import MaskBoxes
 from training.hooks import Hook
 from training.teachers.loss import build_teacher_loss
 
@@ -15,14 +16,16 @@ from training.teachers.loss import build_teacher_loss
 def build_hooks(context: StageContext) -> list[Hook]:
     """Build the methods that are on, always in the same order.
 
-    There are none against forgetting where nothing can be forgotten: in the first stage, and where all that earlier
-    tasks read is frozen.
+    What teaches comes first. There are none against forgetting where nothing can be forgotten: in the first stage, and
+    where all that earlier tasks read is frozen.
 
     Raises:
         TeacherError: a teacher cannot be had, or cannot teach its task.
     """
     stage, model = context.stage, context.model
     hooks: list[Hook] = [build_teacher_loss(context)] if stage.teachers else []
+    if stage.mask_boxes:
+        hooks.append(MaskBoxes(context))
     moving = any(stage.lr_factor(part) for part in model.parts() if part != str(stage.task))
     if not context.learned or not moving:
         return hooks

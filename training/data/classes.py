@@ -47,6 +47,17 @@ COCO_CLASSES: Final = (
 )
 # fmt: on
 
+_OTHER_NAMES = {
+    "aeroplane": "airplane",
+    "diningtable": "dining table",
+    "motorbike": "motorcycle",
+    "pottedplant": "potted plant",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+}
+# COCO's class of each VOC class, by position; background is none.
+VOC_AS_COCO: Final = (None, *(COCO_CLASSES.index(_OTHER_NAMES.get(name, name)) for name in VOC_CLASSES[1:]))
+
 # Imagenette v2 (github.com/fastai/imagenette): WordNet id -> English, in the order of the ids.
 IMAGENETTE_CLASSES: Final = {
     "n01440764": "tench",

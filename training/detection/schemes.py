@@ -15,6 +15,8 @@ from training.detection.config import PointDetectionConfig
 from training.detection.losses import point_detection_loss
 from training.detection.points import decode_distances, make_points
 
+_NEVER = -30.0  # a logit whose probability, 1e-13, adds nothing to a loss
+
 
 class RawDetections(NamedTuple):
     """What detection logits say, point by point, in distributions that can be compared and drawn from.
@@ -45,6 +47,10 @@ class DetectionScheme(Protocol):
         """The named parts of the loss of a batch; `epoch` counts from 0 within the stage's `epochs`."""
         ...
 
+    def hide(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """Leave [D] classes, where true, out of all losses: the logits, with no score and no gradient for these."""
+        ...
+
     def decode(self, logits: Tensor, *, input_size: int) -> tuple[Tensor, Tensor]:
         """[N, A, 4] boxes, xyxy, clipped to the input, in input pixels; [N, A, D] scores, 0..1."""
         ...
@@ -72,6 +78,11 @@ class CellScheme:
             for target in targets
         ]
         return cell_loss(logits, assigned, self._config, epoch=epoch)
+
+    def hide(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """Logits [N, 5 + D, h, w] whose softmax leaves those classes out."""
+        hidden = torch.cat([classes.new_zeros(BOX_ROWS), classes])
+        return logits.masked_fill(hidden[:, None, None], _NEVER)
 
     def decode(self, logits: Tensor, *, input_size: int) -> tuple[Tensor, Tensor]:
         """Logits [N, 5 + D, h, w] to a box and D scores a cell."""
@@ -119,6 +130,11 @@ class PointScheme:
             progress=epoch / epochs,
         )
         return parts
+
+    def hide(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """Logits [N, A, 4 * (reg_max + 1) + D] that score 0 for those classes."""
+        hidden = torch.cat([classes.new_zeros(logits.shape[-1] - len(classes)), classes])
+        return logits.masked_fill(hidden, _NEVER)
 
     def decode(self, logits: Tensor, *, input_size: int) -> tuple[Tensor, Tensor]:
         """Logits [N, A, 4 * (reg_max + 1) + D] to a box and D scores a point."""

@@ -80,7 +80,8 @@ class StageConfig(Frozen):
     lr_factors: dict[Part, Strength] = Field(
         default_factory=dict,
         description="learning_rate times this for a part of the network, 0 freezes it; "
-        "if not given: backbone 0.1, other tasks' branches 0, all else 1; a tail goes with classification",
+        "if not given: backbone 0.1, other tasks' branches 0 (detection with mask_boxes 1), all else 1; "
+        "a tail goes with classification",
     )
     weight_decay: float = Field(0.01, ge=0, description="never on batch-norm, biases and layers called predict")
     warmup_fraction: float = Field(0.05, ge=0, le=1)
@@ -94,6 +95,10 @@ class StageConfig(Frozen):
     agem: AgemConfig = AgemConfig()
     averaging: float = Field(0.0, ge=0, le=1, description="share of the weights before the stage in those after it")
     teachers: tuple[TeacherConfig, ...] = ()
+    mask_boxes: Strength = Field(
+        0.0,
+        description="weight of boxes around the masks' objects, from which detection learns early; segmentation only",
+    )
     balance: Literal["fixed", "uncertainty", "gradnorm"] = Field(
         "fixed", description="how the new task's loss and those that hold on are weighed"
     )
@@ -113,6 +118,8 @@ class StageConfig(Frozen):
             return 0.1
         if part == "tail":
             return self.lr_factor("classification")
+        if part == "detection" and self.mask_boxes:
+            return 1.0
         return 1.0 if part in {"neck", "stem", str(self.task)} else 0.0
 
     @model_validator(mode="after")
@@ -123,4 +130,6 @@ class StageConfig(Frozen):
             raise ValueError(f"copy_paste is for segmentation; this stage learns {self.task}")
         if self.augment.rand_augment and self.task is not Task.CLASSIFICATION:
             raise ValueError(f"rand_augment is for classification; this stage learns {self.task}")
+        if self.mask_boxes and self.task is not Task.SEGMENTATION:
+            raise ValueError(f"mask_boxes is for segmentation; this stage learns {self.task}")
         return self

@@ -5,7 +5,7 @@ from torchvision.models import MobileNet_V3_Small_Weights
 from torchvision.models.detection import FCOS_ResNet50_FPN_Weights
 from torchvision.models.segmentation import LRASPP_MobileNet_V3_Large_Weights
 
-from training.data.classes import COCO_CLASSES, IMAGENETTE_CLASSES, VOC_CLASSES
+from training.data.classes import COCO_CLASSES, IMAGENETTE_CLASSES, VOC_AS_COCO, VOC_CLASSES
 
 
 def test_coco_names_are_the_official_ones_in_their_order() -> None:
@@ -17,6 +17,22 @@ def test_voc_names_are_the_official_ones_in_their_order() -> None:
     names = LRASPP_MobileNet_V3_Large_Weights.COCO_WITH_VOC_LABELS_V1.meta["categories"]
     assert names == ["__background__", *VOC_CLASSES[1:]]
     assert VOC_CLASSES[0] == "background"
+
+
+def test_every_voc_class_has_one_of_coco() -> None:
+    names = dict(zip(VOC_CLASSES, VOC_AS_COCO, strict=True))
+    assert names.pop("background") is None
+    found = {name: COCO_CLASSES[label] for name, label in names.items() if label is not None}
+    renamed = {name: other for name, other in found.items() if name != other}
+    assert renamed == {
+        "aeroplane": "airplane",
+        "diningtable": "dining table",
+        "motorbike": "motorcycle",
+        "pottedplant": "potted plant",
+        "sofa": "couch",
+        "tvmonitor": "tv",
+    }
+    assert len(set(found.values())) == 20
 
 
 def test_imagenette_names_stand_in_the_order_of_imagenet() -> None:

@@ -1,0 +1,89 @@
+"""Masks hold boxes too: detection begins to learn while segmentation is learned, from the same pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.config import Task
+from training.continual.context import StageContext
+from training.continual.passes import mixed_precision
+from training.data.classes import VOC_AS_COCO
+from training.data.components import find_objects
+from training.data.geometry import place_boxes
+from training.data.placement import Placement
+from training.data.transforms import Boxes
+from training.detection.assigners import BoxTargets
+from training.detection.schemes import build_scheme
+from training.hooks import Hook, Step
+
+# So that progress times epochs does not fall short of the epoch it was made from.
+_ROUNDING = 1e-6
+
+
+class MaskBoxes(Hook):
+    """Detection's loss on boxes around the objects of the masks, beside the loss of the masks.
+
+    Only classes that masks can show are scored: that no mask has a cup does not mean that there is none.
+    """
+
+    name = "mask_boxes"
+
+    def __init__(self, context: StageContext, detection_classes: Sequence[int | None] = VOC_AS_COCO) -> None:
+        """Draw the boxes of all training pictures.
+
+        Args:
+            context: of a stage that learns segmentation.
+            detection_classes: detection's class for each of segmentation's; None for those that it does not have.
+        """
+        self._model = context.model
+        self._weight = context.stage.mask_boxes
+        self._augment = context.stage.augment
+        self._epochs = context.stage.epochs
+        self._scheme = build_scheme(context.config)
+        self._device = context.device
+        shown = [label for label in detection_classes if label is not None]
+        self._silent = torch.ones(context.model.num_classes[Task.DETECTION], dtype=torch.bool)
+        self._silent[shown] = False
+        names = np.array([-1 if label is None else label for label in detection_classes])
+        dataset = context.datasets[Task.SEGMENTATION]
+        self._boxes = [self._draw(dataset.load(index)[1], names) for index in range(len(dataset))]
+
+    @staticmethod
+    def _draw(mask: object, names: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Boxes:
+        assert isinstance(mask, np.ndarray)  # noqa: S101 - the stage learns segmentation
+        found = find_objects(mask)
+        labels = names[found.labels]
+        return Boxes(found.boxes, labels).select(labels >= 0)
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        """Name "mask_boxes/score" and the other parts of detection's loss; pictures mixed of several are left out."""
+        lying = [(row, place) for row, place in enumerate(step.batch.placements) if place is not None]
+        if not lying:
+            return {}
+        rows, placements = zip(*lying, strict=True)
+        targets = [
+            self._place(index, placement)
+            for index, placement in zip(step.batch.indices[list(rows)].tolist(), placements, strict=True)
+        ]
+        with mixed_precision(self._device):
+            logits = self._model.head.answer(step.features, Task.DETECTION)[list(rows)]
+        parts = self._scheme.loss(
+            self._scheme.hide(logits.float(), self._silent.to(self._device)),
+            targets,
+            input_size=step.batch.images.shape[1],
+            epoch=int(step.progress * self._epochs + _ROUNDING),
+            epochs=self._epochs,
+        )
+        return {f"{self.name}/{part}": self._weight * value for part, value in parts.items()}
+
+    def _place(self, index: int, placement: Placement) -> BoxTargets:
+        options = self._augment
+        placed = place_boxes(
+            self._boxes[index], placement, min_side_px=options.min_side_px, min_visible=options.min_visible
+        )
+        boxes, labels = torch.from_numpy(placed.boxes), torch.from_numpy(placed.labels)
+        return BoxTargets(boxes.to(self._device), labels.to(self._device))
