@@ -12,8 +12,6 @@ from torchvision.ops import box_area, box_iou
 from training.detection.config import PointDetectionConfig
 from training.detection.points import encode_distances
 
-# FCOS gives stride 8 the distances up to 64 px, stride 16 those up to 128, and so on (arXiv:1904.01355, sec. 4.1).
-_REACH_IN_STRIDES = 8
 # Stands for 0 under the logarithm: a box that no prediction overlaps still ranks its points by their score.
 _TINY = 1e-9
 
@@ -65,17 +63,18 @@ def _compute_squared_offsets(boxes: Tensor, points: Tensor) -> Tensor:
     return (points[:, None] - (boxes[:, :2] + boxes[:, 2:]) / 2).square().sum(dim=-1)
 
 
-def make_size_ranges(strides: Tensor) -> Tensor:
+def make_size_ranges(strides: Tensor, reach: float) -> Tensor:
     """Say how far the sides of its box may lie from each point, so that each level has boxes of its size.
 
     Args:
         strides: [A] of each point's level; in pixels.
+        reach: the farthest side that a level's points have to find; in strides.
 
     Returns:
         [A, 2] from and below; in pixels. The finest level begins at 0, the coarsest ends at infinity.
     """
     levels = torch.unique(strides)
-    ends = _REACH_IN_STRIDES * levels
+    ends = reach * levels
     starts = torch.cat([ends.new_zeros(1), ends[:-1]])
     ends = torch.cat([ends[:-1], ends.new_full((1,), torch.inf)])
     level = torch.searchsorted(levels, strides)
@@ -210,7 +209,7 @@ def assign_batch(
             for target, picture_scores, picture_boxes in zip(targets, logits.sigmoid(), boxes, strict=True)
         ]
     else:
-        size_ranges = make_size_ranges(strides)
+        size_ranges = make_size_ranges(strides, config.reach)
         assignments = [
             assign_by_centre(target.boxes, points, strides, size_ranges, radius=config.centre_radius)
             for target in targets

@@ -17,6 +17,12 @@ class PointDetectionConfig(BaseModel):
         "centre", description="centre: points near a box's centre (FCOS); task_aligned: points that find it best (TOOD)"
     )
     centre_radius: float = Field(1.5, gt=0, description="how far from a box's centre its points lie; in strides")
+    reach: float = Field(
+        8.0,
+        gt=0,
+        description="centre: the farthest side that a level's points have to find, in strides; larger boxes go to the "
+        "next level. FCOS' 8 (arXiv:1904.01355, sec. 4.1) is for inputs of 800 px",
+    )
     top_k: int = Field(9, gt=0, description="most points that the task-aligned assigner gives to one box")
     warmup: float = Field(
         0.1, ge=0, le=1, description="fraction of training before task_aligned takes over from centre"

@@ -41,10 +41,10 @@ def same(one: Assignment, other: Assignment) -> bool:
 
 def test_a_batch_is_assigned_picture_by_picture() -> None:
     logits, boxes = make_predictions()
-    centre = assign(PointDetectionConfig(centre_radius=2.5), progress=1)
+    centre = assign(PointDetectionConfig(centre_radius=2.5, reach=2), progress=1)
     aligned = assign(PointDetectionConfig(assigner="task_aligned", top_k=4), progress=1)
     for n, target in enumerate(TARGETS):
-        alone = assign_by_centre(target.boxes, POINTS, STRIDES, make_size_ranges(STRIDES), radius=2.5)
+        alone = assign_by_centre(target.boxes, POINTS, STRIDES, make_size_ranges(STRIDES, 2), radius=2.5)
         assert same(Assignment(*(part[n] for part in centre)), alone)
         alone = assign_task_aligned(*target, logits[n].sigmoid(), boxes[n], POINTS, STRIDES, top_k=4)
         assert same(Assignment(*(part[n] for part in aligned)), alone)

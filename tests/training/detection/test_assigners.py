@@ -18,7 +18,7 @@ NO_BOXES = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
 
 def by_centre(boxes: list[list[float]] | Tensor, *, radius: float = 1.5) -> Assignment:
     boxes = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-    return assign_by_centre(boxes, POINTS, STRIDES, make_size_ranges(STRIDES), radius=radius)
+    return assign_by_centre(boxes, POINTS, STRIDES, make_size_ranges(STRIDES, 8), radius=radius)
 
 
 def points_of(assignment: Assignment, box: int) -> set[tuple[float, float, float]]:
@@ -35,13 +35,14 @@ def random_boxes(count: int, *, size: int = SIZE) -> Tensor:
     return torch.cat([corners, corners + sides], dim=1)
 
 
-def test_each_level_has_distances_up_to_eight_of_its_strides() -> None:
-    ranges = make_size_ranges(torch.tensor([16.0, 8.0, 32.0, 8.0]))
-    assert ranges.tolist() == [[64, 128], [0, 64], [128, torch.inf], [0, 64]]
+@pytest.mark.parametrize(("reach", "fine", "middle"), [(8, 64, 128), (2.5, 20, 40)])
+def test_each_level_has_distances_up_to_so_many_of_its_strides(reach: float, fine: float, middle: float) -> None:
+    ranges = make_size_ranges(torch.tensor([16.0, 8.0, 32.0, 8.0]), reach)
+    assert ranges.tolist() == [[fine, middle], [0, fine], [middle, torch.inf], [0, fine]]
 
 
 def test_a_single_level_takes_every_size() -> None:
-    assert make_size_ranges(torch.tensor([16.0, 16.0])).tolist() == [[0, torch.inf]] * 2
+    assert make_size_ranges(torch.tensor([16.0, 16.0]), 8).tolist() == [[0, torch.inf]] * 2
 
 
 def test_a_small_box_goes_to_the_points_around_its_centre_on_the_finest_level() -> None:
@@ -106,7 +107,7 @@ def test_equal_boxes_share_the_points_between_them() -> None:
 def test_no_point_is_taken_from_another_box_when_a_level_is_full() -> None:
     points, strides = make_points(16, (8,), torch.device("cpu"))
     boxes = torch.tensor([[6.0, 6.0, 9.0, 9.0]] * 6)
-    assignment = assign_by_centre(boxes, points, strides, make_size_ranges(strides), radius=1.5)
+    assignment = assign_by_centre(boxes, points, strides, make_size_ranges(strides, 8), radius=1.5)
     assert sorted(assignment.box_index.tolist()) == [0, 1, 2, 3]
 
 

@@ -16,6 +16,7 @@ def test_the_sigmoid_of_the_bias_is_the_prior(prior: float) -> None:
         {"assigner": "center"},
         {"score_loss": "bce"},
         {"centre_radius": 0},
+        {"reach": 0},
         {"top_k": 0},
         {"warmup": 1.1},
         {"box_weight": -1},
