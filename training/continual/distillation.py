@@ -13,6 +13,7 @@ from training.continual.context import StageContext
 from training.continual.passes import make_frozen_copy, mixed_precision
 from training.detection.schemes import DetectionScheme, build_scheme
 from training.hooks import Hook, Step
+from training.teachers.loss import compute_divergence
 
 # Below it a box means little, and there are thousands. ERD (arXiv:2204.02136) sets the bar by the scores' statistics.
 _SURE_SCORE = 0.1
@@ -47,7 +48,7 @@ def output_distillation(
     student, teacher = student.float(), teacher.detach().float()
     if task is Task.DETECTION:
         return detection_distillation(student, teacher, scheme, temperature=temperature, input_size=input_size)
-    return _softmax_divergence(student.movedim(1, -1), teacher.movedim(1, -1), temperature).mean()
+    return compute_divergence(student, teacher, temperature).mean()
 
 
 def detection_distillation(
@@ -75,7 +76,7 @@ def detection_distillation(
     total: Tensor = _bernoulli_divergence(said.objectness, known.objectness).sum()
     total += F.smooth_l1_loss(said.boxes[sure], known.boxes[sure], reduction="sum")
     if said.classes is not None and known.classes is not None:
-        total += _softmax_divergence(said.classes[sure], known.classes[sure], temperature).sum()
+        total += compute_divergence(said.classes[sure], known.classes[sure], temperature).sum()
     return total / sure.sum().clamp(min=len(student))
 
 
@@ -134,12 +135,6 @@ class Distillation(Hook):
             difference = feature_distillation(step.features.levels, known.levels)
             parts["lwf/features"] = self._config.features * difference
         return parts
-
-
-def _softmax_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """[..., C] logits to [...] divergences of the student's softmax from the teacher's, times temperature squared."""
-    mine, other = ((logits / temperature).log_softmax(dim=-1) for logits in (student, teacher))
-    return (other.exp() * (other - mine)).sum(dim=-1) * temperature**2
 
 
 def _bernoulli_divergence(student: Tensor, teacher: Tensor) -> Tensor:
