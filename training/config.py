@@ -13,7 +13,7 @@ from training.detection.config import PointDetectionConfig
 from training.options.base import Frozen, Task
 from training.options.model import DetectionLossConfig, InferenceConfig, ModelConfig, SegmentationLossConfig
 from training.options.polish import PolishConfig
-from training.options.stage import EwcConfig, StageConfig
+from training.options.stage import StageConfig
 
 __all__ = [
     "Config",
@@ -66,6 +66,13 @@ class Config(Frozen):
             strangers = stage.protected_tasks() - set(tasks[:position])
             if strangers:
                 raise ValueError(f"stage {stage.task} protects {sorted(strangers)}, which no earlier stage has learned")
+            if unknown := set(stage.lr_factors) - self.model.part_names:
+                raise ValueError(
+                    f"stage {stage.task} gives lr_factors for {sorted(unknown)}; "
+                    f"this network has {sorted(self.model.part_names)}"
+                )
+        if methods := self.stages[0].methods():
+            raise ValueError(f"{methods} hold on to what earlier stages have learned; {tasks[0]} is the first")
         if len({stage.ewc.online for stage in self.stages if stage.ewc.strength}) > 1:
             raise ValueError("ewc is online in all stages that use it, or in none: anchors are kept one way")
         if self.input_size % self.inference.mask_stride:
@@ -81,7 +88,8 @@ def keep_one_task(config: Config, task: Task) -> Config:
     """
     for stage in config.stages:
         if stage.task is task:
-            alone = stage.model_copy(update={"ewc": EwcConfig()})  # there is nothing to protect
+            nothing = StageConfig(task=task, epochs=1)  # no method of not forgetting: there is nothing to protect
+            alone = stage.model_copy(update={name: getattr(nothing, name) for name in {"ewc", *stage.methods()}})
             changes = {"preset": f"{config.preset}-{task}", "stages": (alone,), "polish": PolishConfig()}
             return config.model_copy(update=changes)
     raise ConfigError(f"preset {config.preset} has no stage for {task}")

@@ -136,6 +136,15 @@ def test_a_file_loads_by_its_path_as_text(tmp_path: Path) -> None:
             "'tail' goes on from the block taps",
         ),
         ({"stages": [stage("detection", lr_factors={"spine": 0})]}, "backbone"),
+        ({"stages": [stage("detection", lr_factors={"tail": 0})]}, r"lr_factors for \['tail'\]; this network has"),
+        (
+            {"stages": [stage("detection", lr_factors={"detection": 1})]},
+            r"this network has \['backbone', 'neck', 'stem'\]",
+        ),
+        (
+            {"stages": [stage("detection", distillation={"outputs": 1}, replay={"pictures": 3}, averaging=0.5)]},
+            r"\['distillation', 'replay', 'averaging'\] hold on to what earlier .*; detection is the first",
+        ),
         ({"stages": [stage("detection", augment={"copy_paste": 0.5})]}, "copy_paste is for segmentation"),
         ({"stages": [stage("segmentation", augment={"mosaic": 0.5})]}, "mosaic is for detection"),
         ({"stages": [stage("detection", augment={"rand_augment": 2})]}, "rand_augment is for classification"),

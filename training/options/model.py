@@ -49,6 +49,14 @@ class ModelConfig(Frozen):
     dropout: float = Field(0.1, ge=0, lt=1, description="before the last layer of segmentation and classification")
 
     @property
+    def part_names(self) -> frozenset[str]:
+        """The parts that learn at rates of their own (`training.models.multitask.MultiTaskModel.parts`)."""
+        if self.head == "unified":
+            return frozenset({"backbone", "neck", "stem"})
+        branches = {"backbone", "neck", "segmentation", "detection", "classification"}
+        return frozenset(branches | {"tail"} if self.classification == "tail" else branches)
+
+    @property
     def num_levels(self) -> int:
         """How many levels the neck gives."""
         return 1 if self.neck == "single" else 3

@@ -110,6 +110,17 @@ class StageConfig(Frozen):
         """The earlier tasks that this stage names."""
         return set(self.ewc.strength)
 
+    def methods(self) -> list[str]:
+        """The methods of not forgetting that are on, by the names of their fields."""
+        switched = {
+            "ewc": any(self.ewc.strength.values()),
+            "distillation": self.distillation.outputs or self.distillation.features,
+            "replay": self.replay.pictures,
+            "agem": self.agem.pictures,
+            "averaging": self.averaging,
+        }
+        return [name for name, on in switched.items() if on]
+
     def lr_factor(self, part: Part) -> float:
         """How fast a part of the network learns in this stage, as a share of `learning_rate`; 0: not at all."""
         if part in self.lr_factors:
