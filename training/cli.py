@@ -16,11 +16,11 @@ from rich.console import Console
 
 from service.engine import Engine, load_engine
 from service.errors import ContractError
-from training.ablation import describe_machine, run_table, train_experiment
-from training.ablation_records import RECORDS_NAME, read_records
-from training.ablation_report import write_report as write_ablation_report
-from training.ablation_shelf import Shelf
-from training.ablation_table import SHIPPED_TABLE, AblationError, load_table
+from training.ablation.records import RECORDS_NAME, read_records
+from training.ablation.report import write_report as write_ablation_report
+from training.ablation.run import describe_machine, run_table, train_experiment
+from training.ablation.shelf import Shelf
+from training.ablation.table import SHIPPED_TABLE, AblationError, load_table
 from training.checkpoint import CheckpointError, load_checkpoint
 from training.config import ConfigError, Task, keep_one_task, load_config
 from training.data.datasets import DataError, MiniSets, read_mini_sets

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from training.ablation_table import AblationError, Experiment, describe_faults
+from training.ablation.table import AblationError, Experiment, describe_faults
 from training.config import Task
 from training.evaluation import PRIMARY_METRIC
 from training.options.base import Frozen

@@ -13,9 +13,9 @@ from typing import TypeAlias
 import torch
 from rich.console import Console
 
-from training.ablation_records import Record, Results, append_record, choose_best, find_results, read_records
-from training.ablation_shelf import Shelf
-from training.ablation_table import Experiment
+from training.ablation.records import Record, Results, append_record, choose_best, find_results, read_records
+from training.ablation.shelf import Shelf
+from training.ablation.table import Experiment
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import Task
 from training.data.datasets import DataError, MiniSets

@@ -4,9 +4,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from training.ablation import train_experiment
-from training.ablation_shelf import Shelf, describe_prefix
-from training.ablation_table import Experiment, load_table
+from training.ablation.run import train_experiment
+from training.ablation.shelf import Shelf, describe_prefix
+from training.ablation.table import Experiment, load_table
 from training.checkpoint import load_checkpoint
 from training.config import Config
 from training.data.datasets import MiniSets

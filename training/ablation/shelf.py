@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from training.ablation_table import Experiment, compute_digest
+from training.ablation.table import Experiment, compute_digest
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.config import Config
 from training.options.polish import PolishConfig

@@ -11,8 +11,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from training.ablation_records import Record, Results, find_errors, find_results
-from training.ablation_table import BASE, Direction, Experiment
+from training.ablation.records import Record, Results, find_errors, find_results
+from training.ablation.table import BASE, Direction, Experiment
 from training.config import Task
 from training.evaluation import PRIMARY_METRIC
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from training.config import Config, Task
 from training.options.base import Frozen
 
-SHIPPED_TABLE = Path(__file__).with_name("ablation.toml")
+SHIPPED_TABLE = Path(__file__).with_name("table.toml")
 BASE = "base"
 _LEAST_HOLDOUT = 0.1
 
