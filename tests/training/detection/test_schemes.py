@@ -101,3 +101,25 @@ def test_where_there_are_no_more_points_than_wanted_all_stay_in_their_order(limi
     kept_boxes, kept_scores = select_candidates(boxes, scores, limit)
     assert torch.equal(kept_boxes, boxes)
     assert torch.equal(kept_scores, scores)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "logits"),
+    [
+        (CellScheme(32, DetectionLossConfig()), random_logits(2, 5 + 3, 2, 2)),
+        (PointScheme(STRIDES, 7, PointDetectionConfig()), random_logits(2, POINTS, 32 + 3)),
+    ],
+    ids=["cells", "points"],
+)
+def test_a_class_that_is_hidden_scores_nothing_and_the_others_are_as_if_it_were_not_there(
+    scheme: CellScheme | PointScheme, logits: Tensor
+) -> None:
+    boxes, _ = scheme.decode(logits, input_size=SIZE)
+    hidden = scheme.hide(logits, torch.tensor([False, True, False]))
+    boxes_then, scores = scheme.decode(hidden, input_size=SIZE)
+    assert torch.equal(boxes_then, boxes)
+    assert (scores[..., 1] < 1e-12).all()
+    rows = [0, 1, 2, 3, 4, 5, 7] if isinstance(scheme, CellScheme) else [*range(33), 34]
+    without = logits[:, rows] if isinstance(scheme, CellScheme) else logits[..., rows]
+    _, expected = scheme.decode(without, input_size=SIZE)
+    assert torch.allclose(scores[..., [0, 2]], expected, rtol=1e-5)
