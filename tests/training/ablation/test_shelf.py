@@ -4,24 +4,13 @@ import pytest
 import torch
 from rich.console import Console
 
+from tests.training.ablation.tables import TINY, read_table
 from training.ablation.run import train_experiment
 from training.ablation.shelf import Shelf, describe_prefix
-from training.ablation.table import Experiment, load_table
+from training.ablation.table import Experiment
 from training.checkpoint import load_checkpoint
 from training.config import Config
 from training.data.datasets import MiniSets
-
-TABLE = """
-[base]
-preset = "tiny"
-input_size = 64
-holdout = 0.34
-model = { backbone_weights = "random", neck = "fpn", neck_channels = 16, head = "branches" }
-[base.stages]
-segmentation = { epochs = 1, batch_size = 2, augment = { scale = [0.5, 2.0], colour = 0.3 } }
-detection = { epochs = 1, batch_size = 2 }
-classification = { epochs = 1, batch_size = 2 }
-"""
 
 
 @pytest.fixture
@@ -29,17 +18,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "shared"
 
 
-def make_row(folder: Path, name: str, overrides: str) -> Experiment:
-    path = folder.parent / "table.toml"
-    row = f'[[rows]]\nname = "{name}"\ndirection = "data"\nsentence = "A change"\n{overrides}'
-    path.write_text(f"{TABLE}\n{row}\n", encoding="utf-8")
-    return load_table(path)[1]
-
-
 def make_base(folder: Path) -> Experiment:
-    path = folder.parent / "base.toml"
-    path.write_text(f"rows = []\n{TABLE}", encoding="utf-8")
-    return load_table(path)[0]
+    return read_table(folder.parent, TINY)[0]
+
+
+def make_row(folder: Path, overrides: str) -> Experiment:
+    row = f'[[rows]]\nname = "row"\ndirection = "data"\nsentence = "A change"\n{overrides}\n'
+    return read_table(folder.parent, TINY + row)[-1]
 
 
 def count_shared(one: Config, other: Config) -> int:
@@ -54,18 +39,18 @@ def count_shared(one: Config, other: Config) -> int:
         ("overrides.stages.detection.augment.mosaic = 0.5", 1),
         ("overrides.stages.segmentation.ema = 0.9", 0),
         ("overrides.input_size = 96", 0),
-        ("overrides.model.neck = 'pan'", 0),
+        ("overrides.model.neck_channels = 24", 0),
         ("overrides.inference.iou_threshold = 0.7", 0),  # it changes what is measured after the first stage
         ("overrides.stages.detection.ewc.strength = { segmentation = 1 }", 0),  # the first stage ends with its Fisher
     ],
 )
 def test_rows_share_the_stages_before_the_first_difference(folder: Path, overrides: str, shared: int) -> None:
-    assert count_shared(make_base(folder).config, make_row(folder, "row", overrides).config) == shared
+    assert count_shared(make_base(folder).config, make_row(folder, overrides).config) == shared
 
 
 def test_a_strength_of_ewc_for_what_is_learned_later_does_not_reach_back(folder: Path) -> None:
     strength = "overrides.stages.classification.ewc.strength = { detection = 1 }"
-    assert count_shared(make_base(folder).config, make_row(folder, "row", strength).config) == 1
+    assert count_shared(make_base(folder).config, make_row(folder, strength).config) == 1
 
 
 def test_seeds_share_nothing(folder: Path) -> None:
@@ -83,7 +68,7 @@ def test_what_lies_there_from_before_is_not_used(folder: Path) -> None:
 @pytest.mark.slow
 def test_a_row_goes_on_where_another_has_been_and_ends_as_it_would_alone(sets: MiniSets, folder: Path) -> None:
     base = make_base(folder)
-    row = make_row(folder, "row", "overrides.stages.detection.augment.mosaic = 0.5")
+    row = make_row(folder, "overrides.stages.detection.augment.mosaic = 0.5")
 
     def train(one: Experiment, name: str, shelf: Shelf) -> Path:
         out = folder.parent / name
