@@ -12,7 +12,7 @@ import onnx
 import torch
 from torch.export import Dim
 
-from export.graph import DENSE_BOXES, DENSE_SCORES, append_detections
+from export.graph import CANDIDATE_BOXES, CANDIDATE_LABELS, CANDIDATE_SCORES, append_detections, pool_globally
 from service.contract import INPUT_NAME, METADATA_KEY, GoldenAnswer, GoldenDetection, ModelContract
 from service.engine import Engine, load_engine
 from service.imaging import decode, letterbox
@@ -58,14 +58,14 @@ def export_onnx(checkpoint: Checkpoint, out: Path, *, golden: Path) -> ModelCont
     contract = dataclasses.replace(contract, metrics=_last_metrics(checkpoint))
     predictor = Predictor(fold_gates(model), config).eval()
     proto = trace(predictor, input_size=config.input_size)
-    num_anchors = sum((config.input_size // stride) ** 2 for stride in contract.detection_strides)
-    num_anchors = min(num_anchors, config.inference.max_candidates)
-    num_candidates = num_anchors * len(contract.detection_classes)
+    num_points = sum((config.input_size // stride) ** 2 for stride in contract.detection_strides)
+    num_candidates = min(num_points * len(contract.detection_classes), config.inference.max_candidates)
     if num_candidates < config.inference.max_detections:
         raise ExportError(
             f"{num_candidates} candidates cannot fill max_detections {config.inference.max_detections}; lower it"
         )
-    append_detections(proto, config.inference, num_anchors=num_anchors)
+    append_detections(proto, config.inference, input_size=config.input_size)
+    pool_globally(proto)
     temporary = out.with_name(out.name + ".tmp")
     out.parent.mkdir(parents=True, exist_ok=True)
     _save(proto, contract, temporary)
@@ -87,7 +87,7 @@ def trace(predictor: Predictor, *, input_size: int) -> onnx.ModelProto:
             predictor,
             (images,),
             input_names=[INPUT_NAME],
-            output_names=[DENSE_BOXES, DENSE_SCORES, "mask", "class_probs"],
+            output_names=[CANDIDATE_BOXES, CANDIDATE_SCORES, CANDIDATE_LABELS, "mask", "class_probs"],
             dynamic_shapes={"images": {0: Dim("batch")}},
             dynamo=True,
             external_data=False,

@@ -19,7 +19,7 @@ from service.imaging import UInt8Array
 from training.checkpoint import Checkpoint
 from training.config import Config, InferenceConfig, Task
 from training.data.classes import COCO_CLASSES, IMAGENETTE_CLASSES, VOC_CLASSES
-from training.detection.schemes import build_scheme, select_candidates
+from training.detection.schemes import build_scheme, take_points
 from training.models.multitask import MultiTaskModel, build_model
 
 CLASSES: dict[Task, tuple[str, ...]] = {
@@ -31,17 +31,19 @@ NUM_CLASSES = {task: len(names) for task, names in CLASSES.items()}
 
 
 class DenseOutputs(NamedTuple):
-    """Answers before NMS.
+    """Answers before NMS; a candidate is a point's box for one class.
 
     Attributes:
-        boxes: [N, A, 4] xyxy, clipped to the input; in input pixels.
-        scores: [N, A, D] 0..1; A is at most `max_candidates`.
+        boxes: [N, K, 4] xyxy, clipped to the input; in input pixels; K is at most `max_candidates`.
+        scores: [N, K] 0..1, highest first.
+        labels: [N, K] class indices.
         mask: [N, S / mask_stride, S / mask_stride] uint8 class ids.
         class_probs: [N, P] sums to 1.
     """
 
     boxes: Tensor
     scores: Tensor
+    labels: Tensor
     mask: Tensor
     class_probs: Tensor
 
@@ -63,31 +65,52 @@ class Predictor(nn.Module):
         upsampled = F.interpolate(
             logits.segmentation, size=(self._mask_size, self._mask_size), mode="bilinear", align_corners=False
         )
-        boxes, scores = self._scheme.decode(logits.detection, input_size=self._input_size)
-        boxes, scores = select_candidates(boxes, scores, self._max_candidates)
+        # The K best pairs of a point and a class lie at the K best points.
+        boxes, scores = self._scheme.decode(logits.detection, input_size=self._input_size, limit=self._max_candidates)
+        boxes, scores, labels = select_candidates(boxes, scores, self._max_candidates)
         return DenseOutputs(
             boxes=boxes,
             scores=scores,
+            labels=labels,
             mask=upsampled.argmax(dim=1).to(torch.uint8),
             class_probs=logits.classification.softmax(dim=-1),
         )
 
 
-def select_detections(boxes: Tensor, scores: Tensor, config: InferenceConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """Class-wise NMS over one picture; the graph that export makes does the same.
+def select_candidates(boxes: Tensor, scores: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Keep the pairs of a point and a class that score best, so that NMS compares hundreds and not tens of thousands.
 
     Args:
-        boxes: [A, 4] xyxy; in input pixels.
-        scores: [A, D] 0..1.
+        boxes: [N, A, 4] xyxy.
+        scores: [N, A, D] 0..1.
+        limit: pairs at most.
+
+    Returns:
+        [N, K, 4] boxes, [N, K] scores and [N, K] labels, best first, K = min(A * D, limit).
+    """
+    num_classes = scores.shape[2]
+    best, pairs = scores.flatten(1).topk(min(scores.shape[1] * num_classes, limit), dim=1)
+    return take_points(boxes, pairs // num_classes), best, pairs % num_classes
+
+
+def select_detections(
+    boxes: Tensor, scores: Tensor, labels: Tensor, config: InferenceConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Class-wise NMS over the candidates of one picture; the graph that export makes does the same.
+
+    Args:
+        boxes: [K, 4] xyxy; in input pixels.
+        scores: [K] 0..1.
+        labels: [K] class indices.
         config: floor, threshold and limit.
 
     Returns:
-        [K, 4] boxes, [K] scores, [K] labels, best first, K at most `max_detections`.
+        boxes, scores and labels of those that stay, best first, `max_detections` at most.
     """
-    anchors, labels = (scores > config.score_floor).nonzero(as_tuple=True)
-    candidates, candidate_scores = boxes[anchors], scores[anchors, labels]
-    keep = batched_nms(candidates, candidate_scores, labels, config.iou_threshold)[: config.max_detections]
-    return candidates[keep], candidate_scores[keep], labels[keep]
+    above = scores > config.score_floor
+    boxes, scores, labels = boxes[above], scores[above], labels[above]
+    keep = batched_nms(boxes, scores, labels, config.iou_threshold)[: config.max_detections]
+    return boxes[keep], scores[keep], labels[keep]
 
 
 class TorchSession:
@@ -111,7 +134,8 @@ class TorchSession:
         labels = torch.zeros(len(images), limit, dtype=torch.long)
         counts = torch.zeros(len(images), dtype=torch.long)
         for index in range(len(images)):
-            kept = select_detections(dense.boxes[index].cpu(), dense.scores[index].cpu(), self._config)
+            candidates = (dense.boxes[index].cpu(), dense.scores[index].cpu(), dense.labels[index].cpu())
+            kept = select_detections(*candidates, self._config)
             count = len(kept[0])
             counts[index] = count
             boxes[index, :count], scores[index, :count], labels[index, :count] = kept

@@ -30,8 +30,8 @@ def finished() -> Checkpoint:
 
 @pytest.fixture(scope="session")
 def finished_branches() -> Checkpoint:
-    """The same with pyramid and branches, and more points than NMS looks at."""
-    return make_finished(make_branches_config(inference={"max_candidates": 30}))
+    """The same with pyramid and branches, and more candidates than NMS looks at."""
+    return make_finished(make_branches_config(inference={"max_candidates": 120}))
 
 
 def make_finished(config: Config) -> Checkpoint:

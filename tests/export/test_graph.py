@@ -4,28 +4,36 @@ import onnxruntime as ort
 import pytest
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
-from export.graph import append_detections
+from export.graph import append_detections, pool_globally
 from service.contract import OUTPUT_NAMES
 from training.config import InferenceConfig
-from training.inference import select_detections
+from training.inference import select_candidates, select_detections
 
-ANCHORS, CLASSES = 40, 6
+POINTS, CLASSES, SIZE = 40, 6, 64
+CANDIDATES = POINTS * CLASSES
 
 
 def build_session(config: InferenceConfig) -> ort.InferenceSession:
-    """The end of the graph alone, fed with dense answers."""
-    shapes = {"dense_boxes": [ANCHORS, 4], "dense_scores": [ANCHORS, CLASSES], "mask": [1], "class_probs": [1]}
+    """The end of the graph alone, fed with candidates."""
+    shapes = {
+        "candidate_boxes": [CANDIDATES, 4],
+        "candidate_scores": [CANDIDATES],
+        "candidate_labels": [CANDIDATES],
+        "mask": [1],
+        "class_probs": [1],
+    }
+    kinds = {name: TensorProto.INT64 if name == "candidate_labels" else TensorProto.FLOAT for name in shapes}
     values: dict[str, list[str | int]] = {name: ["batch", *shape] for name, shape in shapes.items()}
     graph = helper.make_graph(
         [helper.make_node("Identity", [f"in_{name}"], [name]) for name in shapes],
         "tail",
-        [helper.make_tensor_value_info(f"in_{name}", TensorProto.FLOAT, shape) for name, shape in values.items()],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in values.items()],
+        [helper.make_tensor_value_info(f"in_{name}", kinds[name], shape) for name, shape in values.items()],
+        [helper.make_tensor_value_info(name, kinds[name], shape) for name, shape in values.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    append_detections(model, config, num_anchors=ANCHORS)
+    append_detections(model, config, input_size=SIZE)
     onnx.checker.check_model(model, full_check=True)
     return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
@@ -33,16 +41,19 @@ def build_session(config: InferenceConfig) -> ort.InferenceSession:
 def ask(
     config: InferenceConfig, boxes: NDArray[np.float32], scores: NDArray[np.float32]
 ) -> dict[str, NDArray[np.generic]]:
+    candidates = select_candidates(torch.from_numpy(boxes), torch.from_numpy(scores), CANDIDATES)
     filler = np.zeros((len(boxes), 1), dtype=np.float32)
-    feed = {"in_dense_boxes": boxes, "in_dense_scores": scores, "in_mask": filler, "in_class_probs": filler}
+    names = ("in_candidate_boxes", "in_candidate_scores", "in_candidate_labels")
+    feed = {name: values.numpy() for name, values in zip(names, candidates, strict=True)}
+    feed |= {"in_mask": filler, "in_class_probs": filler}
     return dict(zip(OUTPUT_NAMES, build_session(config).run(OUTPUT_NAMES, feed), strict=True))
 
 
 def draw_dense(batch: int, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     rng = np.random.default_rng(seed)
-    corner = rng.uniform(0, 40, (batch, ANCHORS, 2))
-    boxes = np.concatenate([corner, corner + rng.uniform(8, 24, (batch, ANCHORS, 2))], axis=2)
-    return boxes.astype(np.float32), rng.random((batch, ANCHORS, CLASSES), dtype=np.float32)
+    corner = rng.uniform(0, 40, (batch, POINTS, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(8, 24, (batch, POINTS, 2))], axis=2)
+    return boxes.astype(np.float32), rng.random((batch, POINTS, CLASSES), dtype=np.float32)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
@@ -52,7 +63,11 @@ def test_the_graph_selects_what_torchvision_selects(batch: int, limit: int) -> N
     boxes, scores = draw_dense(batch)
     answer = ask(config, boxes, scores)
     for index in range(batch):
-        wanted = select_detections(torch.from_numpy(boxes[index]), torch.from_numpy(scores[index]), config)
+        one = slice(index, index + 1)
+        (candidates,), (best,), (labels,) = select_candidates(
+            torch.from_numpy(boxes[one]), torch.from_numpy(scores[one]), CANDIDATES
+        )
+        wanted = select_detections(candidates, best, labels, config)
         count = int(answer["num_detections"][index])
         assert count == len(wanted[0]) > 0
         np.testing.assert_allclose(answer["boxes"][index, :count].astype(float), wanted[0].numpy(), rtol=1e-6)
@@ -81,9 +96,53 @@ def test_a_picture_without_detections_does_not_disturb_its_neighbour() -> None:
 
 
 def test_boxes_of_different_classes_do_not_suppress_each_other() -> None:
-    boxes = np.tile(np.array([0, 0, 10, 10], dtype=np.float32), (1, ANCHORS, 1))
-    scores = np.zeros((1, ANCHORS, CLASSES), dtype=np.float32)
+    boxes = np.tile(np.array([0, 0, 10, 10], dtype=np.float32), (1, POINTS, 1))
+    scores = np.zeros((1, POINTS, CLASSES), dtype=np.float32)
     scores[0, 0, 1], scores[0, 1, 1], scores[0, 2, 4] = 0.9, 0.8, 0.7
     answer = ask(InferenceConfig(), boxes, scores)
     assert int(answer["num_detections"][0]) == 2
     assert answer["labels"][0, :2].tolist() == [1, 4]
+
+
+def test_boxes_of_neighbouring_classes_at_the_edges_do_not_meet() -> None:
+    boxes = np.tile(np.array([0, 0, SIZE, SIZE], dtype=np.float32), (1, POINTS, 1))
+    scores = np.zeros((1, POINTS, CLASSES), dtype=np.float32)
+    scores[0, 0] = np.linspace(0.9, 0.4, CLASSES)
+    answer = ask(InferenceConfig(iou_threshold=0.01), boxes, scores)
+    assert int(answer["num_detections"][0]) == CLASSES
+    assert answer["labels"][0, :CLASSES].tolist() == list(range(CLASSES))
+
+
+@pytest.mark.parametrize("keepdims", [0, 1])
+@pytest.mark.parametrize("axes", [[2, 3], [-1, -2]])
+def test_means_over_height_and_width_become_pooling_and_others_stay(keepdims: int, axes: list[int]) -> None:
+    nodes = [
+        helper.make_node("ReduceMean", ["images", "axes"], ["means"], keepdims=keepdims),
+        helper.make_node("ReduceMean", ["images", "channel"], ["other"]),
+    ]
+    shape: list[str | int] = ["N", 5, 4, 6]
+    graph = helper.make_graph(
+        nodes,
+        "means",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)],
+        [
+            helper.make_tensor_value_info("means", TensorProto.FLOAT, ["N", 5, 1, 1] if keepdims else ["N", 5]),
+            helper.make_tensor_value_info("other", TensorProto.FLOAT, ["N", 1, 4, 6]),
+        ],
+        [
+            numpy_helper.from_array(np.array(axes, dtype=np.int64), "axes"),
+            numpy_helper.from_array(np.array([1], dtype=np.int64), "channel"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    images = np.random.default_rng(0).random((2, 5, 4, 6), dtype=np.float32)
+    answers = []
+    for _ in range(2):
+        onnx.checker.check_model(model, full_check=True)
+        session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        answers.append(session.run(None, {"images": images}))
+        left = pool_globally(model)
+        assert left == (1 if len(answers) == 1 else 0)
+    for before, after in zip(*answers, strict=True):
+        np.testing.assert_allclose(after, before, rtol=1e-6)
+    assert [node.op_type for node in model.graph.node if node.op_type == "ReduceMean"] == ["ReduceMean"]

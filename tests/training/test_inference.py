@@ -22,6 +22,7 @@ from training.inference import (
     compute_weights_sha256,
     make_contract,
     restore_model,
+    select_candidates,
     select_detections,
 )
 from training.models.heads import TaskLogits
@@ -46,6 +47,12 @@ def select_naively(boxes: Tensor, scores: Tensor, config: InferenceConfig) -> li
         if all(label != other or overlaps[anchor][rival] <= config.iou_threshold for rival, other in kept):
             kept.append((anchor, label))
     return kept[: config.max_detections]
+
+
+def select(boxes: Tensor, scores: Tensor, config: InferenceConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """What is found in one picture with boxes [A, 4] and scores [A, D]."""
+    (candidates,), (best,), (labels,) = select_candidates(boxes[None], scores[None], 1000)
+    return select_detections(candidates, best, labels, config)
 
 
 class Fixed(MultiTaskModel):
@@ -73,7 +80,7 @@ def test_detections_are_selected_as_a_naive_loop_selects_them(seed: int, config:
     boxes = random_boxes(30, seed=seed)
     scores = torch.rand(30, 4, generator=torch.Generator().manual_seed(seed)) ** 8
     expected = select_naively(boxes, scores, config)
-    kept_boxes, kept_scores, kept_labels = select_detections(boxes, scores, config)
+    kept_boxes, kept_scores, kept_labels = select(boxes, scores, config)
     assert kept_labels.tolist() == [label for _, label in expected]
     assert kept_scores.tolist() == [scores[pair].item() for pair in expected]
     assert torch.equal(kept_boxes, boxes[[anchor for anchor, _ in expected]])
@@ -82,13 +89,13 @@ def test_detections_are_selected_as_a_naive_loop_selects_them(seed: int, config:
 
 def test_one_box_may_answer_for_two_classes_but_not_twice_for_one() -> None:
     boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.5]])
-    _, scores, labels = select_detections(boxes, torch.tensor([[0.9, 0.8], [0.7, 0.85]]), InferenceConfig())
+    _, scores, labels = select(boxes, torch.tensor([[0.9, 0.8], [0.7, 0.85]]), InferenceConfig())
     assert labels.tolist() == [0, 1]
     assert scores.tolist() == pytest.approx([0.9, 0.85])
 
 
 def test_nothing_above_the_floor_is_nothing_found() -> None:
-    boxes, scores, labels = select_detections(random_boxes(3, seed=0), torch.full((3, 2), 0.001), InferenceConfig())
+    boxes, scores, labels = select(random_boxes(3, seed=0), torch.full((3, 2), 0.001), InferenceConfig())
     assert (boxes.shape, scores.shape, labels.shape) == ((0, 4), (0,), (0,))
 
 
@@ -99,29 +106,41 @@ def test_answers_before_nms_by_hand() -> None:
     logits.segmentation[0, 15, 1] = 1  # person below
     logits.classification[0, 2] = math.log(9)
     dense = Predictor(Fixed(logits), CONFIG)(make_images(1))
-    assert dense.scores.shape == (1, 4, 80)
-    assert dense.scores[0, 1, 7].item() == pytest.approx(3 / 4 * 1 / 2)
-    assert dense.scores[0, 1, 8].item() == pytest.approx(3 / 4 * 1 / 2 / 79)
-    assert dense.scores[0, 0].tolist() == pytest.approx([1 / 2 / 80] * 80)
-    assert dense.boxes[0].tolist() == [[0, 0, 32, 32], [32, 0, 64, 32], [0, 32, 32, 64], [32, 32, 64, 64]]
+    assert dense.scores.shape == dense.labels.shape == (1, 4 * 80)
+    assert dense.labels[0, 0].item() == 7
+    assert dense.boxes[0, 0].tolist() == [32, 0, 64, 32]
+    assert dense.scores[0].tolist() == pytest.approx(
+        [3 / 4 * 1 / 2] + [1 / 2 / 80] * 3 * 80 + [3 / 4 * 1 / 2 / 79] * 79
+    )
+    corners = [[0, 0, 32, 32], [0, 32, 32, 64], [32, 32, 64, 64]]
+    assert dense.boxes[0, 1:241].unique(dim=0).tolist() == corners
+    assert sorted(dense.labels[0, 241:].tolist()) == [*range(7), *range(8, 80)]
     assert (dense.mask.dtype, dense.mask.shape) == (torch.uint8, (1, 16, 16))
     assert dense.mask[0, -4:].unique().tolist() == [15]
     assert dense.mask[0, :4].unique().tolist() == [0]
     assert dense.class_probs[0].tolist() == pytest.approx([1 / 18, 1 / 18, 1 / 2, *[1 / 18] * 7])
 
 
-def test_of_many_points_those_that_score_best_go_on_to_nms_and_lie_inside_the_input() -> None:
+def test_the_candidates_are_the_best_pairs_of_a_point_and_a_class() -> None:
+    boxes = torch.arange(2 * 3 * 4.0).reshape(2, 3, 4)
+    scores = torch.tensor([[[0.1, 0.9], [0.5, 0.4], [0.8, 0.0]], [[0.0, 0.0], [0.3, 0.7], [0, 0.2]]])
+    kept_boxes, kept_scores, kept_labels = select_candidates(boxes, scores, 3)
+    torch.testing.assert_close(kept_scores, torch.tensor([[0.9, 0.8, 0.5], [0.7, 0.3, 0.2]]))
+    assert kept_labels.tolist() == [[1, 0, 0], [1, 0, 1]]
+    assert torch.equal(kept_boxes, torch.stack([boxes[0, [0, 2, 1]], boxes[1, [1, 1, 2]]]))
+
+
+def test_of_many_candidates_the_best_go_on_to_nms_and_lie_inside_the_input() -> None:
     config = make_branches_config(inference={"max_candidates": 20})
     model, images = make_model(config.model).eval(), make_images(2)
-    every_point = Predictor(model, make_branches_config())(images)
-    assert every_point.boxes.shape == (2, 8 * 8 + 4 * 4 + 2 * 2, 4)
+    everything = Predictor(model, make_branches_config(inference={"max_candidates": 10**6}))(images)
+    assert everything.boxes.shape == (2, (8 * 8 + 4 * 4 + 2 * 2) * 80, 4)
     dense = Predictor(model, config)(images)
-    assert (dense.boxes.shape, dense.scores.shape) == ((2, 20, 4), (2, 20, 80))
-    best = every_point.scores.amax(dim=-1).sort(descending=True).values[:, :20]
-    torch.testing.assert_close(dense.scores.amax(dim=-1), best)
+    assert (dense.boxes.shape, dense.scores.shape, dense.labels.shape) == ((2, 20, 4), (2, 20), (2, 20))
+    torch.testing.assert_close(dense.scores, everything.scores[:, :20])
     assert ((dense.boxes >= 0) & (dense.boxes <= SIZE)).all()
-    assert torch.equal(dense.mask, every_point.mask)
-    assert torch.equal(dense.class_probs, every_point.class_probs)
+    assert torch.equal(dense.mask, everything.mask)
+    assert torch.equal(dense.class_probs, everything.class_probs)
 
 
 def run(session: TorchSession, images: Tensor) -> Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]:

@@ -51,8 +51,11 @@ class DetectionScheme(Protocol):
         """Leave [D] classes, where true, out of all losses: the logits, with no score and no gradient for these."""
         ...
 
-    def decode(self, logits: Tensor, *, input_size: int) -> tuple[Tensor, Tensor]:
-        """[N, A, 4] boxes, xyxy, clipped to the input, in input pixels; [N, A, D] scores, 0..1."""
+    def decode(self, logits: Tensor, *, input_size: int, limit: int | None = None) -> tuple[Tensor, Tensor]:
+        """[N, A, 4] boxes, xyxy, clipped to the input, in input pixels; [N, A, D] scores, 0..1.
+
+        With a `limit` only so many points, those whose best score is highest.
+        """
         ...
 
     def read(self, logits: Tensor, *, input_size: int) -> RawDetections:
@@ -84,12 +87,16 @@ class CellScheme:
         hidden = torch.cat([classes.new_zeros(BOX_ROWS), classes])
         return logits.masked_fill(hidden[:, None, None], _NEVER)
 
-    def decode(self, logits: Tensor, *, input_size: int) -> tuple[Tensor, Tensor]:
-        """Logits [N, 5 + D, h, w] to a box and D scores a cell."""
+    def decode(self, logits: Tensor, *, input_size: int, limit: int | None = None) -> tuple[Tensor, Tensor]:
+        """Logits [N, 5 + D, h, w] to a box and D scores a cell; the best `limit` cells, or all row by row."""
         del input_size
         confidence = logits[:, BOX_ROWS - 1].sigmoid().flatten(1).unsqueeze(-1)
         classes = logits[:, BOX_ROWS:].flatten(2).transpose(1, 2).softmax(dim=-1)
-        return decode_cell_boxes(logits[:, : BOX_ROWS - 1], self.strides[0]), confidence * classes
+        boxes, scores = decode_cell_boxes(logits[:, : BOX_ROWS - 1], self.strides[0]), confidence * classes
+        if limit is None or scores.shape[1] <= limit:
+            return boxes, scores
+        best = find_best_points(scores, limit)
+        return take_points(boxes, best), take_points(scores, best)
 
     def read(self, logits: Tensor, *, input_size: int) -> RawDetections:
         """Logits [N, 5 + D, h, w] to confidence, class given an object, and boxes as `encode_cell_boxes` has them."""
@@ -136,10 +143,14 @@ class PointScheme:
         hidden = torch.cat([classes.new_zeros(logits.shape[-1] - len(classes)), classes])
         return logits.masked_fill(hidden, _NEVER)
 
-    def decode(self, logits: Tensor, *, input_size: int) -> tuple[Tensor, Tensor]:
-        """Logits [N, A, 4 * (reg_max + 1) + D] to a box and D scores a point."""
-        raw, scores = self.split(logits)
+    def decode(self, logits: Tensor, *, input_size: int, limit: int | None = None) -> tuple[Tensor, Tensor]:
+        """Logits [N, A, 4 * (reg_max + 1) + D] to a box and D scores a point; the best `limit` points, or all."""
         points, strides = make_points(input_size, self.strides, logits.device)
+        if limit is not None and limit < logits.shape[1]:
+            # Before anything else is computed: most points are of no use.
+            best = find_best_points(self.split(logits)[1], limit)
+            logits, points, strides = take_points(logits, best), points[best], strides[best]
+        raw, scores = self.split(logits)
         boxes = decode_distances(raw, points, strides, self._reg_max)
         return boxes.clamp(0, input_size), scores.sigmoid()
 
@@ -158,10 +169,12 @@ def build_scheme(config: Config) -> DetectionScheme:
     return PointScheme((8, 16, 32), config.model.reg_max, config.point_loss)
 
 
-def select_candidates(boxes: Tensor, scores: Tensor, limit: int) -> tuple[Tensor, Tensor]:
-    """Keep the points whose best score is highest, at most `limit`: [N, A, 4], [N, A, D] to A = min(A, limit)."""
-    if boxes.shape[1] <= limit:
-        return boxes, scores
-    best = scores.amax(dim=-1).topk(limit, dim=1).indices.unsqueeze(-1)
+def find_best_points(scores: Tensor, limit: int) -> Tensor:
+    """[N, A, D] scores to [N, limit] indices of the points whose best score is highest, best first."""
+    return scores.amax(dim=-1).topk(limit, dim=1).indices
+
+
+def take_points(values: Tensor, indices: Tensor) -> Tensor:
+    """[N, A, V] and [N, K] indices into A to [N, K, V]."""
     # gather, because take_along_dim fixes the batch size of an exported graph.
-    return boxes.gather(1, best.expand(-1, -1, 4)), scores.gather(1, best.expand(-1, -1, scores.shape[-1]))
+    return values.gather(1, indices.unsqueeze(-1).expand(-1, -1, values.shape[-1]))

@@ -77,7 +77,9 @@ class InferenceConfig(Frozen):
     score_floor: float = Field(0.001, ge=0, le=0.01, description="boxes that score less are dropped before NMS")
     iou_threshold: float = Field(0.5, gt=0, lt=1, description="class-wise NMS drops boxes that overlap more")
     max_detections: int = Field(100, gt=0)
-    max_candidates: int = Field(1000, gt=0, description="points with the best scores that NMS looks at")
+    max_candidates: int = Field(
+        1000, gt=0, description="pairs of a point and a class with the best scores that NMS looks at"
+    )
 
 
 class SegmentationLossConfig(Frozen):

@@ -11,7 +11,7 @@ from training.detection.cells import assign_to_cells, cell_loss
 from training.detection.config import PointDetectionConfig
 from training.detection.losses import point_detection_loss
 from training.detection.points import make_points
-from training.detection.schemes import CellScheme, PointScheme, build_scheme, select_candidates
+from training.detection.schemes import CellScheme, PointScheme, build_scheme
 
 STRIDES = (8, 16, 32)
 POINTS = 8 * 8 + 4 * 4 + 2 * 2
@@ -87,20 +87,35 @@ def test_the_head_decides_the_scheme_and_its_grids(config: Config, strides: tupl
     assert build_scheme(config).strides == strides
 
 
-def test_the_points_whose_best_score_is_highest_are_kept_with_their_boxes() -> None:
-    boxes = torch.arange(2 * 4 * 4.0).reshape(2, 4, 4)
-    scores = torch.tensor([[[0.1, 0.9], [0.5, 0.4], [0.8, 0.0], [0.2, 0.3]], [[0.0, 0.0], [0.3, 0], [0, 0.2], [0, 0]]])
-    kept_boxes, kept_scores = select_candidates(boxes, scores, 2)
-    assert torch.equal(kept_boxes, torch.stack([boxes[0, [0, 2]], boxes[1, [1, 2]]]))
-    assert torch.equal(kept_scores, torch.stack([scores[0, [0, 2]], scores[1, [1, 2]]]))
+@pytest.mark.parametrize("limit", [1, 3])
+@pytest.mark.parametrize(
+    ("scheme", "logits"),
+    [
+        (CellScheme(32, DetectionLossConfig()), random_logits(2, 5 + 3, 2, 2)),
+        (PointScheme(STRIDES, 0, PointDetectionConfig()), random_logits(2, POINTS, 4 + 3)),
+        (PointScheme(STRIDES, 7, PointDetectionConfig()), random_logits(2, POINTS, 32 + 3)),
+    ],
+    ids=["cells", "points", "distributions"],
+)
+def test_with_a_limit_the_points_whose_best_score_is_highest_are_decoded_and_no_others(
+    scheme: CellScheme | PointScheme, logits: Tensor, limit: int
+) -> None:
+    boxes, scores = scheme.decode(logits, input_size=SIZE)
+    best_boxes, best_scores = scheme.decode(logits, input_size=SIZE, limit=limit)
+    assert (best_boxes.shape, best_scores.shape) == ((2, limit, 4), (2, limit, 3))
+    for picture in range(2):
+        best = scores[picture].amax(dim=-1).argsort(descending=True)[:limit]
+        torch.testing.assert_close(best_boxes[picture], boxes[picture, best])
+        torch.testing.assert_close(best_scores[picture], scores[picture, best])
 
 
-@pytest.mark.parametrize("limit", [4, 1000])
-def test_where_there_are_no_more_points_than_wanted_all_stay_in_their_order(limit: int) -> None:
-    boxes, scores = torch.rand(1, 4, 4), torch.rand(1, 4, 2)
-    kept_boxes, kept_scores = select_candidates(boxes, scores, limit)
-    assert torch.equal(kept_boxes, boxes)
-    assert torch.equal(kept_scores, scores)
+@pytest.mark.parametrize("limit", [POINTS, 1000])
+def test_where_there_are_no_more_points_than_the_limit_all_stay_in_their_order(limit: int) -> None:
+    scheme, logits = PointScheme(STRIDES, 0, PointDetectionConfig()), random_logits(2, POINTS, 4 + 3)
+    for limited, unlimited in zip(
+        scheme.decode(logits, input_size=SIZE, limit=limit), scheme.decode(logits, input_size=SIZE), strict=True
+    ):
+        assert torch.equal(limited, unlimited)
 
 
 @pytest.mark.parametrize(
