@@ -16,7 +16,7 @@ def append_detections(model: onnx.ModelProto, config: InferenceConfig, *, input_
     """Replace the candidates by `boxes`, `scores`, `labels` and `num_detections`, best first, padded with zeros.
 
     One NMS serves all classes: candidates are moved apart by their class, so that only boxes of one class overlap
-    (as torchvision's batched_nms does). NonMaxSuppression with a score a class and box costs 4 ms here, this one 0.3.
+    (as torchvision's batched_nms does). NonMaxSuppression with a score a class and box costs 4 ms of 14, this one 0.1.
     It returns a list of (picture, 0, candidate) over the whole batch, of a length that depends on the data. Its scores
     are scattered back into zeros, so that one TopK per picture sorts, limits and pads them.
 
@@ -82,8 +82,8 @@ def append_detections(model: onnx.ModelProto, config: InferenceConfig, *, input_
     )
 
 
-def pool_globally(model: onnx.ModelProto) -> int:
-    """Write means over height and width as GlobalAveragePool, in place; returns how many there were.
+def pool_globally(model: onnx.ModelProto) -> None:
+    """Write means over height and width as GlobalAveragePool, in place.
 
     ONNX Runtime keeps that operator in the blocked layout of the convolutions around it. For a ReduceMean, which is
     what squeeze-and-excitation exports to, it reorders the feature map first.
@@ -91,13 +91,11 @@ def pool_globally(model: onnx.ModelProto) -> int:
     graph = model.graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     nodes: list[onnx.NodeProto] = []
-    found = 0
     for node in graph.node:
         axes = constants[node.input[1]].tolist() if node.op_type == "ReduceMean" and len(node.input) > 1 else []
         if sorted(axes) not in ([2, 3], [-2, -1]):
             nodes.append(node)
             continue
-        found += 1
         keeps = next((attribute.i for attribute in node.attribute if attribute.name == "keepdims"), 1)
         pooled = node.output[0] if keeps else f"{node.output[0]}_pooled"
         nodes.append(helper.make_node("GlobalAveragePool", [node.input[0]], [pooled]))
@@ -105,4 +103,3 @@ def pool_globally(model: onnx.ModelProto) -> int:
             nodes.append(helper.make_node("Squeeze", [pooled, node.input[1]], [node.output[0]]))
     del graph.node[:]
     graph.node.extend(nodes)
-    return found

@@ -141,8 +141,8 @@ def test_means_over_height_and_width_become_pooling_and_others_stay(keepdims: in
         onnx.checker.check_model(model, full_check=True)
         session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
         answers.append(session.run(None, {"images": images}))
-        left = pool_globally(model)
-        assert left == (1 if len(answers) == 1 else 0)
+        pool_globally(model)
     for before, after in zip(*answers, strict=True):
         np.testing.assert_allclose(after, before, rtol=1e-6)
-    assert [node.op_type for node in model.graph.node if node.op_type == "ReduceMean"] == ["ReduceMean"]
+    kinds = [node.op_type for node in model.graph.node]
+    assert (kinds.count("GlobalAveragePool"), kinds.count("ReduceMean")) == (1, 1)

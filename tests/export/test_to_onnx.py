@@ -89,6 +89,9 @@ def test_a_file_with_branches_answers_as_the_network_does(finished_branches: Che
     squares = load_squares(sorted(find_golden_pictures().glob("*.jpg")), engine)
     assert not compare_engines(reference, engine, squares, batch_size=2).failures()
     assert all(len(prediction.scores) == 100 for prediction in engine.predict(squares))
+    kinds = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
+    assert kinds.count("GlobalAveragePool") > 0
+    assert kinds.count("ReduceMean") == 0
 
 
 def test_a_run_that_is_not_finished_is_refused(finished: Checkpoint, tmp_path: Path) -> None:
