@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from service import postprocess, render
-from service.contract import ModelContract
-from service.scheduler import Answer
+from service.flights import Answer
 from service.schemas import ClassScore, Detection, ImageSize, Mask, ModelName, PictureResponse, Segment
-from service.timing import Stage, Stopwatch
+from service.timing import Stopwatch
 
 Part: TypeAlias = Literal["segment", "detect", "classify"]
 PARTS: tuple[Part, ...] = ("segment", "detect", "classify")
@@ -34,36 +33,31 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """An answer ready to send, and the stages that making it took: postprocess, encode."""
+    """An answer ready to send."""
 
     content: bytes
     media_type: str
-    timings_ms: dict[Stage, float]
 
 
-def finish_png(answer: Answer, contract: ModelContract) -> Finished:
-    """Write the mask alone, as a palette PNG of the original's size."""
-    watch = Stopwatch()
-    class_ids = postprocess.mask(answer.prediction, answer.place, mask_stride=contract.mask_stride)
+def finish_png(answer: Answer, watch: Stopwatch) -> Finished:
+    """Write the mask alone, as a palette PNG of the original's size; laps `postprocess` and `encode`."""
+    class_ids = postprocess.mask(answer.prediction, answer.place, mask_stride=answer.contract.mask_stride)
     watch.lap("postprocess")
     png = render.encode_mask(class_ids)
     watch.lap("encode")
-    return Finished(png, "image/png", watch.timings_ms)
+    return Finished(png, "image/png")
 
 
-def finish_json(
-    answer: Answer, contract: ModelContract, wanted: Wanted, shape: type[PictureResponse], asked: Stopwatch
-) -> Finished:
-    """Write the wanted parts as JSON.
+def finish_json(answer: Answer, watch: Stopwatch, *, wanted: Wanted, shape: type[PictureResponse]) -> Finished:
+    """Write the wanted parts as JSON; laps `postprocess` and `encode`.
 
     Args:
         answer: of the forward pass.
-        contract: of the model that gave it.
+        watch: runs since the picture came; `total` in the JSON is what it shows just before the JSON is written.
         wanted: the parts.
         shape: has a field for each of them.
-        asked: runs since the picture came; `total` in the JSON is what it shows just before the JSON is written.
     """
-    watch = Stopwatch()
+    contract = answer.contract
     parts: dict[str, Any] = {}
     if "segment" in wanted.parts:
         class_ids = postprocess.mask(answer.prediction, answer.place, mask_stride=contract.mask_stride)
@@ -85,8 +79,7 @@ def finish_json(
         classes = postprocess.classes(answer.prediction, contract.classification_classes, top_k=wanted.top_k)
         parts["classes"] = [ClassScore.of(scored) for scored in classes]
     watch.lap("postprocess")
-    watch.lap("encode")
-    timings_ms = {**answer.timings_ms, **watch.timings_ms, "total": asked.elapsed_ms()}
+    timings_ms = {**watch.timings_ms, "encode": watch.timings_ms.get("encode", 0.0), "total": watch.elapsed_ms()}
     response = shape(
         model=ModelName(name=contract.name, version=contract.version),
         image=ImageSize(width=answer.place.width, height=answer.place.height),
@@ -95,4 +88,4 @@ def finish_json(
     )
     content = response.model_dump_json(exclude_none=True).encode()
     watch.lap("encode")
-    return Finished(content, "application/json", watch.timings_ms)
+    return Finished(content, "application/json")

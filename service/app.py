@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
+import numpy as np
 import onnxruntime
+import simplejpeg
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from service import routes, status
+from service.admission import Admission
+from service.cache import Cache
 from service.engine import Engine, load_engine
+from service.forward import Forward
+from service.imaging import decode, letterbox
+from service.lag import watch_lag
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 from service.problems import Problem, install_problem_handlers
 from service.scheduler import Scheduler
 from service.settings import Settings
-from service.state import Running, ServiceState
+from service.state import ServiceState
 from service.versions import find_version
 
 _DESCRIPTION = """One small vision model that segments, detects and classifies a picture in a single forward pass.
@@ -79,23 +85,48 @@ async def _run_engine(state: ServiceState, engine: Engine | None) -> AsyncIterat
     Raises:
         ContractError: the model file cannot be used.
     """
-    settings, threads = state.settings, state.settings.cpu_threads
+    settings, metrics = state.settings, state.metrics
     if engine is None:
-        engine = await asyncio.to_thread(load_engine, settings.model, threads=threads)
+        engine = await asyncio.to_thread(_load, settings)
+    await asyncio.to_thread(engine.warm_up)
+    await asyncio.to_thread(_warm_up_decoder)
+    scheduler = Scheduler(
+        engine,
+        Forward(
+            metrics,
+            parallel=settings.cpu_threads,
+            max_batch=settings.max_batch,
+            max_delay_ms=settings.max_delay_ms,
+        ),
+        metrics,
+        admission=Admission(limit=settings.queue_limit),
+        cache=Cache(max_bytes=settings.cache_max_bytes, max_age_s=settings.cache_max_age_s),
+        workers=settings.workers,
+        max_pixels=settings.max_pixels,
+    )
     contract = engine.contract
-    with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="picture") as pool:
-        scheduler = Scheduler(engine, pool, state.metrics, max_pixels=settings.max_pixels)
-        await scheduler.start()
-        state.metrics.show_model(
-            name=contract.name,
-            version=contract.version,
-            preset=contract.preset,
-            sha256=engine.sha256,
-            onnxruntime=onnxruntime.__version__,
-        )
-        state.running = Running(engine, scheduler, pool)
-        try:
-            yield
-        finally:
-            state.running = None
-            await scheduler.stop()
+    metrics.show_model(
+        name=contract.name,
+        version=contract.version,
+        preset=contract.preset,
+        sha256=engine.sha256,
+        onnxruntime=onnxruntime.__version__,
+    )
+    lag = asyncio.ensure_future(watch_lag(metrics.event_loop_lag.observe))
+    state.scheduler = scheduler
+    try:
+        yield
+    finally:
+        state.scheduler = None
+        lag.cancel()
+        await scheduler.stop()
+
+
+def _load(settings: Settings) -> Engine:
+    return load_engine(settings.model, threads=1, wide_threads=settings.wide_threads, providers=settings.providers)
+
+
+def _warm_up_decoder() -> None:
+    """Decode and resize once: the first picture is slow."""
+    picture = decode(simplejpeg.encode_jpeg(np.zeros((16, 16, 3), dtype=np.uint8)))
+    letterbox(picture, 32, (0, 0, 0))

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import onnxruntime as ort
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from service.contract import INPUT_NAME, METADATA_KEY, OUTPUT_NAMES, ModelContract, parse_contract
 from service.errors import ContractError
 from service.imaging import FloatArray, UInt8Array
+
+CPU: Final = ("CPUExecutionProvider",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,11 @@ class Prediction:
     mask: UInt8Array
     class_probs: FloatArray
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the five arrays."""
+        return sum(array.nbytes for array in (self.boxes, self.scores, self.labels, self.mask, self.class_probs))
+
 
 class Session(Protocol):
     """The seam to the runtime: everything behind it can be replaced by a ten-line fake."""
@@ -45,22 +52,24 @@ class Session(Protocol):
 
 
 class OnnxSession:
-    """One ONNX file in ONNX Runtime, read once; safe to call from several threads."""
+    """One ONNX file in ONNX Runtime; safe to call from several threads."""
 
-    def __init__(self, path: Path, *, threads: int = 0) -> None:
-        """Read, hash and load a model file.
+    def __init__(self, model: bytes, *, threads: int = 0, providers: Sequence[str] = CPU, name: str = "model") -> None:
+        """Load a model.
 
         Args:
-            path: the ONNX file; one file, no external data.
+            model: the bytes of an ONNX file without external data.
             threads: of one forward pass; 0 lets ONNX Runtime choose.
+            providers: execution providers of ONNX Runtime, the preferred one first.
+            name: what to call the model in errors.
 
         Raises:
-            ContractError: the file is missing, is no ONNX model, or does not carry a contract that fits it.
+            ContractError: it is no ONNX model, does not carry a contract that fits it, or a provider is not there.
         """
-        try:
-            model = path.read_bytes()
-        except OSError as error:
-            raise ContractError(f"{path}: the model file cannot be read: {error.strerror}") from error
+        missing = set(providers) - set(ort.get_available_providers())
+        if missing:
+            here = ", ".join(ort.get_available_providers())
+            raise ContractError(f"ONNX Runtime has no {', '.join(sorted(missing))} here; it has {here}")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -68,17 +77,17 @@ class OnnxSession:
         # Spinning threads would take the cores that decode the next picture.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(model, options, providers=list(providers))
         except Exception as error:
-            raise ContractError(f"{path}: ONNX Runtime cannot load it: {error}") from error
+            raise ContractError(f"{name}: ONNX Runtime cannot load it: {error}") from error
         self.sha256 = hashlib.sha256(model).hexdigest()
         metadata = self._session.get_modelmeta().custom_metadata_map
         if METADATA_KEY not in metadata:
-            raise ContractError(f"{path}: no {METADATA_KEY!r} in its metadata; export it with `unihead-export onnx`")
+            raise ContractError(f"{name}: no {METADATA_KEY!r} in its metadata; export it with `unihead-export onnx`")
         self.contract = parse_contract(metadata[METADATA_KEY])
         found = tuple(output.name for output in self._session.get_outputs())
         if found != OUTPUT_NAMES:
-            raise ContractError(f"{path}: outputs are {found}, the contract lists {OUTPUT_NAMES}; export it again")
+            raise ContractError(f"{name}: outputs are {found}, the contract lists {OUTPUT_NAMES}; export it again")
 
     def run(self, images: UInt8Array) -> Mapping[str, NDArray[np.generic]]:
         """[N, S, S, 3] RGB uint8 in, the arrays of `OUTPUT_NAMES` out, each with leading N."""
@@ -93,14 +102,49 @@ class Engine:
         sha256: of the model file; empty where there is none.
     """
 
-    def __init__(self, session: Session, contract: ModelContract, sha256: str = "") -> None:
+    def __init__(
+        self, session: Session, contract: ModelContract, sha256: str = "", *, wide_session: Session | None = None
+    ) -> None:
+        """Put together what belongs together.
+
+        Args:
+            session: runs passes, several at once.
+            contract: of its model.
+            sha256: of its model file.
+            wide_session: the same model on more threads, for a pass that has the machine for itself.
+        """
         self.contract = contract
         self.sha256 = sha256
         self._session = session
+        self._wide_session = wide_session or session
 
-    def predict(self, images: Sequence[UInt8Array]) -> list[Prediction]:
-        """Run one forward pass over N letterboxed pictures, each [S, S, 3] RGB uint8; one answer a picture."""
-        outputs = self._session.run(np.stack(images))
+    def warm_up(self) -> None:
+        """Run each session twice: the first passes of a model are slow.
+
+        Raises:
+            ContractError: the model does not answer.
+        """
+        size = self.contract.input_size
+        blank = np.zeros((1, size, size, 3), dtype=np.uint8)
+        try:
+            for session in {id(session): session for session in (self._session, self._wide_session)}.values():
+                for _ in range(2):
+                    session.run(blank)
+        except Exception as error:  # a runtime raises what it likes
+            raise ContractError(f"the model cannot answer a blank picture: {error}") from error
+
+    def predict(self, images: Sequence[UInt8Array], *, alone: bool = False) -> list[Prediction]:
+        """Run one forward pass.
+
+        Args:
+            images: N letterboxed pictures, each [S, S, 3] RGB uint8.
+            alone: no other pass runs beside this one.
+
+        Returns:
+            One prediction a picture.
+        """
+        session = self._wide_session if alone else self._session
+        outputs = session.run(images[0][None] if len(images) == 1 else np.stack(images))
         boxes, scores, labels, counts, masks, class_probs = (outputs[name] for name in OUTPUT_NAMES)
         return [
             Prediction(
@@ -114,7 +158,48 @@ class Engine:
         ]
 
 
-def load_engine(path: Path, *, threads: int = 0) -> Engine:
-    """Load a model file; raises and takes threads as `OnnxSession` does."""
-    session = OnnxSession(path, threads=threads)
-    return Engine(session, session.contract, session.sha256)
+def read_model(path: Path) -> bytes:
+    """Read a model file.
+
+    Raises:
+        ContractError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ContractError(f"{path}: the model file cannot be read: {error.strerror}") from error
+
+
+def load_engine(
+    path: Path, *, threads: int = 0, wide_threads: int | None = None, providers: Sequence[str] = CPU
+) -> Engine:
+    """Read a model file once, and load it.
+
+    Args:
+        path: the ONNX file.
+        threads: of one forward pass; 0 lets ONNX Runtime choose.
+        wide_threads: of a pass that runs alone; None means `threads`.
+        providers: execution providers of ONNX Runtime, the preferred one first.
+
+    Raises:
+        ContractError: the file cannot be read, or see `OnnxSession`.
+    """
+    return build_engine(
+        read_model(path), threads=threads, wide_threads=wide_threads, providers=providers, name=str(path)
+    )
+
+
+def build_engine(
+    model: bytes,
+    *,
+    threads: int = 0,
+    wide_threads: int | None = None,
+    providers: Sequence[str] = CPU,
+    name: str = "model",
+) -> Engine:
+    """Load a model from bytes; arguments and errors as in `load_engine`."""
+    session = OnnxSession(model, threads=threads, providers=providers, name=name)
+    wide = None
+    if wide_threads not in {None, threads}:
+        wide = OnnxSession(model, threads=wide_threads or 0, providers=providers, name=name)
+    return Engine(session, session.contract, session.sha256, wide_session=wide)

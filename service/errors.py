@@ -9,13 +9,17 @@ UniheadError
 │   ├── UnsupportedImage    415 unsupported_image
 │   ├── DamagedImage        422 damaged_image
 │   └── InvalidParameter    422 invalid_parameter
-├── NotReady                503 not_ready
+├── Unavailable             nobody is to blame; trying again later helps
+│   ├── NotReady            503 not_ready
+│   ├── Overloaded          503 overloaded
+│   └── DeadlineExceeded    503 deadline_exceeded
+├── ClientGone              499, which nobody reads
 └── ContractError           the model file is not what it says; never reaches a caller
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 
 class UniheadError(Exception):
@@ -76,11 +80,49 @@ class InvalidParameter(RequestError):
     code = "invalid_parameter"
 
 
-class NotReady(UniheadError):
-    """No model is loaded and warm, so no picture can be answered yet."""
+class Unavailable(UniheadError):
+    """The request is right and cannot be answered now.
+
+    Attributes:
+        retry_after_s: seconds after which trying again is worth it.
+    """
 
     status: ClassVar[int] = 503
-    code: ClassVar[str] = "not_ready"
+    code: ClassVar[str] = "unavailable"
+
+    def __init__(self, sentence: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(sentence)
+        self.retry_after_s = retry_after_s
+
+
+class NotReady(Unavailable):
+    """No model is loaded and warm, so no picture can be answered yet."""
+
+    code = "not_ready"
+
+
+class Overloaded(Unavailable):
+    """More pictures have come than can be answered in time.
+
+    Attributes:
+        reason: queue_full or wait_too_long.
+    """
+
+    code = "overloaded"
+
+    def __init__(self, sentence: str, *, reason: Literal["queue_full", "wait_too_long"], retry_after_s: int) -> None:
+        super().__init__(sentence, retry_after_s=retry_after_s)
+        self.reason = reason
+
+
+class DeadlineExceeded(Unavailable):
+    """The picture was taken and not answered in time."""
+
+    code = "deadline_exceeded"
+
+
+class ClientGone(UniheadError):
+    """The client hung up while its picture waited."""
 
 
 class ContractError(UniheadError):

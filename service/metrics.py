@@ -10,11 +10,16 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from service.timing import SHARED_STAGES, TASK_STAGES, Stage
 
 Task: TypeAlias = Literal["segment", "detect", "classify", "predict"]
+CacheResult: TypeAlias = Literal["hit", "miss", "coalesced", "bypass"]
+Refusal: TypeAlias = Literal["queue_full", "wait_too_long"]
 
 TASKS: tuple[Task, ...] = ("segment", "detect", "classify", "predict")
 
 # Close together where a small model on a CPU answers (2 to 100 ms), then wide up to the patience of a client.
 BUCKETS_MS = (0.5, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 50, 75, 100, 150, 250, 500, 1000, 2500, 5000, 10000)
+LAG_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
+CACHE_RESULTS: tuple[CacheResult, ...] = ("hit", "miss", "coalesced", "bypass")
+REFUSALS: tuple[Refusal, ...] = ("queue_full", "wait_too_long")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -26,10 +31,11 @@ class Metrics:
         histogram = Histogram(
             "unihead_ms_per_image",
             "Milliseconds that one picture took, by stage. decode: bytes to upright RGB. preprocess: letterbox. "
-            "queue: waiting for a decoding thread and for the forward pass. forward: the model. postprocess: boxes, "
-            "classes and mask of the original picture. encode: PNG and JSON. total: from the body's last byte to the "
-            "finished answer, the client's network excluded. task is the route; stages that serve several tasks at "
-            "once say `shared`, so that sums count nothing twice.",
+            "queue: waiting for a worker, for the forward pass, or for the pass that another request began. forward: "
+            "the model. postprocess: boxes, classes and mask of the original picture. encode: PNG and JSON. other: "
+            "what is left of the total. total: from the body's last byte to the finished answer, the client's network "
+            "excluded. task is the route; stages of a pass, which may serve several tasks, say `shared`, so that sums "
+            "count nothing twice.",
             ["stage", "task"],
             registry=registry,
             buckets=BUCKETS_MS,
@@ -44,8 +50,50 @@ class Metrics:
         )
         self.images_in_flight = Gauge(
             "unihead_images_in_flight",
-            "Pictures whose bytes have come and whose answer is not finished.",
+            "Requests whose picture has come and whose answer is not finished; those that share a pass count each.",
             registry=registry,
+        )
+        results = Counter(
+            "unihead_cache_requests",
+            "Pictures asked about, by where the pass came from. hit: from the cache. coalesced: another request's, "
+            "under way. miss: an own one. bypass: an own one, because the request said no-cache.",
+            ["result"],
+            registry=registry,
+        )
+        self._results = {result: results.labels(result) for result in CACHE_RESULTS}
+        self.cache_bytes = Gauge("unihead_cache_bytes", "Bytes of the answers kept.", registry=registry)
+        self.queue_images = Gauge(
+            "unihead_queue_images",
+            "Pictures that wait for a worker; requests that share a pass count once.",
+            registry=registry,
+        )
+        self._queue_limit_images = Gauge(
+            "unihead_queue_limit_images", "Pictures that may wait; the next is refused.", registry=registry
+        )
+        self.worker_images = Gauge(
+            "unihead_worker_images", "Pictures that workers have in their hands.", registry=registry
+        )
+        self._worker_limit_images = Gauge(
+            "unihead_worker_limit_images", "Pictures that workers take at once.", registry=registry
+        )
+        refusals = Counter(
+            "unihead_refused_requests",
+            "Pictures answered with 503 before they were decoded. queue_full: as many as may wait do. wait_too_long: "
+            "the foretold wait outlasts the deadline.",
+            ["reason"],
+            registry=registry,
+        )
+        self._refusals = {reason: refusals.labels(reason) for reason in REFUSALS}
+        self.dropped_images = Counter(
+            "unihead_dropped_images",
+            "Pictures taken and then dropped before their forward pass: all who asked were late or gone.",
+            registry=registry,
+        )
+        self.event_loop_lag = Histogram(
+            "unihead_event_loop_lag_seconds",
+            "How much later than asked the event loop woke a task that slept; what every request waits.",
+            registry=registry,
+            buckets=LAG_BUCKETS_S,
         )
         self._requests = Counter(
             "unihead_http_requests",
@@ -65,10 +113,30 @@ class Metrics:
         for stage, milliseconds in timings_ms.items():
             self._shared[stage].observe(milliseconds)
 
-    def observe_task(self, task: Task, timings_ms: Mapping[Stage, float]) -> None:
-        """Count the stages that one route adds for one picture."""
-        for stage, milliseconds in timings_ms.items():
-            self._by_task[stage, task].observe(milliseconds)
+    def observe_task(self, task: Task, timings_ms: Mapping[Stage, float], *, own_pass: bool) -> None:
+        """Count the stages that one route adds for one picture.
+
+        Args:
+            task: the route.
+            timings_ms: of the request.
+            own_pass: its share of the pass, queue included, has been counted with the pass.
+        """
+        for stage in TASK_STAGES:
+            if stage in timings_ms and not (own_pass and stage == "queue"):
+                self._by_task[stage, task].observe(timings_ms[stage])
+
+    def show_limits(self, *, queue: int, workers: int) -> None:
+        """Tell how many pictures may wait, and how many workers take them."""
+        self._queue_limit_images.set(queue)
+        self._worker_limit_images.set(workers)
+
+    def count_cache_result(self, result: CacheResult) -> None:
+        """Count where one request's pass came from."""
+        self._results[result].inc()
+
+    def count_refusal(self, reason: Refusal) -> None:
+        """Count one picture that was not taken."""
+        self._refusals[reason].inc()
 
     def count_request(self, *, route: str, method: str, status: int) -> None:
         """Count one answer; `route` is a template, and unknown methods share a label, so that labels stay few."""

@@ -13,9 +13,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.errors import InvalidParameter, NotReady, RequestError
+from service.errors import ClientGone, InvalidParameter, RequestError, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
+_CLIENT_GONE = 499  # no standard status; nginx logs it so
 _HINTS = {404: "there is no such path; `GET /` lists what there is", 405: "this path does not take that method"}
 
 
@@ -60,14 +61,19 @@ def document_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def install_problem_handlers(app: FastAPI) -> None:
     """Answer every expected exception of an app with a problem; the unexpected ones are `service.middleware`'s."""
     app.exception_handler(RequestError)(_answer_ours)
-    app.exception_handler(NotReady)(_answer_ours)
+    app.exception_handler(Unavailable)(_answer_ours)
+    app.exception_handler(ClientGone)(_answer_nobody)
     app.exception_handler(RequestValidationError)(_answer_invalid)
     app.exception_handler(HTTPException)(_answer_http)
 
 
-async def _answer_ours(request: Request, error: RequestError | NotReady) -> Response:
-    headers = {"Retry-After": "1"} if isinstance(error, NotReady) else None
+async def _answer_ours(request: Request, error: RequestError | Unavailable) -> Response:
+    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Unavailable) else None
     return make_problem(error.status, error.code, str(error), request_id=request.state.request_id, headers=headers)
+
+
+async def _answer_nobody(_: Request, __: ClientGone) -> Response:
+    return Response(status_code=_CLIENT_GONE)
 
 
 async def _answer_invalid(request: Request, error: RequestValidationError) -> Response:

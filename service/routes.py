@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from typing import Annotated
 
@@ -10,16 +9,18 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive
 
-from service.answers import PARTS, Finished, Part, Wanted, finish_json, finish_png
+from service.answers import PARTS, Part, Wanted, finish_json, finish_png
 from service.bodies import FIELD_NAME, read_picture
 from service.errors import InvalidParameter
 from service.metrics import Task
 from service.negotiation import prefers_png
 from service.problems import document_problems
 from service.schemas import ClassifyResponse, DetectResponse, PictureResponse, PredictResponse, SegmentResponse
+from service.settings import MAX_TIMEOUT_MS
 from service.state import state_of
-from service.timing import Stage, Stopwatch, format_server_timing
+from service.timing import Stopwatch, format_server_timing
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FORM = {"type": "object", "required": [FIELD_NAME], "properties": {FIELD_NAME: _BINARY["schema"]}}
@@ -37,6 +38,7 @@ _BODY = {
         },
     }
 }
+TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 router = APIRouter(tags=["pictures"], responses=document_problems(400, 413, 415, 422, 500, 503))
 
 
@@ -132,21 +134,44 @@ async def _respond(
     *,
     as_png: bool = False,
 ) -> Response:
-    """Take one picture all the way: read it, submit it, finish the answer in a thread, count its stages."""
+    """Take one picture all the way: read it, submit it with what is to be made of its answer, count the stages."""
     state = state_of(request)
-    running, contract = state.require_running(), state.require_running().engine.contract
-    _check_parameters(request, query, contract.max_detections)
+    scheduler, metrics = state.require_scheduler(), state.metrics
+    _check_parameters(request, query, scheduler.engine.contract.max_detections)
+    timeout_s = _read_timeout_s(request.headers.get(TIMEOUT_HEADER), state.settings.request_timeout_ms)
     body = await read_picture(request, max_body_bytes=state.settings.max_body_bytes)
     watch = Stopwatch()
-    with state.metrics.images_in_flight.track_inprogress():
-        answer = await running.scheduler.submit(body)
-        finish: partial[Finished] = (
-            partial(finish_png, answer, contract)
-            if as_png
-            else partial(finish_json, answer, contract, wanted, shape, watch)
+    with metrics.images_in_flight.track_inprogress():
+        finished, result = await scheduler.submit(
+            body,
+            finish_png if as_png else partial(finish_json, wanted=wanted, shape=shape),
+            watch=watch,
+            timeout_s=timeout_s,
+            fresh=_wants_fresh(request.headers.get("cache-control", "")),
+            hang_up=partial(_wait_for_disconnect, request.receive),
         )
-        finished = await asyncio.get_running_loop().run_in_executor(running.pool, finish)
-    own: dict[Stage, float] = {**finished.timings_ms, "total": watch.elapsed_ms()}
-    state.metrics.observe_task(task, own)
-    timing = format_server_timing({**answer.timings_ms, **own})
-    return Response(finished.content, media_type=finished.media_type, headers={"Server-Timing": timing})
+    watch.finish()
+    metrics.observe_task(task, watch.timings_ms, own_pass=result in {"miss", "bypass"})
+    headers = {"Server-Timing": format_server_timing(watch.timings_ms), "X-Unihead-Cache": result}
+    return Response(finished.content, media_type=finished.media_type, headers=headers)
+
+
+def _read_timeout_s(header: str | None, default_ms: int) -> float:
+    if header is None:
+        return default_ms / 1000
+    if not (header.isdecimal() and 1 <= int(header[:10]) <= MAX_TIMEOUT_MS):
+        raise InvalidParameter(
+            f"{TIMEOUT_HEADER} is {header[:80]!r}; it takes whole milliseconds, 1 to {MAX_TIMEOUT_MS}"
+        )
+    return int(header) / 1000
+
+
+def _wants_fresh(cache_control: str) -> bool:
+    """Whether a request says no-cache or no-store (RFC 9111, sec. 5.2.1)."""
+    return any(word.strip().lower() in {"no-cache", "no-store"} for word in cache_control.split(","))
+
+
+async def _wait_for_disconnect(receive: Receive) -> None:
+    """End when the client hangs up; its whole body has been received."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,106 +1,241 @@
-"""Who gets the next forward pass: pictures are decoded in a pool, the model has one thread, the event loop waits."""
+"""Who gets the next forward pass: requests about the same picture share one, the others queue up.
+
+A request is a `Passenger`, a picture under way a `Flight`. The first request about a picture opens its flight, those
+that come while it is under way board it, and those that come later find its answer in the cache. One worker thread
+takes a flight from bytes to finished answers, so that a request changes threads twice and no more.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+import hashlib
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-import numpy as np
-import simplejpeg
+from service.admission import Admission
+from service.cache import Cache
+from service.engine import Engine
+from service.errors import ClientGone, DeadlineExceeded, NotReady, Overloaded
+from service.flights import Answer, Finished, Flight, Passenger
+from service.forward import Forward
+from service.imaging import decode, letterbox
+from service.metrics import CacheResult, Metrics
+from service.timing import SHARED_STAGES, Stopwatch
 
-from service.engine import Engine, Prediction
-from service.errors import ContractError, NotReady
-from service.imaging import Letterbox, UInt8Array, decode, letterbox
-from service.metrics import Metrics
-from service.timing import Stage, Stopwatch
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What one forward pass says about one picture, and what it took.
-
-    Attributes:
-        prediction: all three tasks, in pixels of the network input.
-        place: the way back to the original picture.
-        timings_ms: decode, preprocess, queue, forward.
-    """
-
-    prediction: Prediction
-    place: Letterbox
-    timings_ms: Mapping[Stage, float]
+# Hashing more than this takes a millisecond, which the event loop does not have.
+_HASH_ON_LOOP_BYTES = 2**18
+# Of an answer in the cache: keys, objects and array headers, beside the arrays themselves.
+_OVERHEAD_BYTES = 2048
 
 
 class Scheduler:
-    """One picture, one forward pass, first come first served."""
+    """One picture, one forward pass, however many ask about it; first come, first served.
 
-    def __init__(self, engine: Engine, pool: Executor, metrics: Metrics, *, max_pixels: int) -> None:
+    Attributes:
+        engine: runs the flights that open from now on; those under way end on the one they began with.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        forward: Forward,
+        metrics: Metrics,
+        *,
+        admission: Admission,
+        cache: Cache[Answer],
+        workers: int,
+        max_pixels: int,
+    ) -> None:
         """Take what a picture passes through.
 
         Args:
-            engine: the model.
-            pool: threads that decode and letterbox.
-            metrics: where passes and their stages are counted.
+            engine: the model, warm.
+            forward: the way to it.
+            metrics: where passes, stages, and what was shared or refused are counted.
+            admission: how many pictures may wait.
+            cache: of answers.
+            workers: threads that take pictures from bytes to answers.
             max_pixels: width times height beyond which a picture is refused.
         """
-        self._engine = engine
-        self._pool = pool
+        self.engine = engine
+        self._forward = forward
         self._metrics = metrics
+        self._admission = admission
+        self._cache = cache
         self._max_pixels = max_pixels
-        self._forward_thread: ThreadPoolExecutor | None = None
-
-    async def start(self) -> None:
-        """Warm up decoder and model, because the first picture of each is slow; then take pictures.
-
-        Raises:
-            ContractError: the model does not answer.
-        """
-        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="forward")
-        loop = asyncio.get_running_loop()
-        body = simplejpeg.encode_jpeg(np.zeros((16, 16, 3), dtype=np.uint8))
-        square, _ = await loop.run_in_executor(self._pool, self._prepare, body, Stopwatch())
-        try:
-            for _ in range(2):
-                await loop.run_in_executor(thread, self._engine.predict, [square])
-        except Exception as error:  # a runtime raises what it likes
-            thread.shutdown(wait=False)
-            raise ContractError(f"the model cannot answer a blank picture: {error}") from error
-        self._forward_thread = thread
+        self._flights: dict[bytes, Flight] = {}
+        self._workers = ThreadPoolExecutor(workers, thread_name_prefix="picture")
+        # Threads of their own, so that answers from the cache do not queue behind pictures.
+        self._side = ThreadPoolExecutor(max(1, workers // 2), thread_name_prefix="cached")
+        self._stopped = False
+        metrics.show_limits(queue=admission.limit, workers=workers)
+        metrics.queue_images.set_function(lambda: admission.waiting)
+        metrics.worker_images.set_function(lambda: admission.active)
+        metrics.cache_bytes.set_function(lambda: cache.bytes_held)
 
     async def stop(self) -> None:
         """Take no more pictures; wait for those that were taken."""
-        thread, self._forward_thread = self._forward_thread, None
-        if thread is not None:
-            await asyncio.to_thread(thread.shutdown)
+        self._stopped = True
+        await asyncio.to_thread(self._workers.shutdown)
+        await asyncio.to_thread(self._side.shutdown)
 
-    async def submit(self, body: bytes) -> Answer:
-        """Decode one picture and run one forward pass over it.
+    async def submit(
+        self,
+        body: bytes,
+        finish: Callable[[Answer, Stopwatch], Finished],
+        *,
+        watch: Stopwatch,
+        timeout_s: float,
+        fresh: bool = False,
+        hang_up: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    ) -> tuple[Finished, CacheResult]:
+        """Ask about one picture; a request that leaves fails nobody else.
+
+        Args:
+            body: the picture as it came.
+            finish: makes this request's answer, in a worker thread, from the answer of the pass.
+            watch: of the request; `finish` gets it with the stages before lapped.
+            timeout_s: seconds until the answer is of no use any more.
+            fresh: neither take a pass from others nor leave one to them.
+            hang_up: waits until the client has gone.
+
+        Returns:
+            What `finish` made, and where the pass came from.
 
         Raises:
-            NotReady: before `start` or after `stop`.
+            NotReady: after `stop`.
+            Overloaded: the queue is full, or the wait would be longer than the timeout.
+            DeadlineExceeded: the timeout is over.
+            ClientGone: `hang_up` returned.
             EmptyBody, UnsupportedImage, TooManyPixels, DamagedImage: see `service.imaging.decode`.
         """
-        if self._forward_thread is None:
-            raise NotReady("no model is loaded and warm yet; ask /readyz and try again")
-        thread, loop, watch = self._forward_thread, asyncio.get_running_loop(), Stopwatch()
-        square, place = await loop.run_in_executor(self._pool, self._prepare, body, watch)
-        prediction = await loop.run_in_executor(thread, self._forward, square, watch)
-        self._metrics.observe_shared(watch.timings_ms)
-        return Answer(prediction, place, watch.timings_ms)
+        deadline = time.monotonic() + timeout_s
+        key = b"" if fresh else await self._digest(body)
+        if self._stopped:
+            raise NotReady("the service is stopping; ask another one, or this one after its restart")
+        passenger = Passenger(finish, watch, deadline, asyncio.get_running_loop().create_future())
+        result = self._take(passenger, key, body)
+        self._metrics.count_cache_result(result)
+        watcher = asyncio.ensure_future(hang_up()) if hang_up is not None else None
+        if watcher is not None:
+            watcher.add_done_callback(lambda _: passenger.future.cancel())
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await passenger.future, result
+        except TimeoutError:
+            raise _too_late() from None
+        except asyncio.CancelledError:
+            if watcher is None or not watcher.done():
+                raise
+            raise ClientGone("the client hung up while its picture waited") from None
+        finally:
+            if watcher is not None:
+                watcher.cancel()
 
-    def _prepare(self, body: bytes, watch: Stopwatch) -> tuple[UInt8Array, Letterbox]:
+    async def _digest(self, body: bytes) -> bytes:
+        if len(body) <= _HASH_ON_LOOP_BYTES:
+            return hashlib.sha256(body).digest()
+        return await asyncio.get_running_loop().run_in_executor(self._side, lambda: hashlib.sha256(body).digest())
+
+    def _take(self, passenger: Passenger[Any], digest: bytes, body: bytes) -> CacheResult:
+        """Find an answer or a flight to board, or open one."""
+        engine = self.engine
+        if not digest:
+            self._open_flight(Flight(digest, engine, body, [passenger]), passenger)
+            return "bypass"
+        key = digest + engine.sha256.encode()
+        answer = self._cache.get(key)
+        if answer is not None:
+            self._side.submit(_serve_from, answer, passenger)
+            return "hit"
+        flight = self._flights.get(key)
+        if flight is not None and flight.board(passenger):
+            passenger.future.add_done_callback(lambda _: self._abandon(flight))
+            return "coalesced"
+        if flight is not None and flight.answer is not None:
+            self._side.submit(_serve_from, flight.answer, passenger)
+            return "coalesced"
+        self._open_flight(Flight(key, engine, body, [passenger]), passenger)
+        return "miss"
+
+    def _open_flight(self, flight: Flight, passenger: Passenger[Any]) -> None:
+        try:
+            self._admission.admit(passenger.deadline - time.monotonic())
+        except Overloaded as refusal:
+            self._metrics.count_refusal(refusal.reason)
+            raise
+        if flight.key:
+            self._flights[flight.key] = flight
+        flight.work = self._workers.submit(self._fly, flight)
+        passenger.future.add_done_callback(lambda _: self._abandon(flight))
+
+    def _abandon(self, flight: Flight) -> None:
+        """Give the place in the queue back if nobody waits for a picture any more that no worker has taken yet."""
+        work = flight.work
+        # A cancelled future can be cancelled again: the second of two requests that leave together must not count.
+        if not flight.is_wanted() and work is not None and not work.cancelled() and work.cancel():
+            self._admission.leave()
+            self._metrics.dropped_images.inc()
+            self._forget(flight)
+
+    def _forget(self, flight: Flight) -> None:
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]
+
+    def _land(self, flight: Flight, answer: Answer) -> None:
+        if flight.key:
+            self._cache.put(flight.key, answer, answer.prediction.nbytes + _OVERHEAD_BYTES)
+        self._forget(flight)
+
+    def _fly(self, flight: Flight) -> None:
+        """In a worker thread: take a picture from bytes to everybody's answers."""
+        started = time.monotonic()
+        alone = self._admission.start()
+        took_s: float | None = None
+        leader = flight.passengers[0]
+        loop = leader.future.get_loop()
+        try:
+            answer = self._answer(flight, leader.watch, alone=alone)
+        except Exception as error:  # noqa: BLE001 - all who wait must hear of it, whatever it is
+            for passenger in flight.close(None):
+                passenger.fail(error)
+            loop.call_soon_threadsafe(self._forget, flight)
+        else:
+            passengers = flight.close(answer)
+            loop.call_soon_threadsafe(self._land, flight, answer)
+            leader.serve(answer)
+            for passenger in passengers[1:]:
+                _serve_from(answer, passenger)
+            took_s = time.monotonic() - started
+        finally:
+            self._admission.finish(took_s)
+
+    def _answer(self, flight: Flight, watch: Stopwatch, *, alone: bool) -> Answer:
         watch.lap("queue")
-        picture = decode(body, self._max_pixels)
+        self._require_wanted(flight)
+        contract = flight.engine.contract
+        picture = decode(flight.body, self._max_pixels)
         watch.lap("decode")
-        contract = self._engine.contract
-        prepared = letterbox(picture, contract.input_size, contract.letterbox.fill)
+        square, place = letterbox(picture, contract.input_size, contract.letterbox.fill)
         watch.lap("preprocess")
-        return prepared
+        self._require_wanted(flight)
+        prediction = self._forward.run(flight.engine, square, watch, alone=alone)
+        self._metrics.observe_shared({stage: watch.timings_ms[stage] for stage in SHARED_STAGES})
+        return Answer(prediction, place, contract)
 
-    def _forward(self, square: UInt8Array, watch: Stopwatch) -> Prediction:
-        watch.lap("queue")
-        self._metrics.forward_passes.inc()
-        (prediction,) = self._engine.predict([square])
-        watch.lap("forward")
-        return prediction
+    def _require_wanted(self, flight: Flight) -> None:
+        if not flight.is_wanted():
+            self._metrics.dropped_images.inc()
+            raise _too_late()
+
+
+def _serve_from(answer: Answer, passenger: Passenger[Any]) -> None:
+    """In a worker thread: serve a request that has waited for a pass of another one."""
+    passenger.watch.lap("queue")
+    passenger.serve(answer)
+
+
+def _too_late() -> DeadlineExceeded:
+    return DeadlineExceeded("the deadline passed before the answer was ready; X-Request-Timeout-Ms may allow more time")

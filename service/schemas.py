@@ -26,7 +26,7 @@ _TIMING: JsonValue = {
     "forward": 21.4,
     "postprocess": 0.2,
     "encode": 0.6,
-    "total": 24.7,
+    "total": 24.6,
 }
 
 
@@ -159,11 +159,21 @@ class PredictResponse(BaseModel):
 PictureResponse: TypeAlias = SegmentResponse | DetectResponse | ClassifyResponse | PredictResponse
 
 
+class Threads(BaseModel):
+    """How the CPUs are used, and why."""
+
+    cpus: int = Field(description="that pictures may use")
+    forward_passes: int = Field(description="at once, of one thread each")
+    alone: int = Field(description="threads of a pass while no other picture is in the house")
+    workers: int = Field(description="pictures at once between bytes and answer")
+    reason: str = Field(description="where the number of CPUs comes from")
+
+
 class Info(BaseModel):
     """What runs here."""
 
     model: dict[str, str] = Field(description="name, version, preset, SHA-256 of the file")
     contract: dict[str, Any] = Field(description="everything the model file says about itself")
     versions: dict[str, str] = Field(description="of this service, Python and the libraries that compute")
-    limits: dict[str, int] = Field(description="max_body_bytes, max_pixels")
-    threads: int = Field(description="of one forward pass")
+    limits: dict[str, int | float] = Field(description="settings that bound bytes, pixels, waiting and sharing")
+    threads: Threads

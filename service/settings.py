@@ -6,14 +6,15 @@ import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.imaging import MAX_PIXELS
 
 ENV_PREFIX = "UNIHEAD_"
+MAX_TIMEOUT_MS = 600_000
 # Read by tests, the Makefile and training; no business of the service, and no typing error either.
 _OTHERS_VARIABLES = frozenset({"UNIHEAD_DATA", "UNIHEAD_BACKBONE_WEIGHTS"})
 
@@ -38,17 +39,63 @@ class Settings(BaseSettings):
         description="ONNX file made by `unihead-export onnx`",
     )
     threads: int = Field(
-        0, ge=0, description="threads of one forward pass; 0 takes as many as this process has CPUs (cgroup quota)"
+        0,
+        ge=0,
+        description="forward passes at once, one thread each; 0 takes as many as this process has CPUs (cgroup quota)",
     )
+    providers: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("CPUExecutionProvider",),
+        min_length=1,
+        description="execution providers of ONNX Runtime, separated by commas, the preferred one first",
+    )
+    max_batch: int = Field(1, ge=1, le=64, description="pictures in one forward pass at most; 1 is best on a CPU")
+    max_delay_ms: float = Field(
+        2,
+        ge=0,
+        le=1000,
+        description="milliseconds that a picture waits for others to share its pass, with max_batch > 1",
+    )
+    queue_limit: int = Field(64, ge=1, description="pictures that may wait for a worker; more are refused with 503")
+    request_timeout_ms: int = Field(
+        10_000,
+        ge=1,
+        le=MAX_TIMEOUT_MS,
+        description="milliseconds from a body's last byte to its answer, where X-Request-Timeout-Ms says nothing",
+    )
+    cache_max_bytes: int = Field(
+        64 * 2**20,
+        ge=0,
+        description="bytes of forward passes kept for the next request about the same picture; 0: none",
+    )
+    cache_max_age_s: float = Field(60, ge=0, description="seconds that a forward pass is kept; 0: none is")
     max_body_bytes: int = Field(10_000_000, ge=1, description="largest request body, in bytes")
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest picture, width times height, in pixels")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="quietest level that is logged")
     docs: bool = Field(True, description="serve /docs and /openapi.json")
 
+    @field_validator("providers", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """`A,B` and, from the command line, lists of it."""
+        texts = [value] if isinstance(value, str) else value
+        if isinstance(texts, list | tuple):
+            return tuple(name.strip() for text in texts for name in str(text).split(",") if name.strip())
+        return value
+
     @property
     def cpu_threads(self) -> int:
         """`threads`, with 0 turned into the CPUs of this process."""
         return self.threads or available_cpus()
+
+    @property
+    def wide_threads(self) -> int:
+        """Threads of a pass that has the machine for itself; beyond four the network is too small to gain."""
+        return min(self.cpu_threads, 4)
+
+    @property
+    def workers(self) -> int:
+        """Pictures worked on at once: one more for each pass, decoded or answered while the pass runs."""
+        return max(2 * self.cpu_threads, 2 * self.max_batch if self.max_batch > 1 else 0)
 
 
 def describe_unknown_variables(environment: Mapping[str, str]) -> list[str]:

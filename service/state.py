@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import cast
 
 from starlette.requests import Request
 
-from service.engine import Engine
 from service.errors import NotReady
 from service.metrics import Metrics
 from service.scheduler import Scheduler
 from service.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
-    """What exists while the model is warm: the engine, who runs it, and the threads beside it."""
-
-    engine: Engine
-    scheduler: Scheduler
-    pool: Executor
-
-
 @dataclass(slots=True)
 class ServiceState:
-    """Settings and metrics of one app, and what runs in it between start and stop."""
+    """Settings and metrics of one app, and what takes pictures in it between start and stop."""
 
     settings: Settings
     metrics: Metrics
-    running: Running | None = None
+    scheduler: Scheduler | None = None
 
-    def require_running(self) -> Running:
-        """Return what runs.
+    def require_scheduler(self) -> Scheduler:
+        """Return what takes pictures.
 
         Raises:
             NotReady: before the model is loaded and warm, and after the stop.
         """
-        if self.running is None:
+        if self.scheduler is None:
             raise NotReady("no model is loaded and warm; ask GET /readyz and try again")
-        return self.running
+        return self.scheduler
 
 
 def state_of(request: Request) -> ServiceState:

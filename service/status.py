@@ -13,12 +13,24 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from service.problems import document_problems
-from service.schemas import Info
+from service.schemas import Info, Threads
+from service.settings import Settings
 from service.state import state_of
 from service.versions import find_version
 
 WEB = Path(__file__).parent / "web"
 _LIBRARIES = ("unihead", "onnxruntime", "numpy", "pillow", "simplejpeg", "fastapi", "starlette", "uvicorn")
+
+_LIMITS = (
+    "max_body_bytes",
+    "max_pixels",
+    "queue_limit",
+    "request_timeout_ms",
+    "cache_max_bytes",
+    "cache_max_age_s",
+    "max_batch",
+    "max_delay_ms",
+)
 
 _static_files = StaticFiles(directory=WEB)
 router = APIRouter(tags=["service"])
@@ -58,7 +70,7 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz", responses=document_problems(503), summary="The model is loaded and warm")
 async def readyz(request: Request) -> dict[str, str]:
     """Answer 200 once pictures are taken, 503 before."""
-    state_of(request).require_running()
+    state_of(request).require_scheduler()
     return {"status": "ready"}
 
 
@@ -66,7 +78,7 @@ async def readyz(request: Request) -> dict[str, str]:
 async def info(request: Request) -> Info:
     """Tell what runs here and what it takes."""
     state = state_of(request)
-    engine = state.require_running().engine
+    engine = state.require_scheduler().engine
     contract = engine.contract
     return Info(
         model={
@@ -77,8 +89,19 @@ async def info(request: Request) -> Info:
         },
         contract=dataclasses.asdict(contract),
         versions={"python": platform.python_version()} | {name: find_version(name) for name in _LIBRARIES},
-        limits={"max_body_bytes": state.settings.max_body_bytes, "max_pixels": state.settings.max_pixels},
-        threads=state.settings.cpu_threads,
+        limits={name: getattr(state.settings, name) for name in _LIMITS},
+        threads=describe_threads(state.settings),
+    )
+
+
+def describe_threads(settings: Settings) -> Threads:
+    """Tell how the CPUs are used, and why."""
+    return Threads(
+        cpus=settings.cpu_threads,
+        forward_passes=settings.cpu_threads,
+        alone=settings.wide_threads,
+        workers=settings.workers,
+        reason="the setting threads" if settings.threads else "CPUs that affinity and cgroup quota allow",
     )
 
 

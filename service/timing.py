@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Literal, TypeAlias
 
-Stage: TypeAlias = Literal["decode", "preprocess", "queue", "forward", "postprocess", "encode", "total"]
+Stage: TypeAlias = Literal["decode", "preprocess", "queue", "forward", "postprocess", "encode", "other", "total"]
 
 SHARED_STAGES: tuple[Stage, ...] = ("decode", "preprocess", "queue", "forward")
-TASK_STAGES: tuple[Stage, ...] = ("postprocess", "encode", "total")
+# `queue` is there twice: a picture whose pass another request had started waits without a share in the shared stages.
+TASK_STAGES: tuple[Stage, ...] = ("queue", "postprocess", "encode", "other", "total")
 
 
 class Stopwatch:
@@ -33,6 +34,12 @@ class Stopwatch:
     def elapsed_ms(self) -> float:
         """Milliseconds since the stopwatch was made."""
         return (self._clock() - self._started) * 1000
+
+    def finish(self) -> None:
+        """Write `total`, and what no lap has measured as `other`; nothing is lapped afterwards."""
+        total_ms = self.elapsed_ms()
+        self.timings_ms["other"] = max(0.0, total_ms - sum(self.timings_ms.values()))
+        self.timings_ms["total"] = total_ms
 
 
 def format_server_timing(timings_ms: Mapping[Stage, float]) -> str:

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from service.engine import Engine, OnnxSession, load_engine
+from service.engine import Engine, load_engine
 from service.errors import ContractError
-from tests.service.fakes import BOXES, FOUND, SIZE, FakeSession, make_contract, make_picture, write_tiny_model
+from service.imaging import UInt8Array, decode, letterbox
+from service.settings import Settings
+from tests.service.fakes import BOXES, FOUND, GOLDEN, SIZE, FakeSession, make_contract, make_picture, write_tiny_model
 
 
 def test_predict_cuts_each_picture_to_what_was_found() -> None:
@@ -36,20 +40,61 @@ def test_the_file_answers_like_the_fake(tiny_model: Path) -> None:
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match=r"gone\.onnx: the model file cannot be read"):
-        OnnxSession(tmp_path / "gone.onnx")
+        load_engine(tmp_path / "gone.onnx")
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("hello")
     with pytest.raises(ContractError, match="ONNX Runtime cannot load it"):
-        OnnxSession(tmp_path / "text.onnx")
+        load_engine(tmp_path / "text.onnx")
 
 
 def test_a_model_without_contract_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match=r"no 'unihead\.contract' in its metadata"):
-        OnnxSession(write_tiny_model(tmp_path / "mute.onnx", None))
+        load_engine(write_tiny_model(tmp_path / "mute.onnx", None))
 
 
 def test_a_model_with_other_outputs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="outputs are"):
-        OnnxSession(write_tiny_model(tmp_path / "few.onnx", make_contract(), outputs=slice(0, 5)))
+        load_engine(write_tiny_model(tmp_path / "few.onnx", make_contract(), outputs=slice(0, 5)))
+
+
+def test_a_missing_execution_provider_is_named_with_those_that_are_there(tiny_model: Path) -> None:
+    with pytest.raises(ContractError, match=r"no MadeUpExecutionProvider here; it has .*CPUExecutionProvider"):
+        load_engine(tiny_model, providers=("MadeUpExecutionProvider", "CPUExecutionProvider"))
+
+
+def test_a_pass_that_has_the_machine_for_itself_runs_on_the_wide_session() -> None:
+    narrow, wide = FakeSession(), FakeSession()
+    engine = Engine(narrow, make_contract(), wide_session=wide)
+    engine.predict([make_picture(SIZE, SIZE)], alone=True)
+    engine.predict([make_picture(SIZE, SIZE)])
+    assert (narrow.passes, wide.passes) == (1, 1)
+
+
+def test_warming_up_runs_each_session_twice() -> None:
+    narrow, wide = FakeSession(), FakeSession()
+    Engine(narrow, make_contract(), wide_session=wide).warm_up()
+    assert (narrow.passes, wide.passes) == (2, 2)
+    Engine(narrow, make_contract()).warm_up()
+    assert narrow.passes == 4
+
+
+def test_a_model_that_cannot_answer_is_refused_by_the_warm_up() -> None:
+    class Dead(FakeSession):
+        def run(self, images: UInt8Array) -> Mapping[str, NDArray[np.generic]]:
+            raise RuntimeError(f"no kernel for {images.shape}")
+
+    with pytest.raises(ContractError, match="cannot answer a blank picture: no kernel"):
+        Engine(Dead(), make_contract()).warm_up()
+
+
+@pytest.mark.parametrize("threads", [2, 3, 4])
+def test_the_embedded_model_gives_the_same_bits_on_any_number_of_threads(threads: int) -> None:
+    one, many = (load_engine(Settings().model, threads=count) for count in (1, threads))
+    size = one.contract.input_size
+    for path in sorted(GOLDEN.glob("*.jpg")):
+        square, _ = letterbox(decode(path.read_bytes()), size, one.contract.letterbox.fill)
+        (a,), (b,) = one.predict([square]), many.predict([square])
+        for field in ("boxes", "scores", "labels", "mask", "class_probs"):
+            np.testing.assert_array_equal(getattr(a, field), getattr(b, field))

@@ -18,12 +18,16 @@ def metrics(registry: CollectorRegistry) -> Metrics:
 
 def test_milliseconds_are_observed_by_stage_and_task(metrics: Metrics, registry: CollectorRegistry) -> None:
     metrics.observe_shared({"decode": 1.5, "forward": 21.0})
-    metrics.observe_task("detect", {"postprocess": 0.2, "total": 25.0})
+    metrics.observe_task("detect", {"queue": 3.0, "forward": 21.0, "postprocess": 0.2, "total": 25.0}, own_pass=True)
+    metrics.observe_task("segment", {"queue": 9.0, "total": 10.0}, own_pass=False)
     name = "unihead_ms_per_image_sum"
     assert registry.get_sample_value(name, {"stage": "forward", "task": "shared"}) == 21.0
     assert registry.get_sample_value(name, {"stage": "total", "task": "detect"}) == 25.0
     assert registry.get_sample_value(name, {"stage": "total", "task": "predict"}) == 0.0
     assert registry.get_sample_value(name, {"stage": "forward", "task": "detect"}) is None
+    # Who waited for the pass of another request counts that wait; the wait for an own pass was counted with the pass.
+    assert registry.get_sample_value(name, {"stage": "queue", "task": "segment"}) == 9.0
+    assert registry.get_sample_value(name, {"stage": "queue", "task": "detect"}) == 0.0
 
 
 def test_buckets_are_milliseconds_from_a_half_to_ten_thousand(metrics: Metrics, registry: CollectorRegistry) -> None:
@@ -40,10 +44,14 @@ def test_every_stage_is_there_before_the_first_picture(metrics: Metrics, registr
     for stage in ("decode", "preprocess", "queue", "forward"):
         assert f'unihead_ms_per_image_count{{stage="{stage}",task="shared"}} 0.0' in text
     for task in ("segment", "detect", "classify", "predict"):
-        for stage in ("postprocess", "encode", "total"):
+        for stage in ("queue", "postprocess", "encode", "other", "total"):
             assert f'unihead_ms_per_image_count{{stage="{stage}",task="{task}"}} 0.0' in text
     assert "unihead_forward_passes_total 0.0" in text
     assert "unihead_images_in_flight 0.0" in text
+    for result in ("hit", "miss", "coalesced", "bypass"):
+        assert f'unihead_cache_requests_total{{result="{result}"}} 0.0' in text
+    for reason in ("queue_full", "wait_too_long"):
+        assert f'unihead_refused_requests_total{{reason="{reason}"}} 0.0' in text
 
 
 def test_unknown_methods_share_a_label(metrics: Metrics, registry: CollectorRegistry) -> None:

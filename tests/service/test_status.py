@@ -9,8 +9,8 @@ import pytest
 
 from service.app import create_app
 from service.contract import parse_contract
-from service.settings import Settings
-from service.status import WEB
+from service.settings import Settings, available_cpus
+from service.status import WEB, describe_threads
 from tests.service.conftest import connect
 
 pytestmark = pytest.mark.anyio
@@ -68,8 +68,29 @@ async def test_info_tells_model_contract_versions_and_limits(client: httpx.Async
     }
     assert info["contract"]["detection_classes"] == ["person", "bicycle", "car", "kite"]
     assert info["versions"]["onnxruntime"] == onnxruntime.__version__
-    assert info["limits"] == {"max_body_bytes": 200_000, "max_pixels": 250_000}
-    assert info["threads"] == 2
+    assert info["limits"] == {
+        "max_body_bytes": 200_000,
+        "max_pixels": 250_000,
+        "queue_limit": 64,
+        "request_timeout_ms": 10_000,
+        "cache_max_bytes": 64 * 2**20,
+        "cache_max_age_s": 60.0,
+        "max_batch": 1,
+        "max_delay_ms": 2.0,
+    }
+    assert info["threads"] == {
+        "cpus": 2,
+        "forward_passes": 2,
+        "alone": 2,
+        "workers": 4,
+        "reason": "the setting threads",
+    }
+
+
+def test_threads_taken_from_the_machine_say_so() -> None:
+    threads = describe_threads(Settings())
+    assert threads.cpus == available_cpus()
+    assert threads.reason == "CPUs that affinity and cgroup quota allow"
 
 
 async def test_the_contract_in_info_can_be_read_back(client: httpx.AsyncClient) -> None:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from service.contract import METADATA_KEY
-from service.engine import OnnxSession
+from service.engine import OnnxSession, read_model
 from service.errors import ContractError
 from training.config import Task
 from training.inference import CLASSES, NUM_CLASSES
@@ -111,7 +111,7 @@ class ExportedTeacher:
             TeacherError: its contract does not fit, its classes are others, or the task is detection.
         """
         try:
-            self._session = OnnxSession(path)
+            self._session = OnnxSession(read_model(path), name=str(path))
         except ContractError as error:
             raise TeacherError(str(error)) from error
         contract = self._session.contract

@@ -1,0 +1,77 @@
+"""Whether one more picture can be taken: a queue that is counted, and a wait that is foretold."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+from service.errors import Overloaded
+
+# Weight of the newest picture in the moving average: about the last ten count.
+_NEWEST = 0.1
+
+
+class Admission:
+    """Counts pictures that wait and those that are worked on; safe to call from several threads.
+
+    Attributes:
+        limit: pictures that may wait.
+        waiting: pictures that wait for a worker.
+        active: pictures that workers have in their hands.
+        pace_s: seconds from one finished picture to the next while all workers are busy, as last seen.
+    """
+
+    def __init__(self, *, limit: int) -> None:
+        self.limit = limit
+        self.waiting = 0
+        self.active = 0
+        self.pace_s = 0.0
+        self._lock = threading.Lock()
+
+    def predict_wait_s(self) -> float:
+        """Seconds that a picture which comes now will wait until those before it are done."""
+        return (self.waiting + self.active) * self.pace_s
+
+    def admit(self, patience_s: float) -> None:
+        """Take one more picture into the queue.
+
+        Args:
+            patience_s: seconds until its deadline.
+
+        Raises:
+            Overloaded: the queue is full, or the wait would outlast the patience; says when to come back.
+        """
+        with self._lock:
+            wait_s = self.predict_wait_s()
+            if self.waiting >= self.limit:
+                sentence = f"{self.waiting} pictures wait already, which is the limit"
+                raise Overloaded(sentence, reason="queue_full", retry_after_s=max(1, math.ceil(wait_s)))
+            # Without a queue the picture is tried, however slow the last ones were: only so the pace is learned anew.
+            if self.waiting and wait_s > patience_s:
+                sentence = f"the wait is about {wait_s:.2f} s, the deadline is in {patience_s:.2f} s"
+                raise Overloaded(sentence, reason="wait_too_long", retry_after_s=max(1, math.ceil(wait_s - patience_s)))
+            self.waiting += 1
+
+    def leave(self) -> None:
+        """Let one picture go that no worker has taken."""
+        with self._lock:
+            self.waiting -= 1
+
+    def start(self) -> bool:
+        """Move one picture from the queue to a worker; returns whether it is the only one in the house."""
+        with self._lock:
+            self.waiting -= 1
+            self.active += 1
+            return self.waiting == 0 and self.active == 1
+
+    def finish(self, took_s: float | None) -> None:
+        """Let one picture go that a worker had in its hands.
+
+        Args:
+            took_s: seconds from start to finish, shared with the others at work; None for a picture that was dropped.
+        """
+        with self._lock:
+            if took_s is not None:
+                pace_s = took_s / self.active
+                self.pace_s += (pace_s - self.pace_s) * (_NEWEST if self.pace_s else 1)
+            self.active -= 1

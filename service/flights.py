@@ -1,0 +1,121 @@
+"""One picture under way, and the requests that wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from service.contract import ModelContract
+from service.engine import Engine, Prediction
+from service.imaging import Letterbox
+from service.timing import Stopwatch
+
+Finished = TypeVar("Finished")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one forward pass says about one picture.
+
+    Attributes:
+        prediction: all three tasks, in pixels of the network input.
+        place: the way back to the original picture.
+        contract: of the model that ran.
+    """
+
+    prediction: Prediction
+    place: Letterbox
+    contract: ModelContract
+
+
+@dataclass(slots=True, eq=False)
+class Passenger(Generic[Finished]):
+    """One request.
+
+    Attributes:
+        finish: makes its answer from the answer of the pass; called in a worker thread.
+        watch: of the request.
+        deadline: when the answer is of no use any more; in seconds, as time.monotonic counts.
+        future: where the answer goes; done as well when the request has left.
+    """
+
+    finish: Callable[[Answer, Stopwatch], Finished]
+    watch: Stopwatch
+    deadline: float
+    future: asyncio.Future[Finished]
+
+    def is_waiting(self) -> bool:
+        """Whether the request is still there and can be answered in time."""
+        return not self.future.done() and time.monotonic() < self.deadline
+
+    def serve(self, answer: Answer) -> None:
+        """Finish the answer in this thread and hand it to the event loop."""
+        if self.future.done():
+            return
+        try:
+            finished = self.finish(answer, self.watch)
+        except Exception as error:  # noqa: BLE001 - the request that waits must hear of it, whatever it is
+            self.fail(error)
+        else:
+            self.future.get_loop().call_soon_threadsafe(_settle, self.future, finished, None)
+
+    def fail(self, error: Exception) -> None:
+        """Tell the event loop what went wrong."""
+        self.future.get_loop().call_soon_threadsafe(_settle, self.future, None, error)
+
+
+def _settle(future: asyncio.Future[Any], result: object, error: Exception | None) -> None:
+    """On the event loop: give a request its answer, unless it has left meanwhile."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """One picture under way.
+
+    Attributes:
+        key: what makes two requests ask about the same picture and model; empty where nobody else may board.
+        engine: the model that will run.
+        body: the picture as it came.
+        passengers: the requests that wait, the one that opened the flight first.
+        answer: of the pass, once it is over.
+        closed: nobody boards any more.
+        work: the place in the queue of the workers.
+    """
+
+    key: bytes
+    engine: Engine
+    body: bytes = field(repr=False)
+    passengers: list[Passenger[Any]]
+    answer: Answer | None = None
+    closed: bool = False
+    work: Future[None] | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def board(self, passenger: Passenger[Any]) -> bool:
+        """Let one more request wait for this picture; False once the pass is over."""
+        with self.lock:
+            if not self.closed:
+                self.passengers.append(passenger)
+            return not self.closed
+
+    def close(self, answer: Answer | None) -> list[Passenger[Any]]:
+        """End the flight; returns who is to be served, or told what went wrong."""
+        with self.lock:
+            self.closed, self.answer = True, answer
+            return self.passengers
+
+    def is_wanted(self) -> bool:
+        """Whether anybody still waits for this picture and can be answered in time."""
+        with self.lock:
+            return any(passenger.is_waiting() for passenger in self.passengers)

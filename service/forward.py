@@ -1,0 +1,100 @@
+"""The way to the model: as many passes at once as there are CPUs, and small batches where they are worth it."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from service.engine import Engine, Prediction
+from service.imaging import UInt8Array
+from service.metrics import Metrics
+from service.timing import Stopwatch
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """Pictures that share a pass; the worker that came first leads, the others wait for it."""
+
+    engine: Engine
+    squares: list[UInt8Array] = field(default_factory=list)
+    full: threading.Event = field(default_factory=threading.Event)
+    done: threading.Event = field(default_factory=threading.Event)
+    predictions: list[Prediction] = field(default_factory=list)
+    error: Exception | None = None
+
+
+class Forward:
+    """Runs passes for worker threads; each gets its own picture's prediction."""
+
+    def __init__(self, metrics: Metrics, *, parallel: int, max_batch: int = 1, max_delay_ms: float = 0) -> None:
+        """Run nothing yet.
+
+        Args:
+            metrics: where passes are counted.
+            parallel: passes at once.
+            max_batch: pictures in one pass at most.
+            max_delay_ms: milliseconds that the first picture of a batch waits for others.
+        """
+        self._metrics = metrics
+        self._slots = threading.Semaphore(parallel)
+        self._max_batch = max_batch
+        self._max_delay_s = max_delay_ms / 1000
+        self._lock = threading.Lock()
+        self._open: _Batch | None = None
+
+    def run(self, engine: Engine, square: UInt8Array, watch: Stopwatch, *, alone: bool) -> Prediction:
+        """Wait for a place, then run a pass; laps `queue` and `forward`.
+
+        Args:
+            engine: the model; pictures of two models never share a pass.
+            square: [S, S, 3] RGB, letterboxed.
+            watch: of the picture.
+            alone: no other picture is in the house, so this one may take all CPUs.
+        """
+        if self._max_batch > 1:
+            return self._run_in_batch(engine, square, watch)
+        with self._slots:
+            watch.lap("queue")
+            (prediction,) = self._pass(engine, [square], alone=alone)
+        watch.lap("forward")
+        return prediction
+
+    def _pass(self, engine: Engine, squares: list[UInt8Array], *, alone: bool) -> list[Prediction]:
+        self._metrics.forward_passes.inc()
+        return engine.predict(squares, alone=alone)
+
+    def _run_in_batch(self, engine: Engine, square: UInt8Array, watch: Stopwatch) -> Prediction:
+        batch, place = self._board(engine, square)
+        if place > 0:
+            batch.done.wait()
+        else:
+            batch.full.wait(self._max_delay_s)
+            with self._slots:
+                self._close(batch)
+                watch.lap("queue")
+                try:
+                    batch.predictions = self._pass(engine, batch.squares, alone=False)
+                except Exception as error:  # noqa: BLE001 - a runtime raises what it likes, and all who wait must hear
+                    batch.error = error
+                batch.done.set()
+        watch.lap("forward")
+        if batch.error is not None:
+            raise batch.error
+        return batch.predictions[place]
+
+    def _board(self, engine: Engine, square: UInt8Array) -> tuple[_Batch, int]:
+        with self._lock:
+            batch = self._open
+            if batch is None or batch.engine is not engine:
+                batch = self._open = _Batch(engine)
+            batch.squares.append(square)
+            place = len(batch.squares) - 1
+            if len(batch.squares) == self._max_batch:
+                self._open = None
+                batch.full.set()
+            return batch, place
+
+    def _close(self, batch: _Batch) -> None:
+        with self._lock:
+            if self._open is batch:
+                self._open = None

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+
+from service.admission import Admission
+from service.errors import Overloaded
+
+
+def busy(*, took_s: float, at_once: int = 1, waiting: int = 0, limit: int = 64) -> Admission:
+    """An admission that has just seen a picture take `took_s` beside others, with `waiting` in the queue."""
+    admission = Admission(limit=limit)
+    for _ in range(at_once):
+        admission.admit(10)
+        admission.start()
+    admission.finish(took_s)
+    for _ in range(waiting):
+        admission.admit(1000)
+    return admission
+
+
+def test_the_pace_is_what_a_picture_takes_divided_by_those_at_work() -> None:
+    assert busy(took_s=0.4, at_once=4).pace_s == pytest.approx(0.1)
+
+
+def test_the_pace_follows_slowly() -> None:
+    admission = busy(took_s=0.1)
+    admission.admit(10)
+    admission.start()
+    admission.finish(1.1)
+    assert admission.pace_s == pytest.approx(0.2)
+
+
+def test_a_wait_longer_than_the_patience_is_refused_with_the_time_to_come_back() -> None:
+    admission = busy(took_s=1.0, waiting=5)
+    with pytest.raises(Overloaded, match=r"about 5\.00 s, the deadline is in 2\.00 s") as refused:
+        admission.admit(2)
+    assert (refused.value.reason, refused.value.retry_after_s) == ("wait_too_long", 3)
+    admission.admit(6)
+    assert admission.waiting == 6
+
+
+def test_a_full_queue_tells_when_it_will_be_empty() -> None:
+    admission = busy(took_s=1.0, waiting=4, limit=4)
+    with pytest.raises(Overloaded) as refused:
+        admission.admit(1000)
+    assert (refused.value.reason, refused.value.retry_after_s) == ("queue_full", 4)
+
+
+def test_an_empty_queue_tries_however_slow_the_last_picture_was() -> None:
+    admission = busy(took_s=100)
+    admission.admit(0.01)
+    assert admission.waiting == 1
+
+
+def test_start_tells_whether_the_picture_is_alone() -> None:
+    admission = Admission(limit=8)
+    admission.admit(1)
+    assert admission.start()
+    admission.admit(1)
+    assert not admission.start()
+    admission.finish(0.1)
+    admission.finish(None)
+    admission.admit(1)
+    admission.admit(1)
+    assert not admission.start()
+
+
+def test_what_was_dropped_teaches_no_pace() -> None:
+    admission = busy(took_s=0.5)
+    admission.admit(1)
+    admission.start()
+    admission.finish(None)
+    assert (admission.pace_s, admission.active) == (0.5, 0)
+
+
+def test_who_leaves_frees_a_place() -> None:
+    admission = busy(took_s=0.01, waiting=1, limit=1)
+    admission.leave()
+    admission.admit(1)
+    assert admission.waiting == 1
