@@ -20,7 +20,7 @@ from service.engine import Engine
 from service.errors import ClientGone, DeadlineExceeded, NotReady, Overloaded
 from service.flights import Answer, Finished, Flight, Passenger
 from service.forward import Forward
-from service.imaging import decode, letterbox
+from service.imaging import decode_for, letterbox
 from service.metrics import CacheResult, Metrics
 from service.timing import SHARED_STAGES, Stopwatch
 
@@ -109,7 +109,7 @@ class Scheduler:
             Overloaded: the queue is full, or the wait would be longer than the timeout.
             DeadlineExceeded: the timeout is over.
             ClientGone: `hang_up` returned.
-            EmptyBody, UnsupportedImage, TooManyPixels, DamagedImage: see `service.imaging.decode`.
+            EmptyBody, UnsupportedImage, TooManyPixels, DamagedImage: see `service.imaging.decode_for`.
         """
         deadline = time.monotonic() + timeout_s
         key = b"" if fresh else await self._digest(body)
@@ -216,9 +216,9 @@ class Scheduler:
         watch.lap("queue")
         self._require_wanted(flight)
         contract = flight.engine.contract
-        picture = decode(flight.body, self._max_pixels)
+        picture, original = decode_for(contract.input_size, flight.body, self._max_pixels)
         watch.lap("decode")
-        square, place = letterbox(picture, contract.input_size, contract.letterbox.fill)
+        square, place = letterbox(picture, contract.input_size, contract.letterbox.fill, original=original)
         watch.lap("preprocess")
         self._require_wanted(flight)
         prediction = self._forward.run(flight.engine, square, watch, alone=alone)

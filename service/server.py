@@ -17,6 +17,7 @@ from pydantic_settings import SettingsError
 
 from service.app import create_app
 from service.errors import ContractError
+from service.memory import keep_freed_memory
 from service.settings import ENV_PREFIX, Settings, describe_unknown_variables
 
 logger = logging.getLogger("unihead")
@@ -48,6 +49,7 @@ def serve(words: Sequence[str]) -> None:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
     )
+    keep_freed_memory()
     for sentence in describe_unknown_variables(os.environ):
         logger.warning(sentence)
     # uvicorn raises the signal that stopped it once more when it is done: by then leaving with 0 is right.

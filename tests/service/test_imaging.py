@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from service.errors import DamagedImage, EmptyBody, RequestError, TooManyPixels, UnsupportedImage
-from service.imaging import Letterbox, UInt8Array, decode, fit, letterbox, resize, sniff_format
+from service.imaging import Letterbox, UInt8Array, decode, decode_for, fit, letterbox, resize, sniff_format
 from tests.service.fakes import GOLDEN, encode, make_picture
 
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -230,3 +230,42 @@ def test_resize_stays_near_pillow() -> None:
     picture = decode((GOLDEN / "chelsea.jpg").read_bytes())
     pillow = np.asarray(Image.fromarray(picture).resize((128, 85), Image.Resampling.BILINEAR))
     assert np.abs(resize(picture, 128, 85).astype(int) - pillow).max() <= 2
+
+
+@pytest.mark.parametrize(("longer", "factor"), [(719, 1), (720, 2), (1439, 2), (1440, 4), (2880, 8), (4000, 8)])
+def test_a_large_jpeg_is_decoded_at_the_least_size_that_is_enough(longer: int, factor: int) -> None:
+    body = encode(make_picture(longer, longer // 2), "JPEG", quality=95)
+    pixels, original = decode_for(240, body)
+    assert original == (longer, longer // 2)
+    assert pixels.shape[1] == -(-longer // factor)
+    square, place = letterbox(pixels, 240, (0, 0, 0), original=original)
+    expected, expected_place = letterbox(decode(body), 240, (0, 0, 0))
+    assert place == expected_place
+    assert np.abs(square.astype(int) - expected.astype(int)).mean() < 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_jpeg_is_upright_too(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    body = encode(make_picture(800, 500), "JPEG", exif=exif)
+    pixels, (width, height) = decode_for(160, body)
+    whole = decode(body)
+    assert whole.shape[:2] == (height, width)
+    assert pixels.shape[0] * 2 == height
+    assert np.abs(pixels.astype(int) - whole[::2, ::2].astype(int)).mean() < 3
+
+
+def test_only_jpeg_is_reduced() -> None:
+    pixels, original = decode_for(16, encode(make_picture(300, 200)))
+    assert pixels.shape == (200, 300, 3)
+    assert original == (300, 200)
+
+
+def test_a_picture_of_real_detail_changes_little_when_it_is_reduced() -> None:
+    body = (GOLDEN / "coffee.jpg").read_bytes()
+    pixels, original = decode_for(120, body)
+    assert pixels.shape[1] < original[0]
+    square, _ = letterbox(pixels, 120, (0, 0, 0), original=original)
+    expected, _ = letterbox(decode(body), 120, (0, 0, 0))
+    assert np.abs(square.astype(int) - expected.astype(int)).mean() < 1
