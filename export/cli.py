@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from export.parity import BATCH_SIZES, MAX_METRIC_DIFFERENCE, compare_engines, compare_metrics, load_squares
-from export.to_onnx import ExportError, export_onnx, find_golden_pictures
+from export.to_onnx import ExportError, export_onnx
 from service.engine import load_engine
 from service.errors import UniheadError
+from service.golden import GOLDEN_PICTURES
 from training.checkpoint import CheckpointError, load_checkpoint
 from training.data.datasets import DataError, read_mini_sets
 from training.inference import build_engine, restore_model
@@ -35,7 +36,7 @@ def onnx(
 ) -> None:
     """Write one self-contained ONNX file: pre- and post-processing in the graph, the contract in the metadata."""
     try:
-        contract = export_onnx(load_checkpoint(checkpoint), out, golden=golden or find_golden_pictures())
+        contract = export_onnx(load_checkpoint(checkpoint), out, golden=golden or GOLDEN_PICTURES)
     except (CheckpointError, ExportError, UniheadError) as error:
         raise _failure(error) from error
     console.print(
@@ -75,7 +76,7 @@ def parity(
         splits = (sets.segmentation.val, sets.detection.val, sets.classification.val)
         pictures = [sample.image for samples in splits for sample in samples]
     else:
-        pictures = sorted(find_golden_pictures().glob("*.jpg"))
+        pictures = sorted(GOLDEN_PICTURES.glob("*.jpg"))
     squares = load_squares(pictures, reference)
     table = Table("batch", "pictures", "boxes, px", "scores", "matched", "class probs", "mask cells equal")
     failures = []

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import warnings
-from importlib import resources
 from pathlib import Path
 
 import onnx
@@ -13,24 +11,16 @@ import torch
 from torch.export import Dim
 
 from export.graph import CANDIDATE_BOXES, CANDIDATE_LABELS, CANDIDATE_SCORES, append_detections, pool_globally
-from service.contract import INPUT_NAME, METADATA_KEY, GoldenAnswer, GoldenDetection, ModelContract
-from service.engine import Engine, load_engine
-from service.imaging import decode, letterbox
-from service.postprocess import detections, mask, segments
+from service.contract import INPUT_NAME, METADATA_KEY, ModelContract
+from service.engine import load_engine
+from service.golden import answer_golden
 from training.checkpoint import Checkpoint
 from training.inference import Predictor, make_contract, restore_model
 from training.models.folding import fold_gates
 
-_GOLDEN_DETECTIONS = 10
-
 
 class ExportError(ValueError):
     """A checkpoint cannot be exported."""
-
-
-def find_golden_pictures() -> Path:
-    """Find the folder of the pictures that ship with the service."""
-    return Path(str(resources.files("service"))) / "models" / "golden"
 
 
 def export_onnx(checkpoint: Checkpoint, out: Path, *, golden: Path) -> ModelContract:
@@ -99,32 +89,6 @@ def trace(predictor: Predictor, *, input_size: int) -> onnx.ModelProto:
         del node.metadata_props[:]
         node.doc_string = ""
     return proto
-
-
-def answer_golden(engine: Engine, folder: Path) -> tuple[GoldenAnswer, ...]:
-    """Ask the model about each JPEG picture of a folder, sorted by name."""
-    return tuple(_answer(engine, path) for path in sorted(folder.glob("*.jpg")))
-
-
-def _answer(engine: Engine, path: Path) -> GoldenAnswer:
-    contract = engine.contract
-    body = path.read_bytes()
-    square, place = letterbox(decode(body), contract.input_size, contract.letterbox.fill)
-    (prediction,) = engine.predict([square])
-    found = detections(
-        prediction, place, contract.detection_classes, score_threshold=0.0, max_detections=_GOLDEN_DETECTIONS
-    )
-    ids = mask(prediction, place, mask_stride=contract.mask_stride)
-    return GoldenAnswer(
-        file=path.name,
-        sha256=hashlib.sha256(body).hexdigest(),
-        class_probs=tuple(round(value, 6) for value in prediction.class_probs.tolist()),
-        detections=tuple(
-            GoldenDetection(tuple(round(side, 2) for side in one.box), one.label, round(one.score, 6))  # type: ignore[arg-type]  # four sides
-            for one in found
-        ),
-        mask_fractions={one.label: round(one.fraction, 6) for one in segments(ids, contract.segmentation_classes)},
-    )
 
 
 def _last_metrics(checkpoint: Checkpoint) -> dict[str, float]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import simplejpeg
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -16,17 +16,22 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from service import routes, status
 from service.admission import Admission
 from service.cache import Cache
-from service.engine import Engine, load_engine
+from service.engine import Engine
+from service.errors import ContractError
 from service.forward import Forward
+from service.golden import check_golden
 from service.imaging import decode, letterbox
 from service.lag import watch_lag
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 from service.problems import Problem, install_problem_handlers
+from service.reload import Reloader, load_verified
 from service.scheduler import Scheduler
 from service.settings import Settings
 from service.state import ServiceState
 from service.versions import find_version
+
+logger = logging.getLogger("unihead")
 
 _DESCRIPTION = """One small vision model that segments, detects and classifies a picture in a single forward pass.
 
@@ -88,7 +93,8 @@ async def _run_engine(state: ServiceState, engine: Engine | None) -> AsyncIterat
     settings, metrics = state.settings, state.metrics
     if engine is None:
         engine = await asyncio.to_thread(_load, settings)
-    await asyncio.to_thread(engine.warm_up)
+    else:
+        await asyncio.to_thread(engine.warm_up)
     await asyncio.to_thread(_warm_up_decoder)
     scheduler = Scheduler(
         engine,
@@ -104,26 +110,26 @@ async def _run_engine(state: ServiceState, engine: Engine | None) -> AsyncIterat
         workers=settings.workers,
         max_pixels=settings.max_pixels,
     )
-    contract = engine.contract
-    metrics.show_model(
-        name=contract.name,
-        version=contract.version,
-        preset=contract.preset,
-        sha256=engine.sha256,
-        onnxruntime=onnxruntime.__version__,
-    )
     lag = asyncio.ensure_future(watch_lag(metrics.event_loop_lag.observe))
+    state.reloader = Reloader(
+        settings, current=lambda: scheduler.engine, swap=scheduler.swap, count=metrics.count_reload
+    )
     state.scheduler = scheduler
     try:
         yield
     finally:
-        state.scheduler = None
+        state.scheduler = state.reloader = None
         lag.cancel()
         await scheduler.stop()
 
 
 def _load(settings: Settings) -> Engine:
-    return load_engine(settings.model, threads=1, wide_threads=settings.wide_threads, providers=settings.providers)
+    engine = load_verified(settings)
+    try:
+        check_golden(engine)
+    except ContractError as error:  # somebody chose this file, and there is no other that could answer
+        logger.warning("%s: %s", settings.model, error)
+    return engine
 
 
 def _warm_up_decoder() -> None:

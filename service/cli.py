@@ -1,17 +1,24 @@
-"""`unihead-serve`: start the service, or ask a running one whether it is ready (`unihead-serve health`)."""
+"""`unihead-serve`: start the service, or ask a running one whether it is ready, or for a new model."""
 
 from __future__ import annotations
 
 import argparse
 import http.client
+import json
 import os
+import signal
 import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+from service.pid_file import read_pid
 from service.versions import find_version
 
 _PROGRAM = "unihead-serve"
+_POLL_S = 0.1
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -19,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["health"]:
         sys.exit(_ask_health(words[1:]))
+    if words[:1] == ["reload"]:
+        sys.exit(_ask_reload(words[1:]))
     if words == ["--version"]:
         print(f"{_PROGRAM} {find_version('unihead')}")
         return
@@ -33,22 +42,77 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _ask_health(words: Sequence[str]) -> int:
     """Return 0 if the service at --url is ready, else 1 and say why; for the HEALTHCHECK of a container."""
-    parser = argparse.ArgumentParser(f"{_PROGRAM} health", description="Exit 0 if the service is ready, 1 if not.")
-    default = f"http://127.0.0.1:{os.environ.get('UNIHEAD_PORT', '8000')}"
-    parser.add_argument("--url", default=default, help="of the service (default: %(default)s)")
-    parser.add_argument("--timeout-s", type=float, default=2.0, help="seconds to wait (default: %(default)s)")
-    options = parser.parse_args(words)
+    options = _parse(
+        argparse.ArgumentParser(f"{_PROGRAM} health", description="Exit 0 if the service is ready."), words, 2
+    )
     try:
-        place = urlsplit(options.url)
-        if place.scheme != "http" or not place.hostname:
-            parser.error(f"--url is {options.url!r}; it must look like http://127.0.0.1:8000")
-        connection = http.client.HTTPConnection(place.hostname, place.port, timeout=options.timeout_s)
-        connection.request("GET", f"{place.path.rstrip('/')}/readyz")
-        status = connection.getresponse().status
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        print(f"{options.url} does not answer: {error}", file=sys.stderr)
-        return 1
-    if status != http.client.OK:
-        print(f"{options.url} is not ready: status {status}", file=sys.stderr)
+        _get(options.url, "/readyz", options.timeout_s)
+    except _NoAnswerError as error:
+        print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def _ask_reload(words: Sequence[str]) -> int:
+    """Send SIGHUP to the process of a pid file, wait until its model is swapped or refused, and say which."""
+    parser = argparse.ArgumentParser(
+        f"{_PROGRAM} reload",
+        description="Let a running service load its model file anew. Exit 0 if the file answers now, 1 if not.",
+    )
+    pid_file = os.environ.get("UNIHEAD_PID_FILE")
+    parser.add_argument(
+        "--pid-file", type=Path, default=pid_file, required=pid_file is None, help="as the service was started with"
+    )
+    options = _parse(parser, words, 60)
+    try:
+        before = _last_reload(options.url)
+        os.kill(read_pid(options.pid_file), signal.SIGHUP)
+        deadline = time.monotonic() + options.timeout_s
+        while (last := _last_reload(options.url))["number"] == before["number"]:
+            if time.monotonic() > deadline:
+                raise _NoAnswerError(f"{options.url} has not finished within {options.timeout_s:g} s")
+            time.sleep(_POLL_S)
+    except (OSError, ValueError) as error:
+        print(f"{options.pid_file} names no process that can be told: {error}", file=sys.stderr)
+        return 1
+    except _NoAnswerError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if last["outcome"] == "refused":
+        print(f"refused, the old model stays: {last['reason']}", file=sys.stderr)
+        return 1
+    print(f"{last['outcome']}: the model with SHA-256 {last['sha256']} answers")
+    return 0
+
+
+def _last_reload(url: str) -> dict[str, Any]:
+    return dict(json.loads(_get(url, "/info", 10))["last_reload"] or {"number": 0})
+
+
+def _parse(parser: argparse.ArgumentParser, words: Sequence[str], timeout_s: float) -> argparse.Namespace:
+    default = f"http://127.0.0.1:{os.environ.get('UNIHEAD_PORT', '8000')}"
+    parser.add_argument("--url", default=default, help="of the service (default: %(default)s)")
+    parser.add_argument("--timeout-s", type=float, default=timeout_s, help="seconds to wait (default: %(default)s)")
+    options = parser.parse_args(words)
+    place = urlsplit(options.url)
+    if place.scheme != "http" or not place.hostname:
+        parser.error(f"--url is {options.url!r}; it must look like http://127.0.0.1:8000")
+    return options
+
+
+class _NoAnswerError(Exception):
+    """A service does not answer, or not with 200; says so in one sentence."""
+
+
+def _get(url: str, path: str, timeout_s: float) -> bytes:
+    try:
+        place = urlsplit(url)
+        connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=timeout_s)
+        connection.request("GET", f"{place.path.rstrip('/')}{path}")
+        response = connection.getresponse()
+        body = response.read()
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise _NoAnswerError(f"{url} does not answer: {error}") from error
+    if response.status != http.client.OK:
+        raise _NoAnswerError(f"{url} is not ready: status {response.status}")
+    return body

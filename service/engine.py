@@ -88,6 +88,32 @@ class OnnxSession:
         found = tuple(output.name for output in self._session.get_outputs())
         if found != OUTPUT_NAMES:
             raise ContractError(f"{name}: outputs are {found}, the contract lists {OUTPUT_NAMES}; export it again")
+        self._check_shapes(name)
+
+    def _check_shapes(self, name: str) -> None:
+        """Compare the shapes that the graph declares with those that the contract implies; N may be anything."""
+        contract = self.contract
+        size, cells, most = contract.input_size, contract.input_size // contract.mask_stride, contract.max_detections
+        wanted: dict[str, list[int]] = {
+            INPUT_NAME: [size, size, 3],
+            "boxes": [most, 4],
+            "scores": [most],
+            "labels": [most],
+            "num_detections": [],
+            "mask": [cells, cells],
+            "class_probs": [len(contract.classification_classes)],
+        }
+        for value in (*self._session.get_inputs(), *self._session.get_outputs()):
+            shape = wanted.get(value.name)
+            # A dimension without a number is one that the exporter could not tell; the run shows it.
+            if (
+                shape is None
+                or len(value.shape) != len(shape) + 1
+                or any(isinstance(one, int) and one != two for one, two in zip(value.shape[1:], shape, strict=True))
+            ):
+                raise ContractError(
+                    f"{name}: {value.name} has the shape {value.shape}, the contract wants N and {shape}"
+                )
 
     def run(self, images: UInt8Array) -> Mapping[str, NDArray[np.generic]]:
         """[N, S, S, 3] RGB uint8 in, the arrays of `OUTPUT_NAMES` out, each with leading N."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
+import onnxruntime
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from service.contract import ModelContract
 from service.timing import SHARED_STAGES, TASK_STAGES, Stage
 
 Task: TypeAlias = Literal["segment", "detect", "classify", "predict"]
+Outcome: TypeAlias = Literal["swapped", "unchanged", "refused"]
 CacheResult: TypeAlias = Literal["hit", "miss", "coalesced", "bypass"]
 Refusal: TypeAlias = Literal["queue_full", "wait_too_long"]
 
@@ -18,6 +21,7 @@ TASKS: tuple[Task, ...] = ("segment", "detect", "classify", "predict")
 # Close together where a small model on a CPU answers (2 to 100 ms), then wide up to the patience of a client.
 BUCKETS_MS = (0.5, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 50, 75, 100, 150, 250, 500, 1000, 2500, 5000, 10000)
 LAG_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
+OUTCOMES: tuple[Outcome, ...] = ("swapped", "unchanged", "refused")
 CACHE_RESULTS: tuple[CacheResult, ...] = ("hit", "miss", "coalesced", "bypass")
 REFUSALS: tuple[Refusal, ...] = ("queue_full", "wait_too_long")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -101,6 +105,13 @@ class Metrics:
             ["route", "method", "status"],
             registry=registry,
         )
+        reloads = Counter(
+            "unihead_model_reloads",
+            "Reloads asked for. swapped: the new file answers. unchanged: it is the old one. refused: the old stays.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._reloads = {outcome: reloads.labels(outcome) for outcome in OUTCOMES}
         self._model_info = Gauge(
             "unihead_model_info",
             "1 for the model that answers: its contract's name, version and preset, the file's SHA-256, the runtime.",
@@ -142,7 +153,12 @@ class Metrics:
         """Count one answer; `route` is a template, and unknown methods share a label, so that labels stay few."""
         self._requests.labels(route, method if method in _METHODS else "other", str(status)).inc()
 
-    def show_model(self, *, name: str, version: str, preset: str, sha256: str, onnxruntime: str) -> None:
+    def count_reload(self, outcome: Outcome) -> None:
+        """Count one reload."""
+        self._reloads[outcome].inc()
+
+    def show_model(self, contract: ModelContract, sha256: str) -> None:
         """Name the model that answers from now on; the one before disappears."""
         self._model_info.clear()
-        self._model_info.labels(name, version, preset, sha256, onnxruntime).set(1)
+        names = (contract.name, contract.version, contract.preset, sha256, onnxruntime.__version__)
+        self._model_info.labels(*names).set(1)

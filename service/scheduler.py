@@ -70,10 +70,17 @@ class Scheduler:
         # Threads of their own, so that answers from the cache do not queue behind pictures.
         self._side = ThreadPoolExecutor(max(1, workers // 2), thread_name_prefix="cached")
         self._stopped = False
+        metrics.show_model(engine.contract, engine.sha256)
         metrics.show_limits(queue=admission.limit, workers=workers)
         metrics.queue_images.set_function(lambda: admission.waiting)
         metrics.worker_images.set_function(lambda: admission.active)
         metrics.cache_bytes.set_function(lambda: cache.bytes_held)
+
+    def swap(self, engine: Engine) -> None:
+        """Let another model answer from now on; flights under way end on the one that they began with."""
+        self.engine = engine
+        self._cache.clear()
+        self._metrics.show_model(engine.contract, engine.sha256)
 
     async def stop(self) -> None:
         """Take no more pictures; wait for those that were taken."""

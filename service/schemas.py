@@ -175,5 +175,8 @@ class Info(BaseModel):
     model: dict[str, str] = Field(description="name, version, preset, SHA-256 of the file")
     contract: dict[str, Any] = Field(description="everything the model file says about itself")
     versions: dict[str, str] = Field(description="of this service, Python and the libraries that compute")
+    last_reload: dict[str, Any] | None = Field(
+        description="how the latest reload of the model ended; null before the first"
+    )
     limits: dict[str, int | float] = Field(description="settings that bound bytes, pixels, waiting and sharing")
     threads: Threads

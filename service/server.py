@@ -12,16 +12,22 @@ import sys
 from collections.abc import Sequence
 
 import uvicorn
+from fastapi import FastAPI
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from service.app import create_app
 from service.errors import ContractError
 from service.memory import keep_freed_memory
+from service.pid_file import PidFileError, hold_pid_file
+from service.reload import Reload
 from service.settings import ENV_PREFIX, Settings, describe_unknown_variables
+from service.state import ServiceState
 
 logger = logging.getLogger("unihead")
 
+# An event loop holds its tasks weakly.
+_tasks: set[asyncio.Future[Reload]] = set()
 _SHUTDOWN_S = 20
 _BACKLOG = 2048
 
@@ -57,7 +63,7 @@ def serve(words: Sequence[str]) -> None:
         signal.signal(number, lambda *_: sys.exit(0))
     try:
         asyncio.run(_run(settings, listener))
-    except ContractError as error:
+    except (ContractError, PidFileError) as error:
         raise StartError(str(error)) from error
 
 
@@ -103,7 +109,17 @@ async def _run(settings: Settings, listener: socket.socket) -> None:
         timeout_graceful_shutdown=_SHUTDOWN_S,
     )
     async with app.router.lifespan_context(app):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, app)
         host, port = listener.getsockname()[:2]
         where = f"[{host}]" if ":" in host else host
-        logger.info("ready on http://%s:%d with %s", where, port, settings.model)
-        await uvicorn.Server(config).serve(sockets=[listener])
+        with hold_pid_file(settings.pid_file):
+            logger.info("ready on http://%s:%d with %s", where, port, settings.model)
+            await uvicorn.Server(config).serve(sockets=[listener])
+
+
+def _reload(app: FastAPI) -> None:
+    """On SIGHUP, in the event loop: begin a reload; how it ended is logged, counted, and told by /info."""
+    state: ServiceState = app.state.service
+    if state.reloader is not None:
+        _tasks.add(task := asyncio.ensure_future(state.reloader.reload()))
+        task.add_done_callback(_tasks.discard)

@@ -20,7 +20,10 @@ _OTHERS_VARIABLES = frozenset({"UNIHEAD_DATA", "UNIHEAD_BACKBONE_WEIGHTS"})
 
 
 class Settings(BaseSettings):
-    """Serve one unihead model file over HTTP; `unihead-serve health` asks a running service whether it is ready."""
+    """Serve one unihead model file over HTTP.
+
+    `unihead-serve health` asks a running service whether it is ready, `unihead-serve reload` to load its model anew.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
@@ -37,6 +40,14 @@ class Settings(BaseSettings):
     model: Path = Field(
         Path(__file__).parent / "models" / "unihead.onnx",
         description="ONNX file made by `unihead-export onnx`",
+    )
+    model_sha256: str | None = Field(
+        None,
+        pattern="^[0-9a-fA-F]{64}$",
+        description="SHA-256 that the model file must have, at the start and at a reload",
+    )
+    pid_file: Path | None = Field(
+        None, description="file that holds the process's number while it serves, for `unihead-serve reload`"
     )
     threads: int = Field(
         0,

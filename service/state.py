@@ -9,6 +9,7 @@ from starlette.requests import Request
 
 from service.errors import NotReady
 from service.metrics import Metrics
+from service.reload import Reloader
 from service.scheduler import Scheduler
 from service.settings import Settings
 
@@ -20,6 +21,7 @@ class ServiceState:
     settings: Settings
     metrics: Metrics
     scheduler: Scheduler | None = None
+    reloader: Reloader | None = None
 
     def require_scheduler(self) -> Scheduler:
         """Return what takes pictures.

@@ -80,6 +80,7 @@ async def info(request: Request) -> Info:
     state = state_of(request)
     engine = state.require_scheduler().engine
     contract = engine.contract
+    last = state.reloader.last if state.reloader is not None else None
     return Info(
         model={
             "name": contract.name,
@@ -91,6 +92,7 @@ async def info(request: Request) -> Info:
         versions={"python": platform.python_version()} | {name: find_version(name) for name in _LIBRARIES},
         limits={name: getattr(state.settings, name) for name in _LIMITS},
         threads=describe_threads(state.settings),
+        last_reload=dataclasses.asdict(last) if last is not None else None,
     )
 
 

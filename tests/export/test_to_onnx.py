@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from export.parity import compare_engines, load_squares
-from export.to_onnx import ExportError, export_onnx, find_golden_pictures
+from export.to_onnx import ExportError, export_onnx
 from service.contract import METADATA_KEY, OUTPUT_NAMES
 from service.engine import load_engine
+from service.golden import GOLDEN_PICTURES
 from training.checkpoint import Checkpoint
 from training.inference import build_engine, compute_weights_sha256, restore_model
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def exported(finished: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("export") / "sub" / "model.onnx"
-    export_onnx(finished, out, golden=find_golden_pictures())
+    export_onnx(finished, out, golden=GOLDEN_PICTURES)
     return out
 
 
@@ -67,7 +68,7 @@ def test_no_node_tells_of_the_machine_it_was_made_on(exported: Path) -> None:
 
 def test_golden_answers_name_the_pictures_they_are_about(exported: Path) -> None:
     contract = load_engine(exported).contract
-    pictures = sorted(find_golden_pictures().glob("*.jpg"))
+    pictures = sorted(GOLDEN_PICTURES.glob("*.jpg"))
     assert [answer.file for answer in contract.golden] == [path.name for path in pictures]
     for answer, path in zip(contract.golden, pictures, strict=True):
         assert answer.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -81,12 +82,12 @@ def test_the_contract_survives_json(exported: Path) -> None:
 
 
 def test_a_file_with_branches_answers_as_the_network_does(finished_branches: Checkpoint, tmp_path: Path) -> None:
-    contract = export_onnx(finished_branches, tmp_path / "model.onnx", golden=find_golden_pictures())
+    contract = export_onnx(finished_branches, tmp_path / "model.onnx", golden=GOLDEN_PICTURES)
     assert contract.detection_strides == (8, 16, 32)
     engine = load_engine(tmp_path / "model.onnx")
     config = finished_branches.parsed_config()
     reference = build_engine(restore_model(finished_branches), config, torch.device("cpu"), git_commit="0123456789ab")
-    squares = load_squares(sorted(find_golden_pictures().glob("*.jpg")), engine)
+    squares = load_squares(sorted(GOLDEN_PICTURES.glob("*.jpg")), engine)
     assert not compare_engines(reference, engine, squares, batch_size=2).failures()
     assert all(len(prediction.scores) == 100 for prediction in engine.predict(squares))
     kinds = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
@@ -96,11 +97,11 @@ def test_a_file_with_branches_answers_as_the_network_does(finished_branches: Che
 
 def test_a_run_that_is_not_finished_is_refused(finished: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="1 of 3 stages"):
-        export_onnx(dataclasses.replace(finished, stage=1), tmp_path / "model.onnx", golden=find_golden_pictures())
+        export_onnx(dataclasses.replace(finished, stage=1), tmp_path / "model.onnx", golden=GOLDEN_PICTURES)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_grid_with_too_few_candidates_is_refused(finished: Checkpoint, tmp_path: Path) -> None:
     config = {**finished.config, "inference": {**finished.config["inference"], "max_detections": 1000}}
     with pytest.raises(ExportError, match="max_detections"):
-        export_onnx(dataclasses.replace(finished, config=config), tmp_path / "m.onnx", golden=find_golden_pictures())
+        export_onnx(dataclasses.replace(finished, config=config), tmp_path / "m.onnx", golden=GOLDEN_PICTURES)

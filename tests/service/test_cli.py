@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 
 from service.cli import main
-from tests.service.fakes import encode, make_picture
+from service.engine import Engine
+from service.golden import answer_golden
+from tests.service.fakes import FakeSession, encode, make_contract, make_picture, write_tiny_model
 
 ROOT = Path(__file__).parents[2]
 
@@ -185,6 +187,34 @@ def test_health_wants_a_url(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, "health", "--url", "localhost:8000")
     assert code == 2
     assert "must look like http://127.0.0.1:8000" in err
+
+
+def test_reload_swaps_the_model_of_a_running_service(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    model, pid_file = tmp_path / "model.onnx", tmp_path / "unihead.pid"
+    golden = answer_golden(Engine(FakeSession(), make_contract()))
+    write_tiny_model(model, make_contract(golden=golden))
+    with serve("--model", str(model), "--pid-file", str(pid_file)) as (process, port, _):
+        words = ("reload", "--pid-file", str(pid_file), "--url", f"http://127.0.0.1:{port}")
+        assert int(pid_file.read_text()) == process.pid
+        write_tiny_model(model, make_contract(version="new", golden=golden))
+        code, out, err = run(capsys, *words)
+        assert (code, err) == (0, "")
+        assert out.startswith("swapped: the model with SHA-256 ")
+        model.write_bytes(b"hello")
+        code, out, err = run(capsys, *words)
+        assert (code, out) == (1, "")
+        assert err.startswith("refused, the old model stays: ")
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+        assert process.returncode == 0
+    assert not pid_file.exists()
+
+
+def test_reload_says_who_is_missing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, err = run(capsys, "reload")
+    assert (code, "--pid-file" in err) == (2, True)
+    code, _, err = run(capsys, "reload", "--pid-file", str(tmp_path / "none"), "--url", "http://127.0.0.1:9")
+    assert (code, "http://127.0.0.1:9 does not answer" in err) == (1, True)
 
 
 def test_health_imports_nothing_that_is_slow() -> None:

@@ -4,6 +4,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from service.metrics import BUCKETS_MS, Metrics
+from tests.service.fakes import make_contract
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_unknown_methods_share_a_label(metrics: Metrics, registry: CollectorRegi
 
 def test_a_new_model_replaces_the_one_before(metrics: Metrics, registry: CollectorRegistry) -> None:
     for version in ("old", "new"):
-        metrics.show_model(name="unihead", version=version, preset="seed", sha256="ab", onnxruntime="1.32")
+        metrics.show_model(make_contract(version=version), "ab")
     text = generate_latest(registry).decode()
     assert 'version="new"' in text
     assert 'version="old"' not in text

@@ -12,8 +12,9 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from export.to_onnx import ExportError, export_onnx, find_golden_pictures
+from export.to_onnx import ExportError, export_onnx
 from service.engine import Engine
+from service.golden import GOLDEN_PICTURES
 from tests.training.fakes import make_branches_config, make_config, make_model
 from tests.training.watched import CPU, KilledError, assert_same_run, assert_same_tensors, finish
 from training.checkpoint import load_checkpoint, save_checkpoint
@@ -260,7 +261,7 @@ def test_summary_and_export_wait_for_the_polish(polished: Path, tmp_path: Path) 
     with pytest.raises(SummaryError, match="3 of 4 stages"):
         load_run(tmp_path)
     with pytest.raises(ExportError, match="3 of 4 stages"):
-        export_onnx(unfinished, tmp_path / "model.onnx", golden=find_golden_pictures())
+        export_onnx(unfinished, tmp_path / "model.onnx", golden=GOLDEN_PICTURES)
 
 
 @pytest.mark.slow

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from export.parity import compare_engines
-from export.to_onnx import export_onnx, find_golden_pictures
+from export.to_onnx import export_onnx
 from service.engine import load_engine
+from service.golden import GOLDEN_PICTURES
 from tests.training.fakes import make_branches_config, make_images, make_model
 from training.checkpoint import Checkpoint
 from training.config import Config, ModelConfig, Task
@@ -130,7 +131,7 @@ def test_the_exported_file_answers_as_the_network_and_reads_levels_without_gates
         stage=len(config.stages),
         history=[{"kind": "evaluation", "stage": "classification", "metrics": metrics, "seconds": 1.0}],
     )
-    export_onnx(checkpoint, tmp_path / "model.onnx", golden=find_golden_pictures())
+    export_onnx(checkpoint, tmp_path / "model.onnx", golden=GOLDEN_PICTURES)
     reference = build_engine(model, config, torch.device("cpu"), git_commit="0123456789ab")
     squares = list(make_images(3).numpy())
     found = compare_engines(reference, load_engine(tmp_path / "model.onnx"), squares, batch_size=2)

@@ -1,0 +1,134 @@
+"""A new model file in the place of the old one: everything about it is checked before it answers anybody."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from service.engine import Engine, build_engine, read_model
+from service.errors import ContractError
+from service.golden import check_golden
+from service.metrics import Outcome
+from service.onnx_file import inspect_onnx
+from service.settings import Settings
+
+logger = logging.getLogger("unihead")
+
+# ONNX's own operators, under both of its names; others would need code that the service does not have.
+_DOMAINS = frozenset({"", "ai.onnx"})
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """How one reload ended.
+
+    Attributes:
+        number: how many there have been, this one included.
+        outcome: what happened to the new file.
+        sha256: of the model that answers now.
+        reason: why the new file was refused; empty otherwise.
+        finished_at: seconds since 1970.
+    """
+
+    number: int
+    outcome: Outcome
+    sha256: str
+    reason: str
+    finished_at: float
+
+
+def load_verified(settings: Settings) -> Engine:
+    """Read the model file once, check what it says about itself, and warm it up.
+
+    Raises:
+        ContractError: it is not the pinned file, not what the contract says, refers to other files, needs unknown
+            operators, or cannot answer.
+    """
+    model = read_model(settings.model)
+    found = hashlib.sha256(model).hexdigest()
+    if settings.model_sha256 is not None and found != settings.model_sha256.lower():
+        raise ContractError(f"{settings.model}: its SHA-256 is {found}, the setting model_sha256 wants another")
+    facts = inspect_onnx(model)
+    if facts.external:
+        raise ContractError(
+            f"{settings.model}: {len(facts.external)} tensors lie in other files; export it as one file"
+        )
+    unknown = set(facts.opsets) - _DOMAINS
+    if unknown or not facts.opsets:
+        raise ContractError(f"{settings.model}: its operators are those of {sorted(facts.opsets)}, not of ONNX alone")
+    engine = build_engine(
+        model,
+        threads=1,
+        wide_threads=settings.wide_threads,
+        providers=settings.providers,
+        name=str(settings.model),
+    )
+    engine.warm_up()
+    return engine
+
+
+class Reloader:
+    """Swaps the model that answers, one reload at a time.
+
+    Attributes:
+        last: how the latest reload ended; None before the first.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        current: Callable[[], Engine],
+        swap: Callable[[Engine], None],
+        count: Callable[[Outcome], None],
+    ) -> None:
+        """Reload nothing yet.
+
+        Args:
+            settings: name the file and its pinned SHA-256.
+            current: the engine that answers now.
+            swap: puts another in its place.
+            count: told how each reload ended.
+        """
+        self.last: Reload | None = None
+        self._settings = settings
+        self._current = current
+        self._swap = swap
+        self._count = count
+        self._lock = asyncio.Lock()
+        self._number = 0
+
+    async def reload(self) -> Reload:
+        """Load the file anew and swap it in, or keep the old model; never raises because of the file."""
+        async with self._lock:
+            outcome, reason = await self._try()
+            self._number += 1
+            self._count(outcome)
+            self.last = Reload(self._number, outcome, self._current().sha256, reason, time.time())
+            if outcome == "refused":
+                logger.error("the model stays as it is, because the new one was refused: %s", reason)
+            else:
+                logger.info("model reloaded: %s, %s answers", outcome, self._current().contract.version)
+            return self.last
+
+    async def _try(self) -> tuple[Outcome, str]:
+        try:
+            engine = await asyncio.to_thread(self._load)
+        except ContractError as error:
+            return "refused", str(error)
+        except Exception as error:  # the old model must go on answering, whatever a file does to a parser
+            logger.exception("the new model file broke the loader")
+            return "refused", f"{type(error).__name__}: {error}"
+        if engine.sha256 == self._current().sha256:
+            return "unchanged", ""
+        self._swap(engine)
+        return "swapped", ""
+
+    def _load(self) -> Engine:
+        engine = load_verified(self._settings)
+        check_golden(engine)
+        return engine

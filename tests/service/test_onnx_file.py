@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from service.errors import ContractError
+from service.onnx_file import inspect_onnx
+from service.settings import Settings
+
+
+def make_external(name: str) -> TensorProto:
+    tensor = numpy_helper.from_array(np.zeros(3, dtype=np.float32), name)
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    return tensor
+
+
+def serialize(graph: onnx.GraphProto, *opsets: tuple[str, int]) -> bytes:
+    imports = [helper.make_opsetid(domain, version) for domain, version in opsets]
+    return bytes(helper.make_model(graph, opset_imports=imports).SerializeToString())
+
+
+def test_what_the_library_reads_is_read(tiny_model: Path) -> None:
+    for path in (tiny_model, Settings().model):
+        facts = inspect_onnx(path.read_bytes())
+        assert facts.opsets == {entry.domain: entry.version for entry in onnx.load(path).opset_import}
+        assert facts.external == ()
+
+
+def test_foreign_operators_show_in_their_domain() -> None:
+    graph = helper.make_graph([], "empty", [], [])
+    assert inspect_onnx(serialize(graph, ("", 18), ("com.example", 3))).opsets == {"": 18, "com.example": 3}
+
+
+def test_external_tensors_are_found_wherever_they_hide() -> None:
+    inner = helper.make_graph([], "inner", [], [], [make_external("in a branch")])
+    nodes = [
+        helper.make_node("Constant", [], ["c"], value=make_external("in an attribute")),
+        helper.make_node("If", ["c"], ["d"], then_branch=inner, else_branch=helper.make_graph([], "none", [], [])),
+    ]
+    graph = helper.make_graph(nodes, "outer", [], [], [make_external("on top")])
+    assert set(inspect_onnx(serialize(graph, ("", 18))).external) == {"on top", "in an attribute", "in a branch"}
+
+
+@pytest.mark.parametrize("keep", [1, 10, 500, -1])
+def test_a_file_cut_short_is_no_model(tiny_model: Path, keep: int) -> None:
+    with pytest.raises(ContractError, match="is no ONNX model"):
+        inspect_onnx(tiny_model.read_bytes()[:keep])
+
+
+def test_endless_nesting_is_refused() -> None:
+    graph = helper.make_graph([], "leaf", [], [])
+    for _ in range(20):
+        node = helper.make_node(
+            "If", ["c"], ["d"], then_branch=graph, else_branch=helper.make_graph([], "none", [], [])
+        )
+        graph = helper.make_graph([node], "outer", [], [])
+    with pytest.raises(ContractError, match="nested too deeply"):
+        inspect_onnx(serialize(graph, ("", 18)))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused(body: bytes) -> None:
+    with contextlib.suppress(ContractError):
+        inspect_onnx(body)
