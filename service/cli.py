@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
@@ -108,9 +109,10 @@ def _get(url: str, path: str, timeout_s: float) -> bytes:
     try:
         place = urlsplit(url)
         connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=timeout_s)
-        connection.request("GET", f"{place.path.rstrip('/')}{path}")
-        response = connection.getresponse()
-        body = response.read()
+        with contextlib.closing(connection):
+            connection.request("GET", f"{place.path.rstrip('/')}{path}")
+            response = connection.getresponse()
+            body = response.read()
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise _NoAnswerError(f"{url} does not answer: {error}") from error
     if response.status != http.client.OK:
