@@ -28,6 +28,7 @@ from service.problems import Problem, install_problem_handlers
 from service.reload import Reloader, load_verified
 from service.scheduler import Scheduler
 from service.settings import Settings
+from service.shadow import Shadow
 from service.state import ServiceState
 from service.versions import find_version
 
@@ -96,20 +97,8 @@ async def _run_engine(state: ServiceState, engine: Engine | None) -> AsyncIterat
     else:
         await asyncio.to_thread(engine.warm_up)
     await asyncio.to_thread(_warm_up_decoder)
-    scheduler = Scheduler(
-        engine,
-        Forward(
-            metrics,
-            parallel=settings.cpu_threads,
-            max_batch=settings.max_batch,
-            max_delay_ms=settings.max_delay_ms,
-        ),
-        metrics,
-        admission=Admission(limit=settings.queue_limit),
-        cache=Cache(max_bytes=settings.cache_max_bytes, max_age_s=settings.cache_max_age_s),
-        workers=settings.workers,
-        max_pixels=settings.max_pixels,
-    )
+    scheduler = _build_scheduler(engine, settings, metrics)
+    shadow = await asyncio.to_thread(_build_shadow, scheduler, settings, metrics)
     lag = asyncio.ensure_future(watch_lag(metrics.event_loop_lag.observe))
     state.reloader = Reloader(
         settings, current=lambda: scheduler.engine, swap=scheduler.swap, count=metrics.count_reload
@@ -121,10 +110,41 @@ async def _run_engine(state: ServiceState, engine: Engine | None) -> AsyncIterat
         state.scheduler = state.reloader = None
         lag.cancel()
         await scheduler.stop()
+        if shadow is not None:
+            await asyncio.to_thread(shadow.stop)
+
+
+def _build_scheduler(engine: Engine, settings: Settings, metrics: Metrics) -> Scheduler:
+    forward = Forward(
+        metrics, parallel=settings.cpu_threads, max_batch=settings.max_batch, max_delay_ms=settings.max_delay_ms
+    )
+    return Scheduler(
+        engine,
+        forward,
+        metrics,
+        admission=Admission(limit=settings.queue_limit),
+        cache=Cache(max_bytes=settings.cache_max_bytes, max_age_s=settings.cache_max_age_s),
+        workers=settings.workers,
+        max_pixels=settings.max_pixels,
+    )
+
+
+def _build_shadow(scheduler: Scheduler, settings: Settings, metrics: Metrics) -> Shadow | None:
+    if settings.shadow is None:
+        return None
+    shadow = Shadow(
+        load_verified(settings.shadow, settings),
+        metrics,
+        live=lambda: scheduler.engine,
+        percent=settings.shadow_percent,
+        max_pixels=settings.max_pixels,
+    )
+    scheduler.after_pass = shadow.offer
+    return shadow
 
 
 def _load(settings: Settings) -> Engine:
-    engine = load_verified(settings)
+    engine = load_verified(settings.model, settings, sha256=settings.model_sha256)
     try:
         check_golden(engine)
     except ContractError as error:  # somebody chose this file, and there is no other that could answer

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 import onnxruntime
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from service.agreement import Agreement
 from service.contract import ModelContract
 from service.timing import SHARED_STAGES, TASK_STAGES, Stage
 
@@ -112,6 +113,36 @@ class Metrics:
             registry=registry,
         )
         self._reloads = {outcome: reloads.labels(outcome) for outcome in OUTCOMES}
+        self._shadow_info = Gauge(
+            "unihead_shadow_info",
+            "1 for the model in the shadow: it sees a share of the pictures and answers nobody.",
+            ["version", "sha256"],
+            registry=registry,
+        )
+        self._shadow_images = Counter(
+            "unihead_shadow_images", "Pictures that both models have seen.", registry=registry
+        )
+        self._shadow_agreement = Counter(
+            "unihead_shadow_agreement",
+            "Sum over these pictures of the agreement, 0..1 each. classify: the same first class. segment: mean IoU of "
+            "the masks. detect: F1 of the boxes at an IoU of 0.5. Divide it by unihead_shadow_images_total.",
+            ["task"],
+            registry=registry,
+        )
+        self._shadow_forward_ms = Counter(
+            "unihead_shadow_forward_ms",
+            "Milliseconds of the forward passes over these pictures, by model; shadow divided by live is the ratio.",
+            ["model"],
+            registry=registry,
+        )
+        self.shadow_dropped = Counter(
+            "unihead_shadow_dropped_images",
+            "Pictures chosen for the shadow that came too fast for it.",
+            registry=registry,
+        )
+        self.shadow_failures = Counter(
+            "unihead_shadow_failures", "Pictures over which the shadow model failed.", registry=registry
+        )
         self._model_info = Gauge(
             "unihead_model_info",
             "1 for the model that answers: its contract's name, version and preset, the file's SHA-256, the runtime.",
@@ -156,6 +187,23 @@ class Metrics:
     def count_reload(self, outcome: Outcome) -> None:
         """Count one reload."""
         self._reloads[outcome].inc()
+
+    def show_shadow(self, contract: ModelContract, sha256: str) -> None:
+        """Name the model in the shadow, and begin its sums at 0."""
+        self._shadow_info.labels(contract.version, sha256).set(1)
+        for task in ("classify", "segment", "detect"):
+            self._shadow_agreement.labels(task)
+        for model in ("live", "shadow"):
+            self._shadow_forward_ms.labels(model)
+
+    def observe_shadow(self, agreement: Agreement, *, live_ms: float, shadow_ms: float) -> None:
+        """Count one picture that both models have seen."""
+        self._shadow_images.inc()
+        self._shadow_agreement.labels("classify").inc(agreement.top_1)
+        self._shadow_agreement.labels("segment").inc(agreement.mask_iou)
+        self._shadow_agreement.labels("detect").inc(agreement.box_f1)
+        self._shadow_forward_ms.labels("live").inc(live_ms)
+        self._shadow_forward_ms.labels("shadow").inc(shadow_ms)
 
     def show_model(self, contract: ModelContract, sha256: str) -> None:
         """Name the model that answers from now on; the one before disappears."""

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from service.engine import Engine, build_engine, read_model
 from service.errors import ContractError
@@ -41,31 +42,34 @@ class Reload:
     finished_at: float
 
 
-def load_verified(settings: Settings) -> Engine:
-    """Read the model file once, check what it says about itself, and warm it up.
+def load_verified(path: Path, settings: Settings, *, sha256: str | None = None) -> Engine:
+    """Read a model file once, check what it says about itself, and warm it up.
+
+    Args:
+        path: the ONNX file.
+        settings: threads and execution providers.
+        sha256: that the file must have; None takes any.
 
     Raises:
         ContractError: it is not the pinned file, not what the contract says, refers to other files, needs unknown
             operators, or cannot answer.
     """
-    model = read_model(settings.model)
+    model = read_model(path)
     found = hashlib.sha256(model).hexdigest()
-    if settings.model_sha256 is not None and found != settings.model_sha256.lower():
-        raise ContractError(f"{settings.model}: its SHA-256 is {found}, the setting model_sha256 wants another")
+    if sha256 is not None and found != sha256.lower():
+        raise ContractError(f"{path}: its SHA-256 is {found}, the setting model_sha256 wants another")
     facts = inspect_onnx(model)
     if facts.external:
-        raise ContractError(
-            f"{settings.model}: {len(facts.external)} tensors lie in other files; export it as one file"
-        )
+        raise ContractError(f"{path}: {len(facts.external)} tensors lie in other files; export it as one file")
     unknown = set(facts.opsets) - _DOMAINS
     if unknown or not facts.opsets:
-        raise ContractError(f"{settings.model}: its operators are those of {sorted(facts.opsets)}, not of ONNX alone")
+        raise ContractError(f"{path}: its operators are those of {sorted(facts.opsets)}, not of ONNX alone")
     engine = build_engine(
         model,
         threads=1,
         wide_threads=settings.wide_threads,
         providers=settings.providers,
-        name=str(settings.model),
+        name=str(path),
     )
     engine.warm_up()
     return engine
@@ -129,6 +133,6 @@ class Reloader:
         return "swapped", ""
 
     def _load(self) -> Engine:
-        engine = load_verified(self._settings)
+        engine = load_verified(self._settings.model, self._settings, sha256=self._settings.model_sha256)
         check_golden(engine)
         return engine

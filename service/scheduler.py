@@ -35,6 +35,7 @@ class Scheduler:
 
     Attributes:
         engine: runs the flights that open from now on; those under way end on the one they began with.
+        after_pass: called in a worker thread with each picture that has been answered.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Scheduler:
             workers: threads that take pictures from bytes to answers.
             max_pixels: width times height beyond which a picture is refused.
         """
+        self.after_pass: Callable[[bytes], None] | None = None
         self.engine = engine
         self._forward = forward
         self._metrics = metrics
@@ -216,6 +218,8 @@ class Scheduler:
             for passenger in passengers[1:]:
                 _serve_from(answer, passenger)
             took_s = time.monotonic() - started
+            if self.after_pass is not None:
+                self.after_pass(flight.body)
         finally:
             self._admission.finish(took_s)
 

@@ -49,6 +49,12 @@ class Settings(BaseSettings):
     pid_file: Path | None = Field(
         None, description="file that holds the process's number while it serves, for `unihead-serve reload`"
     )
+    shadow: Path | None = Field(
+        None, description="second model file that sees a share of the pictures, for comparison; it answers nobody"
+    )
+    shadow_percent: float = Field(
+        5, ge=0, le=100, allow_inf_nan=False, description="of the forward passes that the shadow sees"
+    )
     threads: int = Field(
         0,
         ge=0,

@@ -176,11 +176,14 @@ async def test_a_broken_file_is_refused_and_the_old_model_serves_on(
 
 async def test_another_file_than_the_pinned_one_is_refused(model: Path) -> None:
     pin = sha256_of(model)
-    settings = Settings(model=model, model_sha256=pin.upper())
-    assert load_verified(settings).sha256 == pin
+    assert load_verified(model, Settings(), sha256=pin.upper()).sha256 == pin
     write_model(model, "new")
     with pytest.raises(ContractError, match="the setting model_sha256 wants another"):
-        load_verified(settings)
+        load_verified(model, Settings(), sha256=pin)
+    app = create_app(Settings(model=model, model_sha256=pin))
+    with pytest.raises(ContractError, match="the setting model_sha256 wants another"):
+        async with app.router.lifespan_context(app):
+            pass
 
 
 async def test_a_start_without_golden_answers_is_a_warning(tiny_model: Path, caplog: pytest.LogCaptureFixture) -> None:

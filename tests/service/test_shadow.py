@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
+
+from service.app import create_app
+from service.engine import Engine
+from service.errors import ContractError
+from service.imaging import UInt8Array
+from service.metrics import Metrics
+from service.settings import Settings
+from service.shadow import Shadow
+from tests.service.conftest import connect
+from tests.service.fakes import FakeSession, encode, make_contract, make_picture
+
+BODY = encode(make_picture())
+
+
+class Other(FakeSession):
+    """Names the last class where the live model would name another."""
+
+    def run(self, images: UInt8Array) -> Mapping[str, NDArray[np.generic]]:
+        outputs = dict(super().run(images))
+        return {**outputs, "class_probs": outputs["class_probs"].max(axis=1, keepdims=True) - outputs["class_probs"]}
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics(CollectorRegistry())
+
+
+def build(metrics: Metrics, session: FakeSession, chosen: Iterator[float], *, percent: float = 5) -> Shadow:
+    live = Engine(FakeSession(), make_contract())
+    return Shadow(
+        Engine(session, make_contract(version="shadow")),
+        metrics,
+        live=lambda: live,
+        percent=percent,
+        max_pixels=10_000,
+        choose=lambda: next(chosen),
+    )
+
+
+def count(metrics: Metrics, name: str, **labels: str) -> float:
+    return metrics.registry.get_sample_value(f"unihead_shadow_{name}_total", labels) or 0.0
+
+
+def test_a_share_of_the_pictures_is_compared(metrics: Metrics) -> None:
+    session = FakeSession()
+    shadow = build(metrics, session, iter([0.9, 0.049, 0.05, 0.0]))
+    for _ in range(4):
+        shadow.offer(BODY)
+    shadow.stop()
+    assert session.passes == 2.0 == count(metrics, "images")
+    for task in ("classify", "segment", "detect"):
+        assert count(metrics, "agreement", task=task) == 2.0
+    assert count(metrics, "forward_ms", model="shadow") > 0 < count(metrics, "forward_ms", model="live")
+    assert metrics.forward_passes._value.get() == 0  # of requests there were none
+
+
+def test_disagreement_shows(metrics: Metrics) -> None:
+    shadow = build(metrics, Other(), iter([0.0]))
+    shadow.offer(BODY)
+    shadow.stop()
+    assert count(metrics, "images") == 1.0
+    assert count(metrics, "agreement", task="classify") == 0.0
+    assert count(metrics, "agreement", task="segment") == 1.0
+
+
+def test_what_comes_too_fast_is_dropped_and_never_waited_for(metrics: Metrics) -> None:
+    gate = threading.Event()
+
+    class Slow(FakeSession):
+        def run(self, images: UInt8Array) -> Mapping[str, NDArray[np.generic]]:
+            gate.wait(10)
+            return super().run(images)
+
+    shadow = build(metrics, Slow(), iter([0.0] * 30))
+    for _ in range(30):
+        shadow.offer(BODY)
+    gate.set()
+    shadow.stop()
+    assert count(metrics, "dropped_images") + count(metrics, "images") == 30.0
+    assert 8 <= count(metrics, "images") <= 10
+
+
+def test_a_failing_shadow_is_counted_and_goes_on(metrics: Metrics, caplog: pytest.LogCaptureFixture) -> None:
+    class Moody(FakeSession):
+        def run(self, images: UInt8Array) -> Mapping[str, NDArray[np.generic]]:
+            outputs = super().run(images)
+            if self.passes == 1:
+                raise RuntimeError("no kernel")
+            return outputs
+
+    shadow = build(metrics, Moody(), iter([0.0, 0.0]))
+    shadow.offer(BODY)
+    shadow.offer(BODY)
+    shadow.stop()
+    assert (count(metrics, "failures"), count(metrics, "images")) == (1.0, 1.0)
+    assert "the shadow model failed" in caplog.text
+
+
+def test_other_classes_are_refused(metrics: Metrics) -> None:
+    live, other = (
+        Engine(FakeSession(), make_contract()),
+        make_contract(segmentation_classes=("background", "dog", "cat")),
+    )
+    with pytest.raises(ContractError, match="has other segmentation classes"):
+        Shadow(Engine(FakeSession(), other), metrics, live=lambda: live, percent=5, max_pixels=1)
+
+
+@pytest.mark.anyio
+async def test_the_service_runs_a_shadow_beside_its_model(tiny_model: Path) -> None:
+    app = create_app(Settings(model=tiny_model, shadow=tiny_model, shadow_percent=100))
+    async with app.router.lifespan_context(app), connect(app) as client:
+        for seed in range(5):
+            response = await client.post("/predict", content=encode(make_picture(seed=seed)))
+            assert response.status_code == 200
+    assert count(app.state.service.metrics, "images") == 5.0
+    assert count(app.state.service.metrics, "agreement", task="segment") == 5.0
