@@ -25,6 +25,7 @@ from service.lag import watch_lag
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 from service.problems import Problem, install_problem_handlers
+from service.profile import open_profile
 from service.reload import Reloader, load_verified
 from service.scheduler import Scheduler
 from service.settings import Settings
@@ -61,8 +62,9 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with _run_engine(state, engine):
-            yield
+        with open_profile(settings.profile) as state.profile:
+            async with _run_engine(state, engine):
+                yield
 
     app = _App(
         title="unihead",

@@ -29,6 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(_ask_health(words[1:]))
     if words[:1] == ["reload"]:
         sys.exit(_ask_reload(words[1:]))
+    if words[:1] == ["bench"]:
+        from service.bench import main as bench  # noqa: PLC0415 - takes most of a second
+
+        sys.exit(bench(words[1:]))
+    if words[:1] == ["selftest"]:
+        from service.selftest import main as selftest  # noqa: PLC0415 - takes most of a second
+
+        sys.exit(selftest(words[1:]))
     if words == ["--version"]:
         print(f"{_PROGRAM} {find_version('unihead')}")
         return

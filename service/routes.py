@@ -152,6 +152,8 @@ async def _respond(
         )
     watch.finish()
     metrics.observe_task(task, watch.timings_ms, own_pass=result in {"miss", "bypass"})
+    if state.profile is not None:
+        state.profile.write(task, request.state.request_id, result, watch)
     headers = {"Server-Timing": format_server_timing(watch.timings_ms), "X-Unihead-Cache": result}
     return Response(finished.content, media_type=finished.media_type, headers=headers)
 

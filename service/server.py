@@ -20,6 +20,7 @@ from service.app import create_app
 from service.errors import ContractError
 from service.memory import keep_freed_memory
 from service.pid_file import PidFileError, hold_pid_file
+from service.profile import ProfileError
 from service.reload import Reload
 from service.settings import ENV_PREFIX, Settings, describe_unknown_variables
 from service.state import ServiceState
@@ -63,7 +64,7 @@ def serve(words: Sequence[str]) -> None:
         signal.signal(number, lambda *_: sys.exit(0))
     try:
         asyncio.run(_run(settings, listener))
-    except (ContractError, PidFileError) as error:
+    except (ContractError, PidFileError, ProfileError) as error:
         raise StartError(str(error)) from error
 
 

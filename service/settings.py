@@ -87,6 +87,10 @@ class Settings(BaseSettings):
     cache_max_age_s: float = Field(60, ge=0, description="seconds that a forward pass is kept; 0: none is")
     max_body_bytes: int = Field(10_000_000, ge=1, description="largest request body, in bytes")
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest picture, width times height, in pixels")
+    profile: Path | None = Field(
+        None,
+        description="file that gets the stages of every request as trace events, for ui.perfetto.dev; slows serving",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="quietest level that is logged")
     docs: bool = Field(True, description="serve /docs and /openapi.json")
 

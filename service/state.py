@@ -9,6 +9,7 @@ from starlette.requests import Request
 
 from service.errors import NotReady
 from service.metrics import Metrics
+from service.profile import Profile
 from service.reload import Reloader
 from service.scheduler import Scheduler
 from service.settings import Settings
@@ -22,6 +23,7 @@ class ServiceState:
     metrics: Metrics
     scheduler: Scheduler | None = None
     reloader: Reloader | None = None
+    profile: Profile | None = None
 
     def require_scheduler(self) -> Scheduler:
         """Return what takes pictures.

@@ -18,10 +18,12 @@ class Stopwatch:
 
     Attributes:
         timings_ms: what has been measured so far.
+        laps: stage, begin and end of each lap, in seconds of the clock.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.timings_ms: dict[Stage, float] = {}
+        self.laps: list[tuple[Stage, float, float]] = []
         self._clock = clock
         self._started = self._last = clock()
 
@@ -29,6 +31,7 @@ class Stopwatch:
         """Add the time since the last lap to `stage`: nothing between two laps goes unaccounted for."""
         now = self._clock()
         self.timings_ms[stage] = self.timings_ms.get(stage, 0.0) + (now - self._last) * 1000
+        self.laps.append((stage, self._last, now))
         self._last = now
 
     def elapsed_ms(self) -> float:

@@ -1,0 +1,199 @@
+"""`unihead-serve bench`: how fast this model is on this machine, part by part, without and with HTTP."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import itertools
+import json
+import resource
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from service.answers import PARTS, Wanted, finish_json
+from service.engine import Engine
+from service.errors import ContractError
+from service.flights import Answer
+from service.golden import GOLDEN_PICTURES
+from service.imaging import decode_for, letterbox
+from service.memory import keep_freed_memory
+from service.reload import load_verified
+from service.schemas import PredictResponse
+from service.settings import Settings
+from service.spawn import Spawned, SpawnError, spawn_service
+from service.timing import Stage, Stopwatch
+
+_WARM_UP = 10
+_STAGES: tuple[Stage, ...] = ("decode", "preprocess", "forward", "postprocess", "encode")
+_PICTURES = ("*.jpg", "*.jpeg", "*.png", "*.webp")
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the command; returns its exit code."""
+    options = _parse(words)
+    settings = Settings(model=options.model, threads=options.threads)
+    bodies = [path.read_bytes() for pattern in _PICTURES for path in sorted(options.pictures.glob(pattern))]
+    if not bodies:
+        print(f"{options.pictures} has no JPEG, PNG or WebP picture", file=sys.stderr)
+        return 2
+    keep_freed_memory()
+    report = print if not options.json else _say_nothing
+    try:
+        engine = load_verified(settings.model, settings)
+        result: dict[str, Any] = {
+            "model": engine.contract.version,
+            "input_size": engine.contract.input_size,
+            "cpus": settings.cpu_threads,
+            "pictures": len(bodies),
+        }
+        report(", ".join(f"{name} {value}" for name, value in result.items()))
+        result["alone_ms"] = measure_alone(engine, bodies, seconds=options.seconds)
+        report("\none picture at a time, without HTTP: median milliseconds")
+        report("  " + "  ".join(f"{stage} {ms:.2f}" for stage, ms in result["alone_ms"].items()))
+        result["bare"] = measure_bare(engine, bodies, workers=settings.cpu_threads, seconds=options.seconds)
+        report("\nall CPUs, without HTTP: the limit")
+        report(f"  {result['bare']['per_second']:.1f} pictures/s, {result['bare']['cpu_ms']:.2f} CPU-ms each")
+        report("\nPOST /predict over HTTP, the client on the same machine, every picture an own pass")
+        report("  at once  pictures/s   p50 ms   p95 ms   p99 ms  failed")
+        result["http"] = []
+        words = ["--model", str(settings.model), "--threads", str(settings.cpu_threads), "--log-level", "error"]
+        with spawn_service(words) as service:
+            for concurrency in options.concurrency:
+                row = measure_http(service, bodies, concurrency=concurrency, seconds=options.seconds)
+                result["http"].append(row)
+                report(
+                    f"  {concurrency:7d}  {row['per_second']:10.1f}  {row['p50_ms']:7.1f}  {row['p95_ms']:7.1f}"
+                    f"  {row['p99_ms']:7.1f}  {row['failed']:6d}"
+                )
+    except (ContractError, SpawnError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    if options.json:
+        print(json.dumps(result))
+    return 0
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("unihead-serve bench", description=__doc__)
+    defaults = Settings()
+    parser.add_argument("--model", type=Path, default=defaults.model, help="ONNX file (default: %(default)s)")
+    parser.add_argument(
+        "--threads", type=int, default=defaults.threads, help="CPUs to use; 0: all (default: %(default)s)"
+    )
+    parser.add_argument("--pictures", type=Path, default=GOLDEN_PICTURES, help="folder (default: the shipped four)")
+    parser.add_argument("--seconds", type=float, default=5, help="of each measurement (default: %(default)s)")
+    parser.add_argument(
+        "--concurrency",
+        type=_numbers,
+        default="1,8,32",
+        help="requests at once, separated by commas (default: %(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
+    return parser.parse_args(words)
+
+
+def _numbers(text: str) -> list[int]:
+    numbers = [int(word) for word in text.split(",")]
+    if min(numbers) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a number of requests at once is 1 or more")
+    return numbers
+
+
+def _say_nothing(_: str) -> None:
+    pass
+
+
+def run_pipeline(engine: Engine, body: bytes, *, alone: bool = False) -> Stopwatch:
+    """Take one picture from bytes to the JSON of /predict, as the service does; returns its stages."""
+    watch, contract = Stopwatch(), engine.contract
+    picture, original = decode_for(contract.input_size, body)
+    watch.lap("decode")
+    square, place = letterbox(picture, contract.input_size, contract.letterbox.fill, original=original)
+    watch.lap("preprocess")
+    (prediction,) = engine.predict([square], alone=alone)
+    watch.lap("forward")
+    finish_json(Answer(prediction, place, contract), watch, wanted=Wanted(PARTS), shape=PredictResponse)
+    return watch
+
+
+def measure_alone(engine: Engine, bodies: Sequence[bytes], *, seconds: float) -> dict[str, float]:
+    """Median milliseconds of each stage, and of all together, of one picture that has the machine for itself."""
+    laps: dict[str, list[float]] = {stage: [] for stage in (*_STAGES, "total")}
+
+    def step(body: bytes) -> None:
+        watch = run_pipeline(engine, body, alone=True)
+        laps["total"].append(watch.elapsed_ms())
+        for stage in _STAGES:
+            laps[stage].append(watch.timings_ms[stage])
+
+    _repeat(step, bodies, seconds)
+    return {name: statistics.median(values[_WARM_UP:] or values) for name, values in laps.items()}
+
+
+def measure_bare(engine: Engine, bodies: Sequence[bytes], *, workers: int, seconds: float) -> dict[str, float]:
+    """Pictures a second and CPU milliseconds a picture with `workers` threads that do nothing else."""
+    before, started = _cpu_seconds(), time.perf_counter()
+    with ThreadPoolExecutor(workers) as pool:
+        counts = list(
+            pool.map(lambda _: _repeat(lambda body: run_pipeline(engine, body), bodies, seconds), range(workers))
+        )
+    took, cpu = time.perf_counter() - started, _cpu_seconds() - before
+    return {"per_second": sum(counts) / took, "cpu_ms": cpu / sum(counts) * 1000}
+
+
+def measure_http(service: Spawned, bodies: Sequence[bytes], *, concurrency: int, seconds: float) -> dict[str, float]:
+    """Pictures a second, and percentiles of what a client waits, with `concurrency` connections that never pause."""
+    times_ms: list[float] = []
+    failures = 0
+    lock = threading.Lock()
+    headers = {"Content-Type": "application/octet-stream", "Cache-Control": "no-cache"}
+
+    def ask(_: int) -> None:
+        nonlocal failures
+        connection = http.client.HTTPConnection(service.host, service.port, timeout=60)
+
+        def step(body: bytes) -> None:
+            nonlocal failures
+            started = time.perf_counter()
+            connection.request("POST", "/predict", body, headers)
+            response = connection.getresponse()
+            response.read()
+            with lock:
+                if response.status == http.client.OK:
+                    times_ms.append((time.perf_counter() - started) * 1000)
+                else:
+                    failures += 1
+
+        try:
+            _repeat(step, bodies, seconds)
+        finally:
+            connection.close()
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(concurrency) as pool:
+        list(pool.map(ask, range(concurrency)))
+    took = time.perf_counter() - started
+    ordered = sorted(times_ms) or [float("nan")]
+    percentiles = {f"p{p}_ms": ordered[min(len(ordered) - 1, len(ordered) * p // 100)] for p in (50, 95, 99)}
+    return {"concurrency": concurrency, "per_second": len(times_ms) / took, **percentiles, "failed": failures}
+
+
+def _repeat(step: Callable[[bytes], object], bodies: Sequence[bytes], seconds: float) -> int:
+    """Do `step` with one body after another until the time is over; returns how often."""
+    stop = time.perf_counter() + seconds
+    for count, body in enumerate(itertools.cycle(bodies)):
+        if time.perf_counter() >= stop:
+            return count
+        step(body)
+    raise AssertionError("a cycle does not end")
+
+
+def _cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime

@@ -1,0 +1,71 @@
+"""Where each request's time goes, as a trace that ui.perfetto.dev and chrome://tracing draw."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from service.timing import Stopwatch
+
+
+class ProfileError(Exception):
+    """The file cannot be written."""
+
+
+class Profile:
+    """Writes trace events (Trace Event Format, JSON array, complete events "X"); one row a request under way."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self._rows: list[float] = []  # when each row becomes free, in seconds of the stopwatches
+        file.write("[\n")
+
+    def write(self, task: str, request_id: str, cache: str, watch: Stopwatch) -> None:
+        """Write one request: an event for all of it, and one for each stage inside.
+
+        Args:
+            task: the route.
+            request_id: as in the log.
+            cache: where the pass came from.
+            watch: of the request, finished.
+        """
+        if not watch.laps:
+            return
+        begin = watch.laps[0][1]
+        end = begin + watch.timings_ms["total"] / 1000
+        row = next((i for i, free_at in enumerate(self._rows) if free_at <= begin), len(self._rows))
+        self._rows[row : row + 1] = [end]
+        events = [(f"/{task}", begin, end), *watch.laps]
+        for name, started, stopped in events:
+            event = {
+                "name": name,
+                "ph": "X",
+                "ts": round(started * 1e6),
+                "dur": round((stopped - started) * 1e6),
+                "pid": 1,
+                "tid": row,
+                "args": {"request_id": request_id, "cache": cache},
+            }
+            # The format allows for a missing "]" at the end, so that a killed process leaves a readable file.
+            self._file.write(f"{json.dumps(event)},\n")
+
+
+@contextlib.contextmanager
+def open_profile(path: Path | None) -> Iterator[Profile | None]:
+    """Keep a profile open; None keeps none.
+
+    Raises:
+        ProfileError: see there.
+    """
+    if path is None:
+        yield None
+        return
+    try:
+        file = path.open("w", buffering=1)
+    except OSError as error:
+        raise ProfileError(f"{path}: the profile cannot be written: {error.strerror}") from error
+    with file:
+        yield Profile(file)

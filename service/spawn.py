@@ -1,0 +1,81 @@
+"""A service of one's own for the length of a block: another process, a free port, ready when the block begins."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+_HOST = "127.0.0.1"
+_START_S = 60
+_STOP_S = 30
+_POLL_S = 0.05
+
+
+class SpawnError(Exception):
+    """The service did not become ready; says what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """A running service.
+
+    Attributes:
+        host, port: where it listens.
+        pid: its process.
+    """
+
+    host: str
+    port: int
+    pid: int
+
+
+@contextlib.contextmanager
+def spawn_service(words: Sequence[str]) -> Iterator[Spawned]:
+    """Run `unihead-serve` with further words until the block ends.
+
+    Raises:
+        SpawnError: it does not become ready.
+    """
+    with socket.create_server((_HOST, 0)) as free:
+        port = free.getsockname()[1]
+    command = [
+        sys.executable,
+        "-c",
+        "from service.cli import main; main()",
+        "--host",
+        _HOST,
+        "--port",
+        str(port),
+        *words,
+    ]
+    with tempfile.TemporaryFile("w+") as log, subprocess.Popen(command, stderr=log) as process:  # noqa: S603 - our own command
+        try:
+            _wait_until_ready(process, port, log)
+            yield Spawned(_HOST, port, process.pid)
+        finally:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_STOP_S)
+            process.kill()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: IO[str]) -> None:
+    deadline = time.monotonic() + _START_S
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            connection = http.client.HTTPConnection(_HOST, port, timeout=1)
+            with contextlib.closing(connection):
+                connection.request("GET", "/readyz")
+                if connection.getresponse().status == http.client.OK:
+                    return
+        time.sleep(_POLL_S)
+    log.seek(0)
+    raise SpawnError(log.read().strip() or f"the service was not ready within {_START_S} s")
