@@ -12,12 +12,16 @@ from rich.console import Console
 from rich.table import Table
 
 from export.parity import BATCH_SIZES, MAX_METRIC_DIFFERENCE, compare_engines, compare_metrics, load_squares
+from export.quantize import QuantizationError, compare_times, find_objections
+from export.quantize import quantize as quantize_file
 from export.to_onnx import ExportError, export_onnx
 from service.engine import load_engine
 from service.errors import UniheadError
 from service.golden import GOLDEN_PICTURES
 from training.checkpoint import CheckpointError, load_checkpoint
+from training.config import Task
 from training.data.datasets import DataError, read_mini_sets
+from training.data.loaders import split_of
 from training.inference import build_engine, restore_model
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -107,6 +111,47 @@ def parity(
     if failures:
         raise typer.Exit(1)
     console.print("parity holds", style="green")
+
+
+@app.command()
+def quantize(
+    data: Annotated[Path, typer.Option(envvar="UNIHEAD_DATA", help="Mini sets: train to calibrate, val to judge.")],
+    model: Annotated[Path, typer.Option(help="A file of `unihead-export onnx`.")] = Path("unihead.onnx"),
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("unihead-int8.onnx"),
+    pictures: Annotated[int, typer.Option(min=1, help="Training pictures of each task to calibrate with.")] = 14,
+) -> None:
+    """Write a file with neck and branches in int8; exit 1, without one, if a metric drops a point or it is slower."""
+    temporary = out.with_name(f"{out.name}.tmp")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what training left out of train says nothing about val
+            sets = read_mini_sets(data)
+        reference = load_engine(model, threads=1)
+        chosen = [s.image for task in Task for s in split_of(sets, task).train[:pictures]]
+        squares = load_squares(chosen, reference)
+        convolutions = quantize_file(model, temporary, squares)
+        candidate = load_engine(temporary, threads=1)
+        metrics = compare_metrics(reference, candidate, sets, batch_size=1)
+        times_ms = compare_times(reference, candidate, squares)
+        objections = find_objections(metrics, times_ms)
+        if not objections:
+            temporary.replace(out)
+    except (DataError, QuantizationError, UniheadError) as error:
+        raise _failure(error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    table = Table("metric", "float32", "int8")
+    for name, (before, after) in metrics.items():
+        table.add_row(name, f"{before:.4f}", f"{after:.4f}")
+    table.add_row("ms a pass, one thread", f"{times_ms[0]:.2f}", f"{times_ms[1]:.2f}")
+    console.print(table)
+    for sentence in objections:
+        console.print(f"refused: {sentence}", style="bold red", highlight=False, markup=False)
+    if objections:
+        raise typer.Exit(1)
+    console.print(
+        f"{out}: {len(convolutions)} convolutions in int8, {out.stat().st_size / 1e6:.1f} MB", highlight=False
+    )
 
 
 def _failure(error: Exception) -> typer.Exit:
