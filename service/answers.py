@@ -60,8 +60,10 @@ def finish_json(answer: Answer, watch: Stopwatch, *, wanted: Wanted, shape: type
     contract = answer.contract
     parts: dict[str, Any] = {}
     if "segment" in wanted.parts:
+        segments = postprocess.segments(
+            answer.prediction, answer.place, contract.segmentation_classes, mask_stride=contract.mask_stride
+        )
         class_ids = postprocess.mask(answer.prediction, answer.place, mask_stride=contract.mask_stride)
-        segments = postprocess.segments(class_ids, contract.segmentation_classes)
         parts["segments"] = [Segment.of(segment) for segment in segments]
         watch.lap("postprocess")
         parts["mask"] = Mask.of(render.encode_mask(class_ids))

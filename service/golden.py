@@ -33,7 +33,7 @@ def _answer(engine: Engine, path: Path) -> GoldenAnswer:
     found = postprocess.detections(
         prediction, place, contract.detection_classes, score_threshold=0.0, max_detections=_DETECTIONS
     )
-    ids = postprocess.mask(prediction, place, mask_stride=contract.mask_stride)
+    shares = postprocess.segments(prediction, place, contract.segmentation_classes, mask_stride=contract.mask_stride)
     return GoldenAnswer(
         file=path.name,
         sha256=hashlib.sha256(body).hexdigest(),
@@ -42,9 +42,7 @@ def _answer(engine: Engine, path: Path) -> GoldenAnswer:
             GoldenDetection(tuple(round(side, 2) for side in one.box), one.label, round(one.score, 6))  # type: ignore[arg-type]  # four sides
             for one in found
         ),
-        mask_fractions={
-            one.label: round(one.fraction, 6) for one in postprocess.segments(ids, contract.segmentation_classes)
-        },
+        mask_fractions={one.label: round(one.fraction, 6) for one in shares},
     )
 
 

@@ -163,6 +163,12 @@ class Letterbox:
         columns = _cell_of_pixel(self.width, self.resized_width, stride)
         return mask[:, columns][rows]
 
+    def pixels_of_cells(self, cells: int, stride: int) -> NDArray[np.int64]:
+        """[cells, cells]: how many pixels of the original take each cell of a mask; they sum to width x height."""
+        rows = np.bincount(_cell_of_pixel(self.height, self.resized_height, stride), minlength=cells)
+        columns = np.bincount(_cell_of_pixel(self.width, self.resized_width, stride), minlength=cells)
+        return np.outer(rows, columns)
+
 
 def _cell_of_pixel(original: int, resized: int, stride: int) -> NDArray[np.intp]:
     centres = (np.arange(original) + 0.5) * (resized / original)

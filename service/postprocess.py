@@ -70,8 +70,11 @@ def mask(prediction: Prediction, place: Letterbox, *, mask_stride: int) -> UInt8
     return place.mask_to_original(prediction.mask, mask_stride)
 
 
-def segments(class_ids: UInt8Array, names: Sequence[str]) -> list[Segment]:
-    """Share of each class that occurs in a mask [H, W], largest first; the fractions sum to 1."""
-    counts = np.bincount(class_ids.ravel(), minlength=len(names))
+def segments(prediction: Prediction, place: Letterbox, names: Sequence[str], *, mask_stride: int) -> list[Segment]:
+    """Share of each class that occurs in the picture, in pixels of the original, largest first; fractions sum to 1."""
+    # Counting cells, each as often as it has pixels, is ten times as fast as counting pixels.
+    weights = place.pixels_of_cells(len(prediction.mask), mask_stride)
+    counts = np.bincount(prediction.mask.ravel(), weights.ravel(), minlength=len(names)).astype(np.int64)
     present = [i for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]
-    return [Segment(names[i], i, int(counts[i]), float(counts[i] / class_ids.size)) for i in present]
+    total = place.width * place.height
+    return [Segment(names[i], i, int(counts[i]), float(counts[i] / total)) for i in present]

@@ -55,7 +55,9 @@ def test_the_model_answers_as_it_did_when_it_was_exported(engine: Engine, name: 
         np.testing.assert_allclose(one.box, wanted.box, atol=1.0)
         assert one.score == pytest.approx(wanted.score, abs=1e-3)
 
-    class_ids = postprocess.mask(prediction, place, mask_stride=contract.mask_stride)
-    fractions = {item.label: item.fraction for item in postprocess.segments(class_ids, contract.segmentation_classes)}
+    found_segments = postprocess.segments(
+        prediction, place, contract.segmentation_classes, mask_stride=contract.mask_stride
+    )
+    fractions = {item.label: item.fraction for item in found_segments}
     for label in fractions | golden.mask_fractions:
         assert fractions.get(label, 0.0) == pytest.approx(golden.mask_fractions.get(label, 0.0), abs=0.005)

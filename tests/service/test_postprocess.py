@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service import postprocess
 from service.engine import Prediction
@@ -51,14 +53,25 @@ def test_classes_are_sorted_and_ties_go_to_the_lower_id() -> None:
 
 
 def test_segments_count_what_occurs_largest_first() -> None:
-    class_ids = np.array([[2, 2, 0], [2, 2, 1]], dtype=np.uint8)
-    found = postprocess.segments(class_ids, ("background", "cat", "dog", "unseen"))
+    prediction = make_prediction(mask=np.array([[2, 2], [0, 1]], dtype=np.uint8))
+    found = postprocess.segments(prediction, fit(8, 8, 8), ("background", "cat", "dog", "unseen"), mask_stride=4)
     assert [(item.label, item.label_id, item.pixels) for item in found] == [
-        ("dog", 2, 4),
-        ("background", 0, 1),
-        ("cat", 1, 1),
+        ("dog", 2, 32),
+        ("background", 0, 16),
+        ("cat", 1, 16),
     ]
     assert sum(item.fraction for item in found) == pytest.approx(1)
+
+
+@given(st.integers(1, 200), st.integers(1, 200), st.integers(0, 99))
+def test_segments_count_the_pixels_of_the_mask(width: int, height: int, seed: int) -> None:
+    ids = np.random.default_rng(seed).integers(0, 4, (8, 8), dtype=np.uint8)
+    prediction, place = make_prediction(mask=ids), fit(width, height, 32)
+    pixels = postprocess.mask(prediction, place, mask_stride=4)
+    found = postprocess.segments(prediction, place, ("a", "b", "c", "d"), mask_stride=4)
+    assert {item.label_id: item.pixels for item in found} == {
+        int(label): int(count) for label, count in zip(*np.unique(pixels, return_counts=True), strict=True)
+    }
 
 
 def test_a_shifted_box_shifts_in_the_original() -> None:
