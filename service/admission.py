@@ -57,11 +57,15 @@ class Admission:
         with self._lock:
             self.waiting -= 1
 
-    def start(self) -> bool:
-        """Move one picture from the queue to a worker; returns whether it is the only one in the house."""
+    def start(self) -> None:
+        """Move one picture from the queue to a worker."""
         with self._lock:
             self.waiting -= 1
             self.active += 1
+
+    def is_alone(self) -> bool:
+        """Whether a single picture is in the house."""
+        with self._lock:
             return self.waiting == 0 and self.active == 1
 
     def finish(self, took_s: float | None) -> None:

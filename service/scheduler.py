@@ -201,12 +201,12 @@ class Scheduler:
     def _fly(self, flight: Flight) -> None:
         """In a worker thread: take a picture from bytes to everybody's answers."""
         started = time.monotonic()
-        alone = self._admission.start()
+        self._admission.start()
         took_s: float | None = None
         leader = flight.passengers[0]
         loop = leader.future.get_loop()
         try:
-            answer = self._answer(flight, leader.watch, alone=alone)
+            answer = self._answer(flight, leader.watch)
         except Exception as error:  # noqa: BLE001 - all who wait must hear of it, whatever it is
             for passenger in flight.close(None):
                 passenger.fail(error)
@@ -223,7 +223,7 @@ class Scheduler:
         finally:
             self._admission.finish(took_s)
 
-    def _answer(self, flight: Flight, watch: Stopwatch, *, alone: bool) -> Answer:
+    def _answer(self, flight: Flight, watch: Stopwatch) -> Answer:
         watch.lap("queue")
         self._require_wanted(flight)
         contract = flight.engine.contract
@@ -232,7 +232,7 @@ class Scheduler:
         square, place = letterbox(picture, contract.input_size, contract.letterbox.fill, original=original)
         watch.lap("preprocess")
         self._require_wanted(flight)
-        prediction = self._forward.run(flight.engine, square, watch, alone=alone)
+        prediction = self._forward.run(flight.engine, square, watch, alone=self._admission.is_alone())
         self._metrics.observe_shared({stage: watch.timings_ms[stage] for stage in SHARED_STAGES})
         return Answer(prediction, place, contract)
 

@@ -52,17 +52,18 @@ def test_an_empty_queue_tries_however_slow_the_last_picture_was() -> None:
     assert admission.waiting == 1
 
 
-def test_start_tells_whether_the_picture_is_alone() -> None:
+def test_a_picture_is_alone_while_no_other_waits_or_is_worked_on() -> None:
     admission = Admission(limit=8)
     admission.admit(1)
-    assert admission.start()
+    assert not admission.is_alone()
+    admission.start()
+    assert admission.is_alone()
     admission.admit(1)
-    assert not admission.start()
+    assert not admission.is_alone()
+    admission.start()
+    assert not admission.is_alone()
     admission.finish(0.1)
-    admission.finish(None)
-    admission.admit(1)
-    admission.admit(1)
-    assert not admission.start()
+    assert admission.is_alone()
 
 
 def test_what_was_dropped_teaches_no_pace() -> None:
