@@ -6,13 +6,14 @@ PRESET ?= default
 DATA ?= $(UNIHEAD_DATA)
 WEIGHTS ?= $(UNIHEAD_BACKBONE_WEIGHTS)
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup serve test test-unit test-all check format train export clean
+.PHONY: help setup serve test test-unit test-all check format bench train export clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +52,10 @@ format: $(VENV)/.dev ## mend formatting and what ruff can mend by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench: $(VENV)/.dev $(VENV)-peers/.done ## unihead beside LitServe, BentoML and Ray Serve, with wrk (half an hour); appends to docs/benchmarks.jsonl
+	@command -v wrk >/dev/null || { echo "wrk is missing (Debian package wrk)" >&2; exit 2; }
+	$(BIN)/python -m tests.benchmarks.serving --python "$(abspath $(VENV)-peers)/bin/python" $(BENCH_ARGS)
+
 train: usage = make train DATA=FOLDER [PRESET=$(PRESET)] [WEIGHTS=FILE] [OUT=FOLDER]; DATA may come from UNIHEAD_DATA
 train: OUT ?= runs/$(PRESET)
 train: require-DATA $(VENV)/.dev ## DATA=FOLDER PRESET=default WEIGHTS=FILE: train a preset on the three mini sets
@@ -83,6 +88,12 @@ $(VENV)/.base: pyproject.toml
 	@echo "Installing the service into $(VENV) (about half a minute) ..."
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@$(PIP) install --editable .
+	@touch $@
+
+# The servers that we compare with, beside the service; their requirements would not all fit into one environment with ours.
+$(VENV)-peers/.done: pyproject.toml
+	@$(PYTHON) -m venv $(VENV)-peers
+	@$(VENV)-peers/bin/pip --disable-pip-version-check --quiet install --editable . 'litserve>=0.2.19' 'bentoml>=1.4.40' 'ray[serve]>=2.60'
 	@touch $@
 
 # Training, export, tests and checks.

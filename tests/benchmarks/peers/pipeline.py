@@ -1,0 +1,43 @@
+"""What every peer serves: this project's own code from bytes to JSON, one forward pass of one thread for one task."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from service.answers import PARTS, Part, Wanted, finish_json
+from service.engine import load_engine
+from service.flights import Answer
+from service.imaging import decode_for, letterbox
+from service.memory import keep_freed_memory
+from service.schemas import ClassifyResponse, DetectResponse, PictureResponse, PredictResponse, SegmentResponse
+from service.settings import Settings
+from service.timing import Stopwatch
+
+TASKS: dict[str, tuple[tuple[Part, ...], type[PictureResponse]]] = {
+    "segment": (("segment",), SegmentResponse),
+    "detect": (("detect",), DetectResponse),
+    "classify": (("classify",), ClassifyResponse),
+    "predict": (PARTS, PredictResponse),
+}
+
+
+class Pipeline:
+    """One session of one thread; a worker process of a peer holds one."""
+
+    def __init__(self) -> None:
+        keep_freed_memory()
+        self._engine = load_engine(Path(os.environ.get("UNIHEAD_MODEL", Settings().model)), threads=1)
+        self._engine.warm_up()
+
+    def answer(self, body: bytes, task: str = "predict") -> bytes:
+        """Take one picture from bytes to JSON."""
+        watch, contract = Stopwatch(), self._engine.contract
+        picture, original = decode_for(contract.input_size, body)
+        watch.lap("decode")
+        square, place = letterbox(picture, contract.input_size, contract.letterbox.fill, original=original)
+        watch.lap("preprocess")
+        (prediction,) = self._engine.predict([square])
+        watch.lap("forward")
+        parts, shape = TASKS[task]
+        return finish_json(Answer(prediction, place, contract), watch, wanted=Wanted(parts), shape=shape).content

@@ -1,0 +1,149 @@
+"""unihead beside LitServe, BentoML and Ray Serve: the same model file and pipeline code, the same cores, in turns.
+
+Run from the repository's root: `make bench`, which installs the peers into an environment of their own. Appends
+one line of JSON a measurement to docs/benchmarks.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from service.settings import available_cpus
+from tests.benchmarks.load import ROOT, measure, run_server
+
+GOLDEN = ROOT / "service" / "models" / "golden"
+ALL = ("/segment", "/detect", "/classify")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Peer:
+    """How to start a server on a port with a number of workers.
+
+    Attributes:
+        command: of the port, the workers, and the paths that will be asked for.
+        ready: path that answers once it serves.
+        form: whether it wants the picture in a form.
+        environment: beside the usual one.
+    """
+
+    command: Callable[[str, int, int, Sequence[str]], list[str]]
+    ready: str
+    form: bool = False
+    environment: Callable[[int], dict[str, str]] = lambda _: {}
+
+
+PEERS = {
+    "unihead": Peer(
+        lambda _, port, workers, __: [
+            sys.executable,
+            "-c",
+            "from service.cli import main; main()",
+            "--port",
+            str(port),
+            "--threads",
+            str(workers),
+            "--log-level",
+            "warning",
+            "--queue-limit",
+            "256",
+        ],
+        "/readyz",
+    ),
+    "litserve": Peer(
+        lambda python, port, workers, paths: [
+            python,
+            "-m",
+            "tests.benchmarks.peers.litserve_app",
+            str(port),
+            str(workers),
+            *(path[1:] for path in paths),
+        ],
+        "/health",
+        form=True,
+    ),
+    "bentoml": Peer(
+        lambda python, port, _, __: [
+            str(Path(python).parent / "bentoml"),
+            "serve",
+            "tests.benchmarks.peers.bentoml_app:Unihead",
+            "--port",
+            str(port),
+            "--host",
+            "127.0.0.1",
+        ],
+        "/readyz",
+        environment=lambda workers: {"BENTOML_DO_NOT_TRACK": "True", "UNIHEAD_BENCH_WORKERS": str(workers)},
+    ),
+    "ray": Peer(
+        lambda python, port, workers, _: [python, "-m", "tests.benchmarks.peers.ray_app", str(port), str(workers)],
+        "/-/healthz",
+        environment=lambda _: {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
+    ),
+}
+
+
+def main() -> None:
+    """Measure every peer in every round, and write a line for each concurrency and kind of traffic."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--python", default=sys.executable, help="of the environment that has the peers")
+    parser.add_argument("--peers", default=",".join(PEERS), help="which, separated by commas")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--concurrency", default="1,8,32")
+    parser.add_argument("--workers", type=int, default=available_cpus(), help="worker processes or passes at once")
+    parser.add_argument("--pictures", type=Path, default=GOLDEN)
+    parser.add_argument("--model", type=Path, default=None)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks.jsonl")
+    options = parser.parse_args()
+    pictures = sorted(options.pictures.glob("*.jpg"))
+    environment = {"UNIHEAD_MODEL": str(options.model)} if options.model else {}
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    with options.out.open("a") as out:
+        for number in range(options.rounds):
+            for name in options.peers.split(","):
+                for traffic, paths in (("predict", ("/predict",)), ("all three", ALL)):
+                    peer, port = PEERS[name], 8400
+                    command = peer.command(options.python, port, options.workers, paths)
+                    own = {**environment, **peer.environment(options.workers)}
+                    with run_server(command, port, peer.ready, environment=own) as pid:
+                        time.sleep(1)
+                        measure(pid, port, paths, pictures, concurrency=2, seconds=2, form=peer.form)  # warm
+                        for concurrency in (int(word) for word in options.concurrency.split(",")):
+                            load = measure(
+                                pid,
+                                port,
+                                paths,
+                                pictures,
+                                concurrency=concurrency,
+                                seconds=options.seconds,
+                                form=peer.form,
+                            )
+                            line = {
+                                "server": name,
+                                "traffic": traffic,
+                                "concurrency": concurrency,
+                                "round": number,
+                                **{key: round(value, 2) for key, value in dataclasses.asdict(load).items()},
+                                "workers": options.workers,
+                                "cpus": len(os.sched_getaffinity(0)),
+                                "commit": commit.stdout.strip(),
+                                "python": platform.python_version(),
+                            }
+                            out.write(json.dumps(line) + "\n")
+                            out.flush()
+                            print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()
