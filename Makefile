@@ -91,9 +91,10 @@ $(VENV)/.base: pyproject.toml
 	@touch $@
 
 # The servers that we compare with, beside the service; their requirements would not all fit into one environment with ours.
-$(VENV)-peers/.done: pyproject.toml
+$(VENV)-peers/.done: pyproject.toml | $(VENV)/.dev
 	@$(PYTHON) -m venv $(VENV)-peers
 	@$(VENV)-peers/bin/pip --disable-pip-version-check --quiet install --editable . 'litserve>=0.2.19' 'bentoml>=1.4.40' 'ray[serve]>=2.60'
+	$(BIN)/python -m tests.benchmarks.peers.three_networks export $(VENV)-peers/three_networks
 	@touch $@
 
 # Training, export, tests and checks.

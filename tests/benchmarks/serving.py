@@ -1,5 +1,7 @@
 """unihead beside LitServe, BentoML and Ray Serve: the same model file and pipeline code, the same cores, in turns.
 
+"three networks" is what a user would run otherwise (`tests.benchmarks.peers.three_networks`).
+
 Run from the repository's root: `make bench`, which installs the peers into an environment of their own. Appends
 one line of JSON a measurement to docs/benchmarks.jsonl.
 """
@@ -21,7 +23,8 @@ from service.settings import available_cpus
 from tests.benchmarks.load import ROOT, measure, run_server
 
 GOLDEN = ROOT / "service" / "models" / "golden"
-ALL = ("/segment", "/detect", "/classify")
+TRAFFIC = {"predict": ("/predict",), "all three": ("/segment", "/detect", "/classify")}
+THREE_NETWORKS = ROOT / ".venv-peers" / "three_networks"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,12 +35,14 @@ class Peer:
         command: of the port, the workers, and the paths that will be asked for.
         ready: path that answers once it serves.
         form: whether it wants the picture in a form.
+        traffic: what it can be asked for.
         environment: beside the usual one.
     """
 
     command: Callable[[str, int, int, Sequence[str]], list[str]]
     ready: str
     form: bool = False
+    traffic: tuple[str, ...] = ("predict", "all three")
     environment: Callable[[int], dict[str, str]] = lambda _: {}
 
 
@@ -83,6 +88,18 @@ PEERS = {
         "/readyz",
         environment=lambda workers: {"BENTOML_DO_NOT_TRACK": "True", "UNIHEAD_BENCH_WORKERS": str(workers)},
     ),
+    "three networks": Peer(
+        lambda _, port, __, ___: [
+            sys.executable,
+            "-m",
+            "tests.benchmarks.peers.three_networks",
+            "serve",
+            str(THREE_NETWORKS),
+            str(port),
+        ],
+        "/readyz",
+        traffic=("all three",),
+    ),
     "ray": Peer(
         lambda python, port, workers, _: [python, "-m", "tests.benchmarks.peers.ray_app", str(port), str(workers)],
         "/-/healthz",
@@ -112,8 +129,8 @@ def main() -> None:
     with options.out.open("a") as out:
         for number in range(options.rounds):
             for name in options.peers.split(","):
-                for traffic, paths in (("predict", ("/predict",)), ("all three", ALL)):
-                    peer, port = PEERS[name], 8400
+                peer, port = PEERS[name], 8400
+                for traffic, paths in ((traffic, TRAFFIC[traffic]) for traffic in peer.traffic):
                     command = peer.command(options.python, port, options.workers, paths)
                     own = {**environment, **peer.environment(options.workers)}
                     with run_server(command, port, peer.ready, environment=own) as pid:
