@@ -30,6 +30,8 @@ logger = logging.getLogger("unihead")
 # An event loop holds its tasks weakly.
 _tasks: set[asyncio.Future[Reload]] = set()
 _SHUTDOWN_S = 20
+# Longer than proxies and clients keep idle connections (60 s): who closes first may not lose a request on its way.
+_KEEP_ALIVE_S = 75
 _BACKLOG = 2048
 
 
@@ -108,6 +110,7 @@ async def _run(settings: Settings, listener: socket.socket) -> None:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_SHUTDOWN_S,
+        timeout_keep_alive=_KEEP_ALIVE_S,
     )
     async with app.router.lifespan_context(app):
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, app)

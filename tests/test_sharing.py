@@ -66,7 +66,7 @@ async def test_all_clients_get_the_answers_of_one_by_one_for_one_pass_a_picture(
     bodies = make_pictures(pictures)
     limits = httpx.Limits(max_connections=clients)
     url = f"http://{service.host}:{service.port}"
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=600) as client:
+    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=3600) as client:
         alone = {
             (task, i): await ask(client, task, body, **{"Cache-Control": "no-cache"})
             for i, body in enumerate(bodies)
