@@ -9,6 +9,9 @@ from service.errors import Overloaded
 
 # Weight of the newest picture in the moving average: about the last ten count.
 _NEWEST = 0.1
+# Of the newest answer in the share of refusals: about the last twenty count.
+_NEWEST_ANSWER = 0.05
+_SHED_ABOVE = 0.5
 
 
 class Admission:
@@ -26,6 +29,7 @@ class Admission:
         self.waiting = 0
         self.active = 0
         self.pace_s = 0.0
+        self._refused_share = 0.0
         self._lock = threading.Lock()
 
     def predict_wait_s(self) -> float:
@@ -44,13 +48,36 @@ class Admission:
         with self._lock:
             wait_s = self.predict_wait_s()
             if self.waiting >= self.limit:
-                sentence = f"{self.waiting} pictures wait already, which is the limit"
-                raise Overloaded(sentence, reason="queue_full", retry_after_s=max(1, math.ceil(wait_s)))
+                self._note_answer(refused=True)
+                raise self._queue_full(wait_s)
             # Without a queue the picture is tried, however slow the last ones were: only so the pace is learned anew.
             if self.waiting and wait_s > patience_s:
                 sentence = f"the wait is about {wait_s:.2f} s, the deadline is in {patience_s:.2f} s"
                 raise Overloaded(sentence, reason="wait_too_long", retry_after_s=max(1, math.ceil(wait_s - patience_s)))
+            self._note_answer(refused=False)
             self.waiting += 1
+
+    def shed(self) -> None:
+        """Refuse a picture before its body has been read, while refusing is what mostly happens.
+
+        A body may be that of a picture under way, which takes no place, and is read for that reason. When most
+        pictures are refused anyway, reading them would take the time of those that are not.
+
+        Raises:
+            Overloaded: the queue is full and most pictures have been refused lately.
+        """
+        if self.waiting < self.limit or self._refused_share < _SHED_ABOVE:
+            return
+        with self._lock:
+            self._note_answer(refused=True)
+            raise self._queue_full(self.predict_wait_s())
+
+    def _note_answer(self, *, refused: bool) -> None:
+        self._refused_share += (refused - self._refused_share) * _NEWEST_ANSWER
+
+    def _queue_full(self, wait_s: float) -> Overloaded:
+        sentence = f"{self.waiting} pictures wait already, which is the limit"
+        return Overloaded(sentence, reason="queue_full", retry_after_s=max(1, math.ceil(wait_s)))
 
     def leave(self) -> None:
         """Let one picture go that no worker has taken."""

@@ -30,6 +30,7 @@ from service.reload import Reloader, load_verified
 from service.scheduler import Scheduler
 from service.settings import Settings
 from service.shadow import Shadow
+from service.shedding import ShedMiddleware
 from service.state import ServiceState
 from service.versions import find_version
 
@@ -77,7 +78,8 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = state
-    app.add_middleware(RequestMiddleware, metrics=state.metrics)
+    app.add_middleware(ShedMiddleware, state=state)
+    app.add_middleware(RequestMiddleware, metrics=state.metrics)  # the last one added comes first
     install_problem_handlers(app)
     app.include_router(routes.router)
     app.include_router(status.router)

@@ -78,6 +78,18 @@ class Scheduler:
         metrics.worker_images.set_function(lambda: admission.active)
         metrics.cache_bytes.set_function(lambda: cache.bytes_held)
 
+    def shed(self) -> None:
+        """Refuse a picture whose body has not been read yet, if that is what mostly happens; see `Admission.shed`.
+
+        Raises:
+            Overloaded: it is.
+        """
+        try:
+            self._admission.shed()
+        except Overloaded as refusal:
+            self._metrics.count_refusal(refusal.reason)
+            raise
+
     def swap(self, engine: Engine) -> None:
         """Let another model answer from now on; flights under way end on the one that they began with."""
         self.engine = engine

@@ -105,6 +105,7 @@ async def _run(settings: Settings, listener: socket.socket) -> None:
     config = uvicorn.Config(
         app,
         lifespan="off",  # entered here, so that a model that cannot be loaded is one sentence and no traceback
+        http="httptools",
         log_config=None,
         log_level="warning",
         access_log=False,

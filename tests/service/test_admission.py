@@ -79,3 +79,38 @@ def test_who_leaves_frees_a_place() -> None:
     admission.leave()
     admission.admit(1)
     assert admission.waiting == 1
+
+
+def refuse(admission: Admission, times: int) -> None:
+    for _ in range(times):
+        with pytest.raises(Overloaded):
+            admission.admit(1000)
+
+
+def test_bodies_are_read_until_most_pictures_are_refused() -> None:
+    admission = busy(took_s=0.01, waiting=2, limit=2)
+    refuse(admission, 10)
+    admission.shed()  # a burst: the next may be about a picture that waits already
+    refuse(admission, 10)
+    with pytest.raises(Overloaded) as shed:
+        admission.shed()
+    assert (shed.value.reason, shed.value.retry_after_s) == ("queue_full", 1)
+
+
+def test_a_free_place_is_given_to_the_next_picture_at_once() -> None:
+    admission = busy(took_s=0.01, waiting=2, limit=2)
+    refuse(admission, 30)
+    admission.leave()
+    admission.shed()
+    admission.admit(1000)
+    with pytest.raises(Overloaded):
+        admission.shed()
+
+
+def test_shedding_ends_when_most_pictures_are_taken_again() -> None:
+    admission = busy(took_s=0.01, waiting=2, limit=2)
+    refuse(admission, 30)
+    for _ in range(15):
+        admission.leave()
+        admission.admit(1000)
+    admission.shed()

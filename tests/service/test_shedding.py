@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from prometheus_client import CollectorRegistry
+from starlette.types import Message, Receive, Scope, Send
+
+from service.admission import Admission
+from service.errors import Overloaded
+from service.metrics import Metrics
+from service.middleware import RequestMiddleware
+from service.settings import Settings
+from service.shedding import ShedMiddleware
+from service.state import ServiceState
+
+pytestmark = pytest.mark.anyio
+
+
+class Full:
+    """Stands in for a scheduler that mostly refuses."""
+
+    def __init__(self) -> None:
+        self.admission = Admission(limit=1)
+        self.full = True
+
+    def shed(self) -> None:
+        if self.full:
+            raise Overloaded("1 pictures wait already, which is the limit", reason="queue_full", retry_after_s=7)
+
+
+async def answer_ok(scope: Scope, receive: Receive, send: Send) -> None:
+    assert (await receive())["type"] == "http.request"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": scope["path"].encode()})
+
+
+async def never() -> Message:
+    raise AssertionError("a body was read")
+
+
+async def request() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def ask(path: str, receive: Receive, scheduler: Full) -> tuple[int, dict[bytes, bytes], bytes, Metrics]:
+    metrics = Metrics(CollectorRegistry())
+    state = ServiceState(Settings(), metrics)
+    state.scheduler = scheduler  # type: ignore[assignment]  # a stand-in
+    app = RequestMiddleware(ShedMiddleware(answer_ok, state), metrics)
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app({"type": "http", "method": "POST", "path": path, "headers": []}, receive, send)
+    return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"], metrics
+
+
+async def test_a_picture_is_refused_before_its_body_is_read() -> None:
+    status, headers, body, metrics = await ask("/detect", never, Full())
+    assert (status, headers[b"retry-after"]) == (503, b"7")
+    assert json.loads(body)["code"] == "overloaded"
+    assert headers[b"x-request-id"].decode() == json.loads(body)["request_id"]
+    labels = {"route": "/detect", "method": "POST", "status": "503"}
+    assert metrics.registry.get_sample_value("unihead_http_requests_total", labels) == 1.0
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/metrics", "/detect/", "/nothing"])
+async def test_everything_else_passes(path: str) -> None:
+    status, _, body, _ = await ask(path, request, Full())
+    assert (status, body) == (200, path.encode())
+
+
+async def test_pictures_pass_while_there_is_room() -> None:
+    scheduler = Full()
+    scheduler.full = False
+    status, _, body, _ = await ask("/detect", request, scheduler)
+    assert (status, body) == (200, b"/detect")
