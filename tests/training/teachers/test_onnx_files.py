@@ -138,10 +138,11 @@ def write_exported(path: Path, probs: NDArray[np.float32], contract: str) -> str
         "steps": np.array([1, 4, 4, 1]),
         "last": np.array([3]),
     }
+    most = make_config().inference.max_detections
     values: dict[str, NDArray[Any]] = {
-        "boxes": np.zeros((1, 1, 4), np.float32),
-        "scores": np.zeros((1, 1), np.float32),
-        "labels": np.zeros((1, 1), np.int64),
+        "boxes": np.zeros((1, most, 4), np.float32),
+        "scores": np.zeros((1, most), np.float32),
+        "labels": np.zeros((1, most), np.int64),
         "num_detections": np.zeros(1, np.int64),
         "class_probs": probs,
     }
