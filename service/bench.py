@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from service.answers import PARTS, Wanted, finish_json
+from service.answers import PARTS, Finished, Part, Wanted, finish_json
 from service.engine import Engine
 from service.errors import ContractError
 from service.flights import Answer
@@ -24,7 +24,7 @@ from service.golden import GOLDEN_PICTURES
 from service.imaging import decode_for, letterbox
 from service.memory import keep_freed_memory
 from service.reload import load_verified
-from service.schemas import PredictResponse
+from service.schemas import PictureResponse, PredictResponse
 from service.settings import Settings
 from service.spawn import Spawned, SpawnError, spawn_service
 from service.timing import Stage, Stopwatch
@@ -109,8 +109,15 @@ def _say_nothing(_: str) -> None:
     pass
 
 
-def run_pipeline(engine: Engine, body: bytes, *, alone: bool = False) -> Stopwatch:
-    """Take one picture from bytes to the JSON of /predict, as the service does; returns its stages."""
+def run_pipeline(
+    engine: Engine,
+    body: bytes,
+    *,
+    alone: bool = False,
+    parts: tuple[Part, ...] = PARTS,
+    shape: type[PictureResponse] = PredictResponse,
+) -> tuple[Finished, Stopwatch]:
+    """Take one picture from bytes to JSON, as the service does; returns the answer and its stages."""
     watch, contract = Stopwatch(), engine.contract
     picture, original = decode_for(contract.input_size, body)
     watch.lap("decode")
@@ -118,8 +125,7 @@ def run_pipeline(engine: Engine, body: bytes, *, alone: bool = False) -> Stopwat
     watch.lap("preprocess")
     (prediction,) = engine.predict([square], alone=alone)
     watch.lap("forward")
-    finish_json(Answer(prediction, place, contract), watch, wanted=Wanted(PARTS), shape=PredictResponse)
-    return watch
+    return finish_json(Answer(prediction, place, contract), watch, wanted=Wanted(parts), shape=shape), watch
 
 
 def measure_alone(engine: Engine, bodies: Sequence[bytes], *, seconds: float) -> dict[str, float]:
@@ -127,7 +133,7 @@ def measure_alone(engine: Engine, bodies: Sequence[bytes], *, seconds: float) ->
     laps: dict[str, list[float]] = {stage: [] for stage in (*_STAGES, "total")}
 
     def step(body: bytes) -> None:
-        watch = run_pipeline(engine, body, alone=True)
+        _, watch = run_pipeline(engine, body, alone=True)
         laps["total"].append(watch.elapsed_ms())
         for stage in _STAGES:
             laps[stage].append(watch.timings_ms[stage])

@@ -65,7 +65,9 @@ class Settings(BaseSettings):
         min_length=1,
         description="execution providers of ONNX Runtime, separated by commas, the preferred one first",
     )
-    max_batch: int = Field(1, ge=1, le=64, description="pictures in one forward pass at most; above 1 no gain has been measured on a CPU")
+    max_batch: int = Field(
+        1, ge=1, le=64, description="pictures in one forward pass at most; above 1 no gain has been measured on a CPU"
+    )
     max_delay_ms: float = Field(
         2,
         ge=0,

@@ -6,7 +6,6 @@ import pytest
 from prometheus_client import CollectorRegistry
 from starlette.types import Message, Receive, Scope, Send
 
-from service.admission import Admission
 from service.errors import Overloaded
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
@@ -21,7 +20,6 @@ class Full:
     """Stands in for a scheduler that mostly refuses."""
 
     def __init__(self) -> None:
-        self.admission = Admission(limit=1)
         self.full = True
 
     def shed(self) -> None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from service.answers import PARTS, Part, Wanted, finish_json
+from service.answers import PARTS, Part
+from service.bench import run_pipeline
 from service.engine import load_engine
-from service.flights import Answer
-from service.imaging import decode_for, letterbox
 from service.memory import keep_freed_memory
 from service.schemas import ClassifyResponse, DetectResponse, PictureResponse, PredictResponse, SegmentResponse
 from service.settings import Settings
-from service.timing import Stopwatch
 
 TASKS: dict[str, tuple[tuple[Part, ...], type[PictureResponse]]] = {
     "segment": (("segment",), SegmentResponse),
@@ -32,12 +30,6 @@ class Pipeline:
 
     def answer(self, body: bytes, task: str = "predict") -> bytes:
         """Take one picture from bytes to JSON."""
-        watch, contract = Stopwatch(), self._engine.contract
-        picture, original = decode_for(contract.input_size, body)
-        watch.lap("decode")
-        square, place = letterbox(picture, contract.input_size, contract.letterbox.fill, original=original)
-        watch.lap("preprocess")
-        (prediction,) = self._engine.predict([square])
-        watch.lap("forward")
         parts, shape = TASKS[task]
-        return finish_json(Answer(prediction, place, contract), watch, wanted=Wanted(parts), shape=shape).content
+        finished, _ = run_pipeline(self._engine, body, parts=parts, shape=shape)
+        return finished.content
