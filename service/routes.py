@@ -24,7 +24,22 @@ from service.timing import Stopwatch, format_server_timing
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FORM = {"type": "object", "required": [FIELD_NAME], "properties": {FIELD_NAME: _BINARY["schema"]}}
+TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 _BODY = {
+    "parameters": [
+        {
+            "name": TIMEOUT_HEADER,
+            "in": "header",
+            "description": "milliseconds from the body's last byte until the answer is of no use any more",
+            "schema": {"type": "integer", "minimum": 1, "maximum": MAX_TIMEOUT_MS},
+        },
+        {
+            "name": "Cache-Control",
+            "in": "header",
+            "description": "`no-cache` asks for a forward pass that is shared with no other request",
+            "schema": {"type": "string"},
+        },
+    ],
     "requestBody": {
         "required": True,
         "description": "The picture itself, or a form with it in the field `file`. The first bytes decide what it is; "
@@ -36,9 +51,8 @@ _BODY = {
             "application/octet-stream": _BINARY,
             "multipart/form-data": {"schema": _FORM},
         },
-    }
+    },
 }
-TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 router = APIRouter(tags=["pictures"], responses=document_problems(400, 413, 415, 422, 500, 503))
 
 
