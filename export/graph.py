@@ -80,26 +80,3 @@ def append_detections(model: onnx.ModelProto, config: InferenceConfig, *, input_
     graph.output.extend(
         outputs[name] for name in ("boxes", "scores", "labels", "num_detections", "mask", "class_probs")
     )
-
-
-def pool_globally(model: onnx.ModelProto) -> None:
-    """Write means over height and width as GlobalAveragePool, in place.
-
-    ONNX Runtime keeps that operator in the blocked layout of the convolutions around it. For a ReduceMean, which is
-    what squeeze-and-excitation exports to, it reorders the feature map first.
-    """
-    graph = model.graph
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.node:
-        axes = constants[node.input[1]].tolist() if node.op_type == "ReduceMean" and len(node.input) > 1 else []
-        if sorted(axes) not in ([2, 3], [-2, -1]):
-            nodes.append(node)
-            continue
-        keeps = next((attribute.i for attribute in node.attribute if attribute.name == "keepdims"), 1)
-        pooled = node.output[0] if keeps else f"{node.output[0]}_pooled"
-        nodes.append(helper.make_node("GlobalAveragePool", [node.input[0]], [pooled]))
-        if not keeps:
-            nodes.append(helper.make_node("Squeeze", [pooled, node.input[1]], [node.output[0]]))
-    del graph.node[:]
-    graph.node.extend(nodes)

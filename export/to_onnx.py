@@ -10,7 +10,8 @@ import onnx
 import torch
 from torch.export import Dim
 
-from export.graph import CANDIDATE_BOXES, CANDIDATE_LABELS, CANDIDATE_SCORES, append_detections, pool_globally
+from export.graph import CANDIDATE_BOXES, CANDIDATE_LABELS, CANDIDATE_SCORES, append_detections
+from export.layout import fold_input_scale, pool_by_means, pool_globally, upsample_by_factors
 from service.contract import INPUT_NAME, METADATA_KEY, ModelContract
 from service.engine import load_engine
 from service.golden import answer_golden
@@ -46,7 +47,7 @@ def export_onnx(checkpoint: Checkpoint, out: Path, *, golden: Path) -> ModelCont
     model = restore_model(checkpoint).eval()
     contract = make_contract(config, model.state_dict(), git_commit=checkpoint.git_commit)
     contract = dataclasses.replace(contract, metrics=_last_metrics(checkpoint))
-    predictor = Predictor(fold_gates(model), config).eval()
+    predictor = Predictor(pool_by_means(fold_gates(model)), config).eval()
     proto = trace(predictor, input_size=config.input_size)
     num_points = sum((config.input_size // stride) ** 2 for stride in contract.detection_strides)
     num_candidates = min(num_points * len(contract.detection_classes), config.inference.max_candidates)
@@ -56,6 +57,8 @@ def export_onnx(checkpoint: Checkpoint, out: Path, *, golden: Path) -> ModelCont
         )
     append_detections(proto, config.inference, input_size=config.input_size)
     pool_globally(proto)
+    upsample_by_factors(proto)
+    fold_input_scale(proto)
     temporary = out.with_name(out.name + ".tmp")
     out.parent.mkdir(parents=True, exist_ok=True)
     _save(proto, contract, temporary)

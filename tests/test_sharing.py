@@ -28,7 +28,9 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def service() -> Iterator[Spawned]:
-    with spawn_service(["--queue-limit", "500", "--request-timeout-ms", "600000", "--log-level", "warning"]) as service:
+    # The long walk takes minutes, and no picture's answer may expire on the way: it would cost a second pass.
+    limits = ["--queue-limit", "500", "--request-timeout-ms", "600000", "--cache-max-age-s", "3600"]
+    with spawn_service([*limits, "--log-level", "warning"]) as service:
         yield service
 
 

@@ -4,9 +4,9 @@ import onnxruntime as ort
 import pytest
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
-from export.graph import append_detections, pool_globally
+from export.graph import append_detections
 from service.contract import OUTPUT_NAMES
 from training.config import InferenceConfig
 from training.inference import select_candidates, select_detections
@@ -111,38 +111,3 @@ def test_boxes_of_neighbouring_classes_at_the_edges_do_not_meet() -> None:
     answer = ask(InferenceConfig(iou_threshold=0.01), boxes, scores)
     assert int(answer["num_detections"][0]) == CLASSES
     assert answer["labels"][0, :CLASSES].tolist() == list(range(CLASSES))
-
-
-@pytest.mark.parametrize("keepdims", [0, 1])
-@pytest.mark.parametrize("axes", [[2, 3], [-1, -2]])
-def test_means_over_height_and_width_become_pooling_and_others_stay(keepdims: int, axes: list[int]) -> None:
-    nodes = [
-        helper.make_node("ReduceMean", ["images", "axes"], ["means"], keepdims=keepdims),
-        helper.make_node("ReduceMean", ["images", "channel"], ["other"]),
-    ]
-    shape: list[str | int] = ["N", 5, 4, 6]
-    graph = helper.make_graph(
-        nodes,
-        "means",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)],
-        [
-            helper.make_tensor_value_info("means", TensorProto.FLOAT, ["N", 5, 1, 1] if keepdims else ["N", 5]),
-            helper.make_tensor_value_info("other", TensorProto.FLOAT, ["N", 1, 4, 6]),
-        ],
-        [
-            numpy_helper.from_array(np.array(axes, dtype=np.int64), "axes"),
-            numpy_helper.from_array(np.array([1], dtype=np.int64), "channel"),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    images = np.random.default_rng(0).random((2, 5, 4, 6), dtype=np.float32)
-    answers = []
-    for _ in range(2):
-        onnx.checker.check_model(model, full_check=True)
-        session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-        answers.append(session.run(None, {"images": images}))
-        pool_globally(model)
-    for before, after in zip(*answers, strict=True):
-        np.testing.assert_allclose(after, before, rtol=1e-6)
-    kinds = [node.op_type for node in model.graph.node]
-    assert (kinds.count("GlobalAveragePool"), kinds.count("ReduceMean")) == (1, 1)

@@ -66,6 +66,16 @@ def test_no_node_tells_of_the_machine_it_was_made_on(exported: Path) -> None:
     assert str(Path(__file__).parents[2]).encode() not in exported.read_bytes()
 
 
+def test_nothing_takes_the_network_out_of_the_blocked_layout_that_need_not(exported: Path) -> None:
+    nodes = onnx.load(exported).graph.node
+    assert not [node for node in nodes if node.op_type == "ReduceMean"]
+    assert [len(node.input) for node in nodes if node.op_type == "Resize"] == [3]  # factors and no sides
+    made_by = {output: node.op_type for node in nodes for output in node.output}
+    first = next(node for node in nodes if node.op_type == "Conv")
+    assert made_by[first.input[0]] == "Sub"
+    assert not [node for node in nodes if node.op_type == "Gather" and made_by.get(node.input[0]) == "Reshape"]
+
+
 def test_golden_answers_name_the_pictures_they_are_about(exported: Path) -> None:
     contract = load_engine(exported).contract
     pictures = sorted(GOLDEN_PICTURES.glob("*.jpg"))

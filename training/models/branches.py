@@ -84,8 +84,8 @@ class DetectionBranch(nn.Module):
         parts = []
         for level, scale in zip(features.levels, self.scales, strict=True):
             boxes = self.boxes(self.box_tower(level)) * scale
-            parts.append(torch.cat([boxes, self.scores(self.score_tower(level))], dim=1).flatten(2).transpose(1, 2))
-        return torch.cat(parts, dim=1)
+            parts.append(torch.cat([boxes, self.scores(self.score_tower(level))], dim=1).flatten(2))
+        return torch.cat(parts, dim=2).transpose(1, 2)
 
 
 class ClassificationBranch(nn.Module):
