@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import random
 import re
-import secrets
 import time
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -59,7 +59,10 @@ class RequestMiddleware:
 
 
 def _choose_id(proposed: str) -> str:
-    return proposed if _SANE_ID.fullmatch(proposed) else secrets.token_hex(8)
+    if _SANE_ID.fullmatch(proposed):
+        return proposed
+    # Not from the system's source: asking it gives the interpreter away, and workers take milliseconds to give it back.
+    return f"{random.getrandbits(64):016x}"
 
 
 def _route_template(scope: Scope) -> str:
