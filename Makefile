@@ -52,9 +52,9 @@ format: $(VENV)/.dev ## mend formatting and what ruff can mend by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev $(VENV)-peers/.done ## unihead beside LitServe, BentoML and Ray Serve, with wrk (half an hour); appends to docs/benchmarks.jsonl
+bench: $(VENV)/.dev $(VENV)-peers/.done $(VENV)-mlserver/.done ## unihead beside four other servers and three networks, with wrk (an hour); appends to docs/benchmarks.jsonl
 	@command -v wrk >/dev/null || { echo "wrk is missing (Debian package wrk)" >&2; exit 2; }
-	$(BIN)/python -m tests.benchmarks.serving --python "$(abspath $(VENV)-peers)/bin/python" $(BENCH_ARGS)
+	$(BIN)/python -m tests.benchmarks.serving --environments "$(VENV)" $(BENCH_ARGS)
 
 train: usage = make train DATA=FOLDER [PRESET=$(PRESET)] [WEIGHTS=FILE] [OUT=FOLDER]; DATA may come from UNIHEAD_DATA
 train: OUT ?= runs/$(PRESET)
@@ -95,6 +95,13 @@ $(VENV)-peers/.done: pyproject.toml | $(VENV)/.dev
 	@$(PYTHON) -m venv $(VENV)-peers
 	@$(VENV)-peers/bin/pip --disable-pip-version-check --quiet install --editable . 'litserve>=0.2.19' 'bentoml>=1.4.40' 'ray[serve]>=2.60'
 	$(BIN)/python -m tests.benchmarks.peers.three_networks export $(VENV)-peers/three_networks
+	@touch $@
+
+# It asks for older packages than the service does.
+$(VENV)-mlserver/.done: pyproject.toml
+	@$(PYTHON) -m venv $(VENV)-mlserver
+	@$(VENV)-mlserver/bin/pip --disable-pip-version-check --quiet install 'mlserver==1.7.*' onnxruntime simplejpeg cykooz.resizer pydantic-settings python-multipart
+	@$(VENV)-mlserver/bin/pip --disable-pip-version-check --quiet install --no-deps --editable .
 	@touch $@
 
 # Training, export, tests and checks.

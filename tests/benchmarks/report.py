@@ -1,4 +1,7 @@
-"""docs/benchmarks.jsonl as tables and a plot: medians over rounds, and ratios of rounds measured in turns.
+"""docs/benchmarks.jsonl and docs/growth.jsonl as tables and plots in docs/benchmarks.md.
+
+Figures are medians over rounds; ratios are of rounds measured in turns. Tables are written between the page's markers,
+its sentences stay.
 
 Run from the repository's root: `python -m tests.benchmarks.report`
 """
@@ -19,6 +22,8 @@ import matplotlib.pyplot as plt
 
 DOCS = Path(__file__).parents[2] / "docs"
 OURS = "unihead"
+TITLES = {"predict": "POST /predict", "all three": "/segment, /detect and /classify of each picture"}
+STAGES = ("decode", "preprocess", "forward", "postprocess", "encode", "other")
 COLUMNS = (
     ("per_second", "requests/s", ".1f"),
     ("p50_ms", "p50 ms", ".1f"),
@@ -73,9 +78,7 @@ def draw(groups: dict[tuple[str, int], dict[str, Rows]], path: Path) -> None:
         axis.set_xticks(
             [x + 0.4 - 0.4 / len(names) for x in range(len(levels))], [f"{level} at once" for level in levels]
         )
-        axis.set_title(
-            {"predict": "POST /predict", "all three": "/segment, /detect and /classify of each picture"}[kind]
-        )
+        axis.set_title(TITLES[kind])
         axis.set_ylabel("requests a second")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0][-1].legend(frameon=False)
@@ -83,16 +86,75 @@ def draw(groups: dict[tuple[str, int], dict[str, Rows]], path: Path) -> None:
     plt.close(figure)
 
 
+def draw_growth(rows: Rows, path: Path) -> None:
+    """Stages over the size of the picture, pictures a second over the number of clients."""
+    sizes = [row for row in rows if "megapixels" in row]
+    clients = [row for row in rows if "concurrency" in row]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 3.6), layout="constrained")
+    bottom = [0.0] * len(sizes)
+    for stage in STAGES:
+        heights = [row[f"{stage}_ms"] for row in sizes]
+        left.bar(range(len(sizes)), heights, 0.7, bottom=bottom, label=stage)
+        bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
+    left.set_xticks(range(len(sizes)), [f"{row['megapixels']:g}" for row in sizes])
+    left.set_xlabel("megapixels")
+    left.set_ylabel("ms a picture, alone")
+    left.legend(frameon=False)
+    right.plot([row["concurrency"] for row in clients], [row["per_second"] for row in clients], marker="o")
+    right.set_xscale("log", base=2)
+    right.set_xticks([row["concurrency"] for row in clients], [str(row["concurrency"]) for row in clients])
+    right.set_ylim(0)
+    right.set_xlabel("requests at once")
+    right.set_ylabel("pictures a second")
+    for axis in (left, right):
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def write_growth(rows: Rows) -> list[str]:
+    """Two Markdown tables: by size, by clients."""
+    lines = [f"| megapixels | kB | {' | '.join(STAGES)} | client waits, ms |", f"|---|---{'|---' * len(STAGES)}|---|"]
+    for row in rows:
+        if "megapixels" in row:
+            values = [format(row[f"{stage}_ms"], ".1f") for stage in (*STAGES, "client")]
+            lines.append(f"| {row['megapixels']:g} | {row['kilobytes']} | {' | '.join(values)} |")
+    heads = [title for _, title, _ in COLUMNS]
+    lines += ["", f"| at once | {' | '.join(heads)} |", f"|---{'|---' * len(heads)}|"]
+    for row in rows:
+        if "concurrency" in row:
+            values = [format(row[key], style) for key, _, style in COLUMNS]
+            lines.append(f"| {row['concurrency']} | {' | '.join(values)} |")
+    return lines
+
+
+def fill(page: str, name: str, lines: Sequence[str]) -> str:
+    """Put lines between `<!-- begin NAME -->` and `<!-- end NAME -->`."""
+    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{chr(10).join(lines)}\n{end}{after}"
+
+
+def read(path: Path) -> Rows:
+    """Read a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def main() -> None:
-    """Write the tables to the standard output, the plot to docs/pictures/benchmarks.png."""
-    lines = [json.loads(line) for line in (DOCS / "benchmarks.jsonl").read_text(encoding="utf-8").splitlines()]
-    groups = group(lines)
+    """Write tables and plots."""
+    groups = group(read(DOCS / "benchmarks.jsonl"))
+    tables: list[str] = []
     for (traffic, concurrency), servers in sorted(
         groups.items(), key=lambda item: (item[0][0] != "predict", item[0][1])
     ):
-        print(f"\n### {traffic}, {concurrency} at once\n")
-        print("\n".join(write_table(servers)))
+        tables += ["", f"{TITLES[traffic]}, {concurrency} at once:", "", *write_table(servers)]
+    growth = read(DOCS / "growth.jsonl")
+    page = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
+    page = fill(fill(page, "servers", tables), "growth", ["", *write_growth(growth), ""])
+    (DOCS / "benchmarks.md").write_text(page, encoding="utf-8")
     draw(groups, DOCS / "pictures" / "benchmarks.png")
+    draw_growth(growth, DOCS / "pictures" / "growth.png")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ from tests.benchmarks.load import ROOT, measure, run_server
 
 GOLDEN = ROOT / "service" / "models" / "golden"
 TRAFFIC = {"predict": ("/predict",), "all three": ("/segment", "/detect", "/classify")}
-THREE_NETWORKS = ROOT / ".venv-peers" / "three_networks"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -34,6 +33,7 @@ class Peer:
     Attributes:
         command: of the port, the workers, and the paths that will be asked for.
         ready: path that answers once it serves.
+        home: which environment it is installed in; empty: that of the service.
         form: whether it wants the picture in a form.
         traffic: what it can be asked for.
         environment: beside the usual one.
@@ -41,6 +41,7 @@ class Peer:
 
     command: Callable[[str, int, int, Sequence[str]], list[str]]
     ready: str
+    home: str = ""
     form: bool = False
     traffic: tuple[str, ...] = ("predict", "all three")
     environment: Callable[[int], dict[str, str]] = lambda _: {}
@@ -48,8 +49,8 @@ class Peer:
 
 PEERS = {
     "unihead": Peer(
-        lambda _, port, workers, __: [
-            sys.executable,
+        lambda python, port, workers, _: [
+            python,
             "-c",
             "from service.cli import main; main()",
             "--port",
@@ -73,6 +74,7 @@ PEERS = {
             *(path[1:] for path in paths),
         ],
         "/health",
+        home="peers",
         form=True,
     ),
     "bentoml": Peer(
@@ -86,24 +88,32 @@ PEERS = {
             "127.0.0.1",
         ],
         "/readyz",
+        home="peers",
         environment=lambda workers: {"BENTOML_DO_NOT_TRACK": "True", "UNIHEAD_BENCH_WORKERS": str(workers)},
     ),
     "three networks": Peer(
-        lambda _, port, __, ___: [
-            sys.executable,
+        lambda python, port, _, __: [
+            python,
             "-m",
             "tests.benchmarks.peers.three_networks",
             "serve",
-            str(THREE_NETWORKS),
+            str(Path(python).parents[1] / "three_networks"),
             str(port),
         ],
         "/readyz",
+        home="peers",
         traffic=("all three",),
     ),
     "ray": Peer(
         lambda python, port, workers, _: [python, "-m", "tests.benchmarks.peers.ray_app", str(port), str(workers)],
         "/-/healthz",
+        home="peers",
         environment=lambda _: {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
+    ),
+    "mlserver": Peer(
+        lambda python, port, workers, _: [python, "-m", "tests.benchmarks.peers.mlserver_app", str(port), str(workers)],
+        "/v2/health/ready",
+        home="mlserver",
     ),
 }
 
@@ -111,7 +121,9 @@ PEERS = {
 def main() -> None:
     """Measure every peer in every round, and write a line for each concurrency and kind of traffic."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--python", default=sys.executable, help="of the environment that has the peers")
+    parser.add_argument(
+        "--environments", default=".venv", help="of the peers: their folders begin so (default: %(default)s)"
+    )
     parser.add_argument("--peers", default=",".join(PEERS), help="which, separated by commas")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10)
@@ -130,8 +142,10 @@ def main() -> None:
         for number in range(options.rounds):
             for name in options.peers.split(","):
                 peer, port = PEERS[name], 8400
+                home = f"{options.environments}-{peer.home}/bin/python"
+                python = str(Path(home).absolute()) if peer.home else sys.executable
                 for traffic, paths in ((traffic, TRAFFIC[traffic]) for traffic in peer.traffic):
-                    command = peer.command(options.python, port, options.workers, paths)
+                    command = peer.command(python, port, options.workers, paths)
                     own = {**environment, **peer.environment(options.workers)}
                     with run_server(command, port, peer.ready, environment=own) as pid:
                         time.sleep(1)
