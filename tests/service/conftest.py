@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
@@ -12,6 +12,7 @@ from service.contract import ModelContract
 from service.engine import Engine
 from service.settings import Settings
 from tests.service.fakes import FakeSession, make_contract, write_tiny_model
+from tests.service.house import House
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +59,22 @@ def connect(app: FastAPI) -> httpx.AsyncClient:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx", make_contract())
+
+
+@pytest.fixture
+async def build() -> AsyncIterator[Callable[..., House]]:
+    houses: list[House] = []
+
+    def make(**options: int) -> House:
+        houses.append(House(**options))
+        return houses[-1]
+
+    yield make
+    for house in houses:
+        house.session.gate.set()
+        await house.scheduler.stop()
+
+
+@pytest.fixture
+def house(build: Callable[..., House]) -> House:
+    return build()
