@@ -23,7 +23,7 @@ class ShedMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a picture if most are refused, pass everything else on."""
         scheduler = self._state.scheduler
-        if scheduler is not None and scope["type"] == "http" and scope["path"] in PICTURE_PATHS:
+        if scheduler is not None and _brings_picture(scope):
             scope["route"] = SimpleNamespace(path=scope["path"])  # for the count of answers; routing replaces it
             try:
                 scheduler.shed()
@@ -34,3 +34,7 @@ class ShedMiddleware:
                 await problem(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def _brings_picture(scope: Scope) -> bool:
+    return scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in PICTURE_PATHS

@@ -41,7 +41,9 @@ async def request() -> Message:
     return {"type": "http.request", "body": b"", "more_body": False}
 
 
-async def ask(path: str, receive: Receive, scheduler: Full) -> tuple[int, dict[bytes, bytes], bytes, Metrics]:
+async def ask(
+    path: str, receive: Receive, scheduler: Full, method: str = "POST"
+) -> tuple[int, dict[bytes, bytes], bytes, Metrics]:
     metrics = Metrics(CollectorRegistry())
     state = ServiceState(Settings(), metrics)
     state.scheduler = scheduler  # type: ignore[assignment]  # a stand-in
@@ -51,7 +53,7 @@ async def ask(path: str, receive: Receive, scheduler: Full) -> tuple[int, dict[b
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await app({"type": "http", "method": "POST", "path": path, "headers": []}, receive, send)
+    await app({"type": "http", "method": method, "path": path, "headers": []}, receive, send)
     return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"], metrics
 
 
@@ -68,6 +70,11 @@ async def test_a_picture_is_refused_before_its_body_is_read() -> None:
 async def test_everything_else_passes(path: str) -> None:
     status, _, body, _ = await ask(path, request, Full())
     assert (status, body) == (200, path.encode())
+
+
+async def test_another_method_goes_on_to_be_told_so() -> None:
+    status, _, body, _ = await ask("/detect", request, Full(), "GET")
+    assert (status, body) == (200, b"/detect")
 
 
 async def test_pictures_pass_while_there_is_room() -> None:
