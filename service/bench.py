@@ -21,8 +21,8 @@ from service.engine import Engine
 from service.errors import ContractError
 from service.flights import Answer
 from service.golden import GOLDEN_PICTURES
-from service.imaging import decode_for, letterbox
 from service.memory import keep_freed_memory
+from service.prepare import prepare
 from service.reload import load_verified
 from service.schemas import PictureResponse, PredictResponse
 from service.settings import Settings
@@ -119,10 +119,7 @@ def run_pipeline(
 ) -> tuple[Finished, Stopwatch]:
     """Take one picture from bytes to JSON, as the service does; returns the answer and its stages."""
     watch, contract = Stopwatch(), engine.contract
-    picture, original = decode_for(contract.input_size, body)
-    watch.lap("decode")
-    square, place = letterbox(picture, contract.input_size, contract.letterbox.fill, original=original)
-    watch.lap("preprocess")
+    square, place = prepare(body, contract, watch)
     (prediction,) = engine.predict([square], alone=alone)
     watch.lap("forward")
     return finish_json(Answer(prediction, place, contract), watch, wanted=Wanted(parts), shape=shape), watch

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from service.contract import ModelContract
 from service.engine import Engine, Prediction
 from service.imaging import Letterbox
+from service.prepare import Picture
 from service.timing import Stopwatch
 
 Finished = TypeVar("Finished")
@@ -86,7 +87,7 @@ class Flight:
     Attributes:
         key: what makes two requests ask about the same picture and model; empty where nobody else may board.
         engine: the model that will run.
-        body: the picture as it came.
+        picture: as it came.
         passengers: the requests that wait, the one that opened the flight first.
         answer: of the pass, once it is over.
         closed: nobody boards any more.
@@ -95,7 +96,7 @@ class Flight:
 
     key: bytes
     engine: Engine
-    body: bytes = field(repr=False)
+    picture: Picture = field(repr=False)
     passengers: list[Passenger[Any]]
     answer: Answer | None = None
     closed: bool = False

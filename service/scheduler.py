@@ -8,7 +8,6 @@ takes a flight from bytes to finished answers, so that a request changes threads
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +19,8 @@ from service.engine import Engine
 from service.errors import ClientGone, DeadlineExceeded, NotReady, Overloaded
 from service.flights import Answer, Finished, Flight, Passenger
 from service.forward import Forward
-from service.imaging import decode_for, letterbox
 from service.metrics import CacheResult, Metrics
+from service.prepare import Picture, digest, prepare
 from service.timing import SHARED_STAGES, Stopwatch
 
 # Hashing more than this takes a millisecond, which the event loop does not have.
@@ -35,7 +34,7 @@ class Scheduler:
 
     Attributes:
         engine: runs the flights that open from now on; those under way end on the one they began with.
-        after_pass: called in a worker thread with each picture that has been answered.
+        after_pass: called in a worker thread with each file that has been answered.
     """
 
     def __init__(
@@ -104,7 +103,7 @@ class Scheduler:
 
     async def submit(
         self,
-        body: bytes,
+        picture: Picture,
         finish: Callable[[Answer, Stopwatch], Finished],
         *,
         watch: Stopwatch,
@@ -115,7 +114,7 @@ class Scheduler:
         """Ask about one picture; a request that leaves fails nobody else.
 
         Args:
-            body: the picture as it came.
+            picture: as it came.
             finish: makes this request's answer, in a worker thread, from the answer of the pass.
             watch: of the request; `finish` gets it with the stages before lapped.
             timeout_s: seconds until the answer is of no use any more.
@@ -133,11 +132,11 @@ class Scheduler:
             EmptyBody, UnsupportedImage, TooManyPixels, DamagedImage: see `service.imaging.decode_for`.
         """
         deadline = time.monotonic() + timeout_s
-        key = b"" if fresh else await self._digest(body)
+        key = b"" if fresh else await self._digest(picture)
         if self._stopped:
             raise NotReady("the service is stopping; ask another one, or this one after its restart")
         passenger = Passenger(finish, watch, deadline, asyncio.get_running_loop().create_future())
-        result = self._take(passenger, key, body)
+        result = self._take(passenger, key, picture)
         self._metrics.count_cache_result(result)
         watcher = asyncio.ensure_future(hang_up()) if hang_up is not None else None
         if watcher is not None:
@@ -155,18 +154,18 @@ class Scheduler:
             if watcher is not None:
                 watcher.cancel()
 
-    async def _digest(self, body: bytes) -> bytes:
-        if len(body) <= _HASH_ON_LOOP_BYTES:
-            return hashlib.sha256(body).digest()
-        return await asyncio.get_running_loop().run_in_executor(self._side, lambda: hashlib.sha256(body).digest())
+    async def _digest(self, picture: Picture) -> bytes:
+        if isinstance(picture, bytes) and len(picture) <= _HASH_ON_LOOP_BYTES:
+            return digest(picture)
+        return await asyncio.get_running_loop().run_in_executor(self._side, digest, picture)
 
-    def _take(self, passenger: Passenger[Any], digest: bytes, body: bytes) -> CacheResult:
+    def _take(self, passenger: Passenger[Any], name: bytes, picture: Picture) -> CacheResult:
         """Find an answer or a flight to board, or open one."""
         engine = self.engine
-        if not digest:
-            self._open_flight(Flight(digest, engine, body, [passenger]), passenger)
+        if not name:
+            self._open_flight(Flight(name, engine, picture, [passenger]), passenger)
             return "bypass"
-        key = digest + engine.sha256.encode()
+        key = name + engine.sha256.encode()
         answer = self._cache.get(key)
         if answer is not None:
             self._side.submit(_serve_from, answer, passenger)
@@ -178,7 +177,7 @@ class Scheduler:
         if flight is not None and flight.answer is not None:
             self._side.submit(_serve_from, flight.answer, passenger)
             return "coalesced"
-        self._open_flight(Flight(key, engine, body, [passenger]), passenger)
+        self._open_flight(Flight(key, engine, picture, [passenger]), passenger)
         return "miss"
 
     def _open_flight(self, flight: Flight, passenger: Passenger[Any]) -> None:
@@ -230,8 +229,8 @@ class Scheduler:
             for passenger in passengers[1:]:
                 _serve_from(answer, passenger)
             took_s = time.monotonic() - started
-            if self.after_pass is not None:
-                self.after_pass(flight.body)
+            if self.after_pass is not None and isinstance(flight.picture, bytes):
+                self.after_pass(flight.picture)
         finally:
             self._admission.finish(took_s)
 
@@ -239,10 +238,7 @@ class Scheduler:
         watch.lap("queue")
         self._require_wanted(flight)
         contract = flight.engine.contract
-        picture, original = decode_for(contract.input_size, flight.body, self._max_pixels)
-        watch.lap("decode")
-        square, place = letterbox(picture, contract.input_size, contract.letterbox.fill, original=original)
-        watch.lap("preprocess")
+        square, place = prepare(flight.picture, contract, watch, max_pixels=self._max_pixels)
         self._require_wanted(flight)
         prediction = self._forward.run(flight.engine, square, watch, alone=self._admission.is_alone())
         self._metrics.observe_shared({stage: watch.timings_ms[stage] for stage in SHARED_STAGES})

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from service.agreement import compare
 from service.engine import Engine, Prediction
 from service.errors import ContractError
-from service.imaging import Letterbox, decode_for, letterbox
+from service.imaging import Letterbox
 from service.metrics import Metrics
+from service.prepare import prepare
 
 logger = logging.getLogger("unihead")
 
@@ -96,9 +97,7 @@ class Shadow:
         self._metrics.observe_shadow(agreement, live_ms=live_ms, shadow_ms=shadow_ms)
 
     def _run(self, engine: Engine, body: bytes) -> tuple[Prediction, Letterbox, float]:
-        contract = engine.contract
-        picture, original = decode_for(contract.input_size, body, self._max_pixels)
-        square, place = letterbox(picture, contract.input_size, contract.letterbox.fill, original=original)
+        square, place = prepare(body, engine.contract, max_pixels=self._max_pixels)
         started = time.perf_counter()
         (prediction,) = engine.predict([square])
         return prediction, place, (time.perf_counter() - started) * 1000
