@@ -13,7 +13,7 @@ import simplejpeg
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from service import routes, status
+from service import oip, routes, status
 from service.admission import Admission
 from service.cache import Cache
 from service.engine import Engine
@@ -84,6 +84,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     install_problem_handlers(app)
     app.include_router(routes.router)
     app.include_router(status.router)
+    app.include_router(oip.router)
     if settings.docs:
         app.include_router(status.docs_router)
     return app

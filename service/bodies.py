@@ -30,14 +30,20 @@ async def read_picture(request: Request, *, max_body_bytes: int) -> bytes:
         MalformedRequest: the form cannot be read or has not exactly one `file`; or the client hung up.
         EmptyBody: the form's `file` has no bytes.
     """
-    body = await _read_body(request, max_body_bytes)
+    body = await read_body(request, max_body_bytes)
     content_type, options = parse_options_header(request.headers.get("content-type"))
     if content_type != b"multipart/form-data":
         return body
     return extract_file(body, options.get(b"boundary", b""))
 
 
-async def _read_body(request: Request, max_body_bytes: int) -> bytes:
+async def read_body(request: Request, max_body_bytes: int) -> bytes:
+    """Read a whole body.
+
+    Raises:
+        BodyTooLarge: more bytes are announced, or come, than `max_body_bytes`.
+        MalformedRequest: the client hung up.
+    """
     refusal = BodyTooLarge(f"the body has more than {max_body_bytes} bytes, the limit; send a smaller picture")
     announced = request.headers.get("content-length", "")
     # Refused before the first byte is read: curl and others wait for a word before they send much.

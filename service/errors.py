@@ -4,6 +4,7 @@ UniheadError
 ├── RequestError            the caller can mend it
 │   ├── EmptyBody           400 empty_body
 │   ├── MalformedRequest    400 malformed_request
+│   ├── UnknownModel        404 unknown_model
 │   ├── BodyTooLarge        413 body_too_large
 │   ├── TooManyPixels       413 too_many_pixels
 │   ├── UnsupportedImage    415 unsupported_image
@@ -40,9 +41,16 @@ class EmptyBody(RequestError):
 
 
 class MalformedRequest(RequestError):
-    """The body cannot be read as the form it says it is."""
+    """The body cannot be read as the form, or the inference request, that it says it is."""
 
     code = "malformed_request"
+
+
+class UnknownModel(RequestError):
+    """A model or a version is asked for that is not served here."""
+
+    status = 404
+    code = "unknown_model"
 
 
 class BodyTooLarge(RequestError):

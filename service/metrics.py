@@ -12,12 +12,12 @@ from service.agreement import Agreement
 from service.contract import ModelContract
 from service.timing import SHARED_STAGES, TASK_STAGES, Stage
 
-Task: TypeAlias = Literal["segment", "detect", "classify", "predict"]
+Task: TypeAlias = Literal["segment", "detect", "classify", "predict", "infer"]
 Outcome: TypeAlias = Literal["swapped", "unchanged", "refused"]
 CacheResult: TypeAlias = Literal["hit", "miss", "coalesced", "bypass"]
 Refusal: TypeAlias = Literal["queue_full", "wait_too_long"]
 
-TASKS: tuple[Task, ...] = ("segment", "detect", "classify", "predict")
+TASKS: tuple[Task, ...] = ("segment", "detect", "classify", "predict", "infer")
 
 # Close together where a small model on a CPU answers (2 to 100 ms), then wide up to the patience of a client.
 BUCKETS_MS = (0.5, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 50, 75, 100, 150, 250, 500, 1000, 2500, 5000, 10000)

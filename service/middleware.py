@@ -49,7 +49,7 @@ class RequestMiddleware:
             if status is not None:  # half an answer is out: only closing the connection tells the client
                 raise
             detail = "something broke in the service; its log has more under this request_id"
-            problem = make_problem(500, "internal_error", detail, request_id=request_id)
+            problem = make_problem(scope, 500, "internal_error", detail)
             await problem(scope, receive, send_with_id)
         finally:
             route, method = _route_template(scope), scope["method"]

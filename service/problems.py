@@ -11,11 +11,13 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
 
 from service.errors import ClientGone, InvalidParameter, RequestError, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
+OIP_ROOT = "/v2"
 _CLIENT_GONE = 499  # no standard status; nginx logs it so
 _HINTS = {404: "there is no such path; `GET /` lists what there is", 405: "this path does not take that method"}
 
@@ -45,9 +47,12 @@ class Problem(BaseModel):
 
 
 def make_problem(
-    status: int, code: str, detail: str, *, request_id: str, headers: Mapping[str, str] | None = None
+    scope: Scope, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Build the answer to a request that cannot be answered."""
+    """Build the answer to a request that cannot be answered; clients of the Open Inference Protocol read `error`."""
+    path, request_id = scope["path"], scope["state"]["request_id"]
+    if path == OIP_ROOT or path.startswith(f"{OIP_ROOT}/"):
+        return JSONResponse({"error": detail}, status, headers)
     problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code, request_id=request_id)
     return Response(problem.model_dump_json(), status, headers, MEDIA_TYPE)
 
@@ -69,7 +74,7 @@ def install_problem_handlers(app: FastAPI) -> None:
 
 async def _answer_ours(request: Request, error: RequestError | Unavailable) -> Response:
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Unavailable) else None
-    return make_problem(error.status, error.code, str(error), request_id=request.state.request_id, headers=headers)
+    return make_problem(request.scope, error.status, error.code, str(error), headers)
 
 
 async def _answer_nobody(_: Request, __: ClientGone) -> Response:
@@ -80,10 +85,10 @@ async def _answer_invalid(request: Request, error: RequestValidationError) -> Re
     first = error.errors()[0]
     name, value = str(first["loc"][-1]), str(first["input"])[:80]
     detail = f"query parameter {name!r} is {value!r}: {first['msg'].lower()}"
-    return make_problem(InvalidParameter.status, InvalidParameter.code, detail, request_id=request.state.request_id)
+    return make_problem(request.scope, InvalidParameter.status, InvalidParameter.code, detail)
 
 
 async def _answer_http(request: Request, error: HTTPException) -> Response:
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     detail = _HINTS.get(error.status_code, HTTPStatus(error.status_code).description or str(error.detail))
-    return make_problem(error.status_code, code, detail, request_id=request.state.request_id, headers=error.headers)
+    return make_problem(request.scope, error.status_code, code, detail, error.headers)

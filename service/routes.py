@@ -9,7 +9,6 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive
 
 from service.answers import PARTS, Part, Wanted, finish_json, finish_png
 from service.bodies import FIELD_NAME, read_picture
@@ -17,6 +16,7 @@ from service.errors import InvalidParameter
 from service.metrics import Task
 from service.negotiation import prefers_png
 from service.problems import document_problems
+from service.request_headers import TIMEOUT_HEADER, read_timeout_s, wait_for_disconnect, wants_fresh
 from service.schemas import ClassifyResponse, DetectResponse, PictureResponse, PredictResponse, SegmentResponse
 from service.settings import MAX_TIMEOUT_MS
 from service.state import state_of
@@ -24,7 +24,6 @@ from service.timing import Stopwatch, format_server_timing
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FORM = {"type": "object", "required": [FIELD_NAME], "properties": {FIELD_NAME: _BINARY["schema"]}}
-TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 _BODY = {
     "parameters": [
         {
@@ -152,7 +151,7 @@ async def _respond(
     state = state_of(request)
     scheduler, metrics = state.require_scheduler(), state.metrics
     _check_parameters(request, query, scheduler.engine.contract.max_detections)
-    timeout_s = _read_timeout_s(request.headers.get(TIMEOUT_HEADER), state.settings.request_timeout_ms)
+    timeout_s = read_timeout_s(request.headers.get(TIMEOUT_HEADER), state.settings.request_timeout_ms)
     body = await read_picture(request, max_body_bytes=state.settings.max_body_bytes)
     watch = Stopwatch()
     with metrics.images_in_flight.track_inprogress():
@@ -161,8 +160,8 @@ async def _respond(
             finish_png if as_png else partial(finish_json, wanted=wanted, shape=shape),
             watch=watch,
             timeout_s=timeout_s,
-            fresh=_wants_fresh(request.headers.get("cache-control", "")),
-            hang_up=partial(_wait_for_disconnect, request.receive),
+            fresh=wants_fresh(request.headers.get("cache-control", "")),
+            hang_up=partial(wait_for_disconnect, request.receive),
         )
     watch.finish()
     metrics.observe_task(task, watch.timings_ms, own_pass=result in {"miss", "bypass"})
@@ -170,24 +169,3 @@ async def _respond(
         state.profile.write(task, request.state.request_id, result, watch)
     headers = {"Server-Timing": format_server_timing(watch.timings_ms), "X-Unihead-Cache": result}
     return Response(finished.content, media_type=finished.media_type, headers=headers)
-
-
-def _read_timeout_s(header: str | None, default_ms: int) -> float:
-    if header is None:
-        return default_ms / 1000
-    if not (header.isdecimal() and 1 <= int(header[:10]) <= MAX_TIMEOUT_MS):
-        raise InvalidParameter(
-            f"{TIMEOUT_HEADER} is {header[:80]!r}; it takes whole milliseconds, 1 to {MAX_TIMEOUT_MS}"
-        )
-    return int(header) / 1000
-
-
-def _wants_fresh(cache_control: str) -> bool:
-    """Whether a request says no-cache or no-store (RFC 9111, sec. 5.2.1)."""
-    return any(word.strip().lower() in {"no-cache", "no-store"} for word in cache_control.split(","))
-
-
-async def _wait_for_disconnect(receive: Receive) -> None:
-    """End when the client hangs up; its whole body has been received."""
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -11,6 +12,7 @@ from service.problems import make_problem
 from service.state import ServiceState
 
 PICTURE_PATHS = frozenset({"/segment", "/detect", "/classify", "/predict"})
+_INFER = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer")
 
 
 class ShedMiddleware:
@@ -22,19 +24,27 @@ class ShedMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a picture if most are refused, pass everything else on."""
-        scheduler = self._state.scheduler
-        if scheduler is not None and _brings_picture(scope):
-            scope["route"] = SimpleNamespace(path=scope["path"])  # for the count of answers; routing replaces it
+        scheduler, route = self._state.scheduler, find_picture_route(scope)
+        if scheduler is not None and route:
+            scope["route"] = SimpleNamespace(path=route)  # for the count of answers; routing replaces it
             try:
                 scheduler.shed()
             except Overloaded as error:
                 headers = {"Retry-After": str(error.retry_after_s)}
-                request_id = scope["state"]["request_id"]
-                problem = make_problem(error.status, error.code, str(error), request_id=request_id, headers=headers)
+                problem = make_problem(scope, error.status, error.code, str(error), headers)
                 await problem(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
 
-def _brings_picture(scope: Scope) -> bool:
-    return scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in PICTURE_PATHS
+def find_picture_route(scope: Scope) -> str:
+    """The template of the route that a picture is sent to, as metrics name it; empty if it is none."""
+    if scope["type"] != "http" or scope["method"] != "POST":
+        return ""
+    path: str = scope["path"]
+    if path in PICTURE_PATHS:
+        return path
+    asked = _INFER.fullmatch(path)
+    if asked is None:
+        return ""
+    return "/v2/models/{model}/versions/{version}/infer" if asked[1] else "/v2/models/{model}/infer"

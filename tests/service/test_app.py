@@ -137,8 +137,12 @@ async def test_half_an_answer_is_broken_off(app: FastAPI, caplog: pytest.LogCapt
 
 def test_the_api_description_names_every_route_body_and_problem(app: FastAPI) -> None:
     document = app.openapi()
+    model = "/v2/models/{model}"
+    versions = (model, f"{model}/versions/{{version}}")
     assert set(document["paths"]) == {
         "/segment", "/detect", "/classify", "/predict", "/healthz", "/readyz", "/info", "/metrics",
+        "/v2", "/v2/health/live", "/v2/health/ready",
+        *(f"{path}{end}" for path in versions for end in ("", "/ready", "/infer")),
     }  # fmt: skip
     for path in ("/segment", "/detect", "/classify", "/predict"):
         operation = document["paths"][path]["post"]

@@ -1,0 +1,287 @@
+"""The Open Inference Protocol v2 (REST): clients of Triton and KServe ask the same scheduler, within the same limits.
+
+One model, `unihead`, of one version. It takes `image`, files as BYTES, or `images`, the network's own input; boxes and
+masks are in pixels of what was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+from fastapi import APIRouter
+from numpy.typing import NDArray
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service import postprocess
+from service.bodies import read_body
+from service.contract import OUTPUT_NAMES, ModelContract
+from service.errors import MalformedRequest, UnknownModel
+from service.flights import Answer
+from service.oip_tensors import BYTES, Tensor
+from service.oip_wire import HEADER_LENGTH, InferRequest, compress, decompress, read_request, write_answer
+from service.prepare import Picture
+from service.problems import OIP_ROOT
+from service.request_headers import TIMEOUT_HEADER, read_timeout_s, wait_for_disconnect, wants_fresh
+from service.settings import MAX_TIMEOUT_MS
+from service.state import state_of
+from service.timing import Stopwatch, format_server_timing
+from service.versions import find_version
+
+MODEL, VERSION = "unihead", "1"
+FILES, SQUARES = "image", "images"
+_DATATYPES = {
+    "boxes": "FP32",
+    "scores": "FP32",
+    "labels": "INT64",
+    "num_detections": "INT64",
+    "mask": "UINT8",
+    "class_probs": "FP32",
+}
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": "Why not",
+        "content": {"application/json": {"schema": {"type": "object", "properties": {"error": {"type": "string"}}}}},
+    }
+    for status in (400, 404, 413, 415, 422, 500, 503)
+}
+_MODEL_PATH = f"{OIP_ROOT}/models/{{model}}"
+_VERSION_PATH = f"{_MODEL_PATH}/versions/{{version}}"
+_INFER_BODY = {
+    "requestBody": {
+        "required": True,
+        "description": "An inference request as JSON, perhaps followed by binary tensors; or, with "
+        f"`{HEADER_LENGTH}: 0`, nothing but a picture.",
+        "content": {
+            "application/json": {"schema": {"type": "object"}},
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+router = APIRouter(tags=["Open Inference Protocol v2"], responses=_ERRORS)
+Outputs: TypeAlias = dict[str, NDArray[Any]]
+
+
+@router.get(OIP_ROOT, summary="What serves here")
+async def server() -> dict[str, Any]:
+    """Name the server and the protocol's extensions that it knows."""
+    return {"name": "unihead", "version": find_version("unihead"), "extensions": ["binary_tensor_data"]}
+
+
+@router.get(f"{OIP_ROOT}/health/live", summary="The process answers")
+async def live() -> dict[str, bool]:
+    """Answer as long as the event loop turns."""
+    return {"live": True}
+
+
+@router.get(f"{OIP_ROOT}/health/ready", summary="The model is loaded and warm")
+async def ready(request: Request) -> dict[str, bool]:
+    """Answer 200 once pictures are taken, 503 before."""
+    state_of(request).require_scheduler()
+    return {"live": True, "ready": True}
+
+
+@router.get(f"{_VERSION_PATH}/ready", summary="This version is loaded and warm")
+@router.get(f"{_MODEL_PATH}/ready", summary="The model is loaded and warm")
+async def model_ready(request: Request) -> dict[str, Any]:
+    """Answer 200 once pictures are taken, 503 before."""
+    _require_known(request.path_params)
+    state_of(request).require_scheduler()
+    return {"name": MODEL, "ready": True}
+
+
+@router.get(_VERSION_PATH, summary="Inputs and outputs of this version")
+@router.get(_MODEL_PATH, summary="Inputs and outputs of the model")
+async def model_metadata(request: Request) -> dict[str, Any]:
+    """Say what the model takes and gives; -1 is any size."""
+    _require_known(request.path_params)
+    contract = state_of(request).require_scheduler().engine.contract
+    most, size = contract.max_detections, contract.input_size
+    shapes = {
+        "boxes": [-1, most, 4],
+        "scores": [-1, most],
+        "labels": [-1, most],
+        "num_detections": [-1],
+        "mask": [-1, -1, -1],
+        "class_probs": [-1, len(contract.classification_classes)],
+    }
+    return {
+        "name": MODEL,
+        "versions": [VERSION],
+        "platform": "onnx_onnxv1",
+        "inputs": [
+            {"name": FILES, "datatype": BYTES, "shape": [-1]},
+            {"name": SQUARES, "datatype": "UINT8", "shape": [-1, size, size, 3]},
+        ],
+        "outputs": [{"name": name, "datatype": _DATATYPES[name], "shape": shapes[name]} for name in OUTPUT_NAMES],
+    }
+
+
+@router.post(f"{_VERSION_PATH}/infer", openapi_extra=_INFER_BODY, summary="Ask this version about pictures")
+@router.post(f"{_MODEL_PATH}/infer", openapi_extra=_INFER_BODY, summary="Ask the model about pictures")
+async def infer(request: Request) -> Response:
+    """Answer with the outputs named, or with all; each picture is a picture like any other to queue and cache."""
+    _require_known(request.path_params)
+    state, headers = state_of(request), request.headers
+    scheduler, metrics, settings = state.require_scheduler(), state.metrics, state.settings
+    contract = scheduler.engine.contract
+    patience_s = read_timeout_s(headers.get(TIMEOUT_HEADER), settings.request_timeout_ms)
+    body = await read_body(request, settings.max_body_bytes)
+    # In a thread: JSON of a million numbers takes the event loop's time.
+    asked = await asyncio.to_thread(
+        _read, body, headers.get("content-encoding", ""), headers.get(HEADER_LENGTH), settings.max_body_bytes
+    )
+    pictures, names = _read_pictures(asked, contract), _read_names(asked)
+    patience_s = _read_parameter(asked, patience_s)
+    watches = [Stopwatch() for _ in pictures]
+    with metrics.images_in_flight.track_inprogress():
+        tasks = [
+            asyncio.ensure_future(
+                scheduler.submit(
+                    picture,
+                    partial(_collect, names=names, as_files=asked.inputs[0].name == FILES),
+                    watch=watch,
+                    timeout_s=patience_s,
+                    fresh=wants_fresh(headers.get("cache-control", "")),
+                    hang_up=partial(wait_for_disconnect, request.receive),
+                )
+            )
+            for picture, watch in zip(pictures, watches, strict=True)
+        ]
+        try:
+            results = await asyncio.gather(*tasks)
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            raise
+    for watch, (_, result) in zip(watches, results, strict=True):
+        watch.finish()
+        metrics.observe_task("infer", watch.timings_ms, own_pass=result in {"miss", "bypass"})
+    content, answer_headers = await asyncio.to_thread(
+        _write, asked, names, [outputs for outputs, _ in results], headers.get("accept-encoding", "")
+    )
+    answer_headers["X-Unihead-Cache"] = ", ".join(result for _, result in results)
+    answer_headers["Server-Timing"] = format_server_timing(watches[0].timings_ms)
+    return Response(content, headers=answer_headers)
+
+
+def _require_known(path: Mapping[str, str]) -> None:
+    if path["model"] != MODEL:
+        raise UnknownModel(f"there is no model {path['model'][:80]!r} here; the one that is here is {MODEL!r}")
+    if path.get("version", VERSION) != VERSION:
+        raise UnknownModel(f"{MODEL} has no version {path['version'][:80]!r}; it has {VERSION!r}")
+
+
+def _read(body: bytes, encoding: str, header_length: str | None, limit: int) -> InferRequest:
+    return read_request(decompress(body, encoding, limit), header_length, raw_input=FILES)
+
+
+def _read_pictures(asked: InferRequest, contract: ModelContract) -> list[Picture]:
+    if len(asked.inputs) != 1:
+        raise MalformedRequest(f"the request has {len(asked.inputs)} inputs; send {FILES!r} or {SQUARES!r}")
+    (tensor,) = asked.inputs
+    if tensor.name == FILES:
+        wanted, pictures = f"{BYTES} of the shape [N]", _read_files(tensor)
+    elif tensor.name == SQUARES:
+        size = contract.input_size
+        fits = tensor.datatype == "UINT8" and tensor.shape[1:] == (size, size, 3)
+        wanted = f"UINT8 of the shape [N, {size}, {size}, 3]"
+        pictures = [np.ascontiguousarray(one) for one in tensor.values] if fits else []
+    else:
+        raise MalformedRequest(f"there is no input {tensor.name[:80]!r}; send {FILES!r} or {SQUARES!r}")
+    if not pictures:
+        shape = list(tensor.shape)
+        raise MalformedRequest(f"{tensor.name} is {tensor.datatype} of the shape {shape}; it takes {wanted}, N from 1")
+    return pictures
+
+
+def _read_files(tensor: Tensor) -> list[Picture]:
+    """Take the files out of an input; JSON cannot carry their bytes, so there they are base64."""
+    files: list[Picture] = []
+    for value in tensor.values if tensor.datatype == BYTES else ():
+        try:
+            files.append(base64.b64decode(value, validate=True) if tensor.as_text else value)
+        except ValueError as error:
+            raise MalformedRequest(f"an element of {tensor.name} is text, and no base64: {error}") from error
+    return files
+
+
+def _read_names(asked: InferRequest) -> tuple[str, ...]:
+    """The outputs wanted, in the order they were asked for."""
+    for name in asked.outputs:
+        if name not in OUTPUT_NAMES:
+            raise MalformedRequest(f"there is no output {name[:80]!r}; there are {', '.join(OUTPUT_NAMES)}")
+    return tuple(asked.outputs) or OUTPUT_NAMES
+
+
+def _read_parameter(asked: InferRequest, patience_s: float) -> float:
+    """The protocol's own deadline, `timeout` in microseconds, where it is given."""
+    timeout_us = asked.parameters.get("timeout")
+    if timeout_us is None:
+        return patience_s
+    if not isinstance(timeout_us, int) or not 0 < timeout_us <= MAX_TIMEOUT_MS * 1000:
+        raise MalformedRequest(f"timeout is {timeout_us!r}; it takes microseconds, 1 to {MAX_TIMEOUT_MS * 1000}")
+    return timeout_us / 1e6
+
+
+def _collect(answer: Answer, watch: Stopwatch, *, names: Collection[str], as_files: bool) -> Outputs:
+    """In a worker thread: one picture's outputs, those that were asked for; laps `postprocess`.
+
+    Args:
+        answer: of the pass.
+        watch: of the picture.
+        names: of the outputs.
+        as_files: in pixels of the original; else as the network gives them.
+    """
+    prediction, place, contract = answer.prediction, answer.place, answer.contract
+    outputs: Outputs = {}
+    if "boxes" in names:
+        outputs["boxes"] = _pad(place.boxes_to_original(prediction.boxes), contract.max_detections)
+    if "scores" in names:
+        outputs["scores"] = _pad(prediction.scores, contract.max_detections)
+    if "labels" in names:
+        outputs["labels"] = _pad(prediction.labels, contract.max_detections)
+    if "num_detections" in names:
+        outputs["num_detections"] = np.array(len(prediction.scores), dtype=np.int64)
+    if "mask" in names:
+        outputs["mask"] = (
+            postprocess.mask(prediction, place, mask_stride=contract.mask_stride) if as_files else prediction.mask
+        )
+    if "class_probs" in names:
+        outputs["class_probs"] = prediction.class_probs
+    watch.lap("postprocess")
+    return outputs
+
+
+def _pad(values: NDArray[Any], length: int) -> NDArray[Any]:
+    padded = np.zeros((length, *values.shape[1:]), dtype=values.dtype)
+    padded[: len(values)] = values
+    return padded
+
+
+def _write(
+    asked: InferRequest, names: tuple[str, ...], results: list[Outputs], accepted: str
+) -> tuple[bytes, dict[str, str]]:
+    """Put all pictures' outputs together; returns the body and its headers."""
+    tensors = []
+    for name in names:
+        values = [outputs[name] for outputs in results]
+        if len({one.shape for one in values}) > 1:
+            raise MalformedRequest(f"the pictures have different sizes; ask for their {name} one by one")
+        stacked = np.stack(values)
+        tensors.append(Tensor(name, _DATATYPES[name], stacked.shape, stacked))
+    head = {"model_name": MODEL, "model_version": VERSION, **({} if asked.id is None else {"id": asked.id})}
+    content, json_bytes = write_answer(head, tensors, [asked.outputs.get(name, asked.binary) for name in names])
+    content, encoding = compress(content, accepted)
+    headers = {"Content-Type": "application/json" if json_bytes is None else "application/octet-stream"}
+    if json_bytes is not None:
+        headers[HEADER_LENGTH] = str(json_bytes)
+    if encoding:
+        headers["Content-Encoding"] = encoding
+    headers["Vary"] = "Accept-Encoding"
+    return content, headers
