@@ -44,9 +44,9 @@ check: $(VENV)/.dev ## formatting, lint, types, walls between the packages, Dock
 	$(BIN)/yamllint --strict .
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(BIN)/shellcheck .ci/run .ci/install-debian-packages
-	@if command -v promtool; then promtool check config docker/prometheus/prometheus.yml; \
+	@if command -v promtool; then promtool check config docker/prometheus/prometheus.yml && promtool test rules docker/prometheus/rules_test.yml; \
 	elif test -n "$$CI"; then echo "promtool is missing; run .ci/install-debian-packages" >&2; exit 1; \
-	else echo "docker/prometheus/prometheus.yml is not checked: no promtool here (Debian package prometheus)"; fi
+	else echo "docker/prometheus is not checked: no promtool here (Debian package prometheus)"; fi
 
 format: $(VENV)/.dev ## mend formatting and what ruff can mend by itself
 	$(BIN)/ruff check --fix .

@@ -31,6 +31,12 @@ def test_services_can_neither_write_to_their_image_nor_gain_rights(name: str) ->
 
 
 @pytest.mark.parametrize("name", SERVICES)
+def test_services_cannot_take_the_whole_machine(name: str) -> None:
+    assert SERVICES[name]["mem_limit"]
+    assert SERVICES[name]["pids_limit"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
 def test_ports_are_published_on_the_loopback_only(name: str) -> None:
     assert SERVICES[name]["ports"]
     assert [port for port in SERVICES[name]["ports"] if not port.startswith("127.0.0.1:")] == []
@@ -44,7 +50,7 @@ def test_images_are_pinned(name: str) -> None:
 @pytest.mark.parametrize("name", SERVICES)
 def test_mounted_files_exist_and_are_read_only(name: str) -> None:
     mounts = [mount.split(":") for mount in SERVICES[name].get("volumes", []) if mount.startswith(".")]
-    assert [mount for mount in mounts if not (ROOT / mount[0]).is_file() or mount[2:] != ["ro"]] == []
+    assert [mount for mount in mounts if not (ROOT / mount[0]).exists() or mount[2:] != ["ro"]] == []
 
 
 def test_the_service_is_built_from_a_dockerfile_that_exists() -> None:
