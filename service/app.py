@@ -85,6 +85,8 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     app.include_router(routes.router)
     app.include_router(status.router)
     app.include_router(oip.router)
+    if settings.metrics_port is None:
+        app.include_router(status.metrics_router)
     if settings.docs:
         app.include_router(status.docs_router)
     return app

@@ -9,11 +9,12 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import uvicorn
 import uvloop
 from fastapi import FastAPI
+from prometheus_client import start_http_server
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
@@ -119,9 +120,32 @@ async def _run(settings: Settings, listener: socket.socket) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, app)
         host, port = listener.getsockname()[:2]
         where = f"[{host}]" if ":" in host else host
-        with hold_pid_file(settings.pid_file):
+        with hold_pid_file(settings.pid_file), _serve_metrics(settings, app):
             logger.info("ready on http://%s:%d with %s", where, port, settings.model)
             await uvicorn.Server(config).serve(sockets=[listener])
+
+
+@contextlib.contextmanager
+def _serve_metrics(settings: Settings, app: FastAPI) -> Iterator[None]:
+    """Answer /metrics on a port of its own, in a thread, if there is to be one."""
+    if settings.metrics_port is None:
+        yield
+        return
+    state: ServiceState = app.state.service
+    try:
+        server, thread = start_http_server(settings.metrics_port, settings.host, state.metrics.registry)
+    except OSError as error:
+        raise StartError(
+            f"cannot listen on {settings.host} port {settings.metrics_port} for metrics: {error.strerror}; "
+            "choose another with --metrics-port"
+        ) from error
+    logger.info("metrics on port %d", server.server_port)
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def _reload(app: FastAPI) -> None:

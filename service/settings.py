@@ -37,6 +37,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="TCP port of its own for /metrics, which the other port then has no more"
+    )
     model: Path = Field(
         Path(__file__).parent / "models" / "unihead.onnx",
         description="ONNX file made by `unihead-export onnx`",

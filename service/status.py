@@ -35,6 +35,7 @@ _LIMITS = (
 _static_files = StaticFiles(directory=WEB)
 router = APIRouter(tags=["service"])
 docs_router = APIRouter()
+metrics_router = APIRouter(tags=["service"])
 
 
 @router.get("/", include_in_schema=False)
@@ -107,7 +108,7 @@ def describe_threads(settings: Settings) -> Threads:
     )
 
 
-@router.get("/metrics", summary="For Prometheus")
+@metrics_router.get("/metrics", summary="For Prometheus")
 async def metrics(request: Request) -> Response:
     """Write all metrics in the text format that the scraper asks for."""
     encode, content_type = choose_encoder(request.headers.get("accept", ""))

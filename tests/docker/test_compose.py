@@ -19,7 +19,9 @@ def test_every_variable_has_a_default() -> None:
 
 def test_what_is_handed_on_are_settings_of_the_service_without_a_second_default() -> None:
     settings = {f"UNIHEAD_{name.upper()}" for name in Settings.model_fields}
-    assert set(SERVICES["unihead"]["environment"]) <= settings
+    names = {entry for entry in SERVICES["unihead"]["environment"] if "=" not in entry}
+    assert {name.partition("=")[0] for name in SERVICES["unihead"]["environment"]} <= settings
+    assert set(SERVICES["unihead"]["environment"]) - names == {"UNIHEAD_METRICS_PORT=9000"}
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -16,13 +16,17 @@ def config() -> dict[str, Any]:
     return loaded
 
 
-def test_prometheus_scrapes_the_service_where_compose_puts_it(config: dict[str, Any]) -> None:
+def test_prometheus_scrapes_the_service_where_compose_puts_it_and_nobody_else_gets_there(
+    config: dict[str, Any],
+) -> None:
     (job,) = config["scrape_configs"]
     (target,) = job["static_configs"][0]["targets"]
     host, _, port = target.partition(":")
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    assert [published.rpartition(":")[2] for published in services[host]["ports"]] == [port]
-    assert f"EXPOSE {port}" in (ROOT / "docker/service.Dockerfile").read_text().splitlines()
+    service = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"][host]
+    assert f"UNIHEAD_METRICS_PORT={port}" in service["environment"]
+    published = [entry.rpartition(":")[2] for entry in service["ports"]]
+    assert published == ["8000"] != [port]
+    assert "EXPOSE 8000" in (ROOT / "docker/service.Dockerfile").read_text().splitlines()
     assert job.get("metrics_path", "/metrics") == "/metrics"
 
 
