@@ -15,6 +15,7 @@ from export.parity import BATCH_SIZES, MAX_METRIC_DIFFERENCE, compare_engines, c
 from export.quantize import QuantizationError, compare_times, find_objections
 from export.quantize import quantize as quantize_file
 from export.to_onnx import ExportError, export_onnx
+from export.triton import write_repository
 from service.engine import load_engine
 from service.errors import UniheadError
 from service.golden import GOLDEN_PICTURES
@@ -152,6 +153,22 @@ def quantize(
     console.print(
         f"{out}: {len(convolutions)} convolutions in int8, {out.stat().st_size / 1e6:.1f} MB", highlight=False
     )
+
+
+@app.command()
+def triton(
+    model: Annotated[Path, typer.Option(help="A file of `unihead-export onnx`.")] = Path("unihead.onnx"),
+    out: Annotated[Path, typer.Option(help="The model repository.")] = Path("model_repository"),
+    name: Annotated[str, typer.Option(help="Of the model in it.")] = "unihead",
+    max_batch: Annotated[int, typer.Option(min=1, help="Pictures in one pass at most.")] = 8,
+    max_delay_us: Annotated[int, typer.Option(min=0, help="Microseconds that a picture waits for others.")] = 100,
+) -> None:
+    """Write a model repository for Triton: configuration, labels, warm-up, and the file itself."""
+    try:
+        contract = write_repository(model, out, name=name, max_batch=max_batch, max_delay_us=max_delay_us)
+    except (UniheadError, OSError) as error:
+        raise _failure(error) from error
+    console.print(f"{out / name}: {contract.version}, batches of {max_batch} at most", highlight=False)
 
 
 def _failure(error: Exception) -> typer.Exit:
