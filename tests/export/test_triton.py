@@ -15,7 +15,7 @@ from service.engine import load_engine
 from service.settings import Settings
 
 MODEL = Settings().model
-KINDS = {
+KINDS: dict[int, str] = {
     onnx.TensorProto.FLOAT: "TYPE_FP32",
     onnx.TensorProto.INT64: "TYPE_INT64",
     onnx.TensorProto.UINT8: "TYPE_UINT8",
