@@ -108,5 +108,5 @@ $(VENV)-mlserver/.done: pyproject.toml
 # Training, export, tests and checks.
 $(VENV)/.dev: $(VENV)/.base
 	@echo "Installing torch, training and test tools into $(VENV) (about 6 GB, some minutes) ..."
-	@$(PIP) install --editable '.[train,teachers,distributed,dev]'
+	@$(PIP) install --editable '.[train,teachers,distributed,ray,dev]'
 	@touch $@
