@@ -11,6 +11,7 @@ import statistics
 import sys
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -45,38 +46,67 @@ def main(words: Sequence[str]) -> int:
     keep_freed_memory()
     report = print if not options.json else _say_nothing
     try:
-        engine = load_verified(settings.model, settings)
-        result: dict[str, Any] = {
-            "model": engine.contract.version,
-            "input_size": engine.contract.input_size,
-            "cpus": settings.cpu_threads,
-            "pictures": len(bodies),
-        }
-        report(", ".join(f"{name} {value}" for name, value in result.items()))
-        result["alone_ms"] = measure_alone(engine, bodies, seconds=options.seconds)
-        report("\none picture at a time, without HTTP: median milliseconds")
-        report("  " + "  ".join(f"{stage} {ms:.2f}" for stage, ms in result["alone_ms"].items()))
-        result["bare"] = measure_bare(engine, bodies, workers=settings.cpu_threads, seconds=options.seconds)
-        report("\nall CPUs, without HTTP: the limit")
-        report(f"  {result['bare']['per_second']:.1f} pictures/s, {result['bare']['cpu_ms']:.2f} CPU-ms each")
-        report("\nPOST /predict over HTTP, the client on the same machine, every picture an own pass")
-        report("  at once  pictures/s   p50 ms   p95 ms   p99 ms  failed")
-        result["http"] = []
-        words = ["--model", str(settings.model), "--threads", str(settings.cpu_threads), "--log-level", "error"]
-        with spawn_service(words) as service:
-            for concurrency in options.concurrency:
-                row = measure_http(service, bodies, concurrency=concurrency, seconds=options.seconds)
-                result["http"].append(row)
-                report(
-                    f"  {concurrency:7d}  {row['per_second']:10.1f}  {row['p50_ms']:7.1f}  {row['p95_ms']:7.1f}"
-                    f"  {row['p99_ms']:7.1f}  {row['failed']:6d}"
-                )
+        result: dict[str, Any] = {"pictures": len(bodies)}
+        if options.url:
+            result["http"] = _report_http(_find_service(options.url), bodies, options, report)
+        else:
+            result |= _report_pipeline(settings, bodies, options, report)
+            words = ["--model", str(settings.model), "--threads", str(settings.cpu_threads), "--log-level", "error"]
+            with spawn_service(words) as service:
+                result["http"] = _report_http(service, bodies, options, report)
     except (ContractError, SpawnError) as error:
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{options.url or 'the service'} cannot be reached: {error}", file=sys.stderr)
         return 1
     if options.json:
         print(json.dumps(result))
     return 0
+
+
+def _report_pipeline(
+    settings: Settings, bodies: Sequence[bytes], options: argparse.Namespace, report: Callable[[str], None]
+) -> dict[str, Any]:
+    """Measure and tell what there is without HTTP."""
+    engine = load_verified(settings.model, settings)
+    result: dict[str, Any] = {
+        "model": engine.contract.version,
+        "input_size": engine.contract.input_size,
+        "cpus": settings.cpu_threads,
+    }
+    report(", ".join(f"{name} {value}" for name, value in {**result, "pictures": len(bodies)}.items()))
+    result["alone_ms"] = measure_alone(engine, bodies, seconds=options.seconds)
+    report("\none picture at a time, without HTTP: median milliseconds")
+    report("  " + "  ".join(f"{stage} {ms:.2f}" for stage, ms in result["alone_ms"].items()))
+    result["bare"] = measure_bare(engine, bodies, workers=settings.cpu_threads, seconds=options.seconds)
+    report("\nall CPUs, without HTTP: the limit")
+    report(f"  {result['bare']['per_second']:.1f} pictures/s, {result['bare']['cpu_ms']:.2f} CPU-ms each")
+    return result
+
+
+def _report_http(
+    service: Spawned, bodies: Sequence[bytes], options: argparse.Namespace, report: Callable[[str], None]
+) -> list[dict[str, float]]:
+    """Measure and tell what clients of a service see."""
+    where = f"of {options.url}" if options.url else "over HTTP, the client on the same machine"
+    report(f"\nPOST /predict {where}, every picture an own pass")
+    report("  at once  pictures/s   p50 ms   p95 ms   p99 ms  failed")
+    rows = []
+    for concurrency in options.concurrency:
+        row = measure_http(service, bodies, concurrency=concurrency, seconds=options.seconds)
+        rows.append(row)
+        report(
+            f"  {concurrency:7d}  {row['per_second']:10.1f}  {row['p50_ms']:7.1f}  {row['p95_ms']:7.1f}"
+            f"  {row['p99_ms']:7.1f}  {row['failed']:6d}"
+        )
+    return rows
+
+
+def _find_service(url: str) -> Spawned:
+    """Take apart where a running service is; nothing is spawned."""
+    parts = urllib.parse.urlsplit(url)
+    return Spawned(parts.hostname or "", parts.port or 80, 0)
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
@@ -94,6 +124,9 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         default="1,8,32",
         help="requests at once, separated by commas (default: %(default)s)",
     )
+    parser.add_argument(
+        "--url", type=_url, help="ask a service that runs already, http://HOST:PORT, and measure nothing else"
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
     return parser.parse_args(words)
 
@@ -103,6 +136,13 @@ def _numbers(text: str) -> list[int]:
     if min(numbers) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: a number of requests at once is 1 or more")
     return numbers
+
+
+def _url(text: str) -> str:
+    parts = urllib.parse.urlsplit(text)
+    if parts.scheme != "http" or not parts.hostname or parts.path not in {"", "/"}:
+        raise argparse.ArgumentTypeError(f"{text!r}: a service is http://HOST:PORT")
+    return text
 
 
 def _say_nothing(_: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.cli import main
+from service.spawn import spawn_service
 from tests.service.fakes import GOLDEN
 
 
@@ -35,6 +36,25 @@ def test_it_prints_a_table(capsys: pytest.CaptureFixture[str], tiny_model: Path)
     assert code == 0
     assert "pictures/s" in out
     assert "p99 ms" in out
+
+
+def test_a_service_that_runs_already_is_measured_alone(capsys: pytest.CaptureFixture[str], tiny_model: Path) -> None:
+    with spawn_service(["--model", str(tiny_model), "--log-level", "error"]) as service:
+        url = f"http://{service.host}:{service.port}"
+        code, out, _ = run(capsys, "bench", "--url", url, "--seconds", "0.2", "--concurrency", "2", "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert set(result) == {"pictures", "http"}
+    assert result["http"][0]["per_second"] > 0
+    code, _, err = run(capsys, "bench", "--url", url, "--seconds", "0.2", "--concurrency", "1")
+    assert (code, err.count("\n")) == (1, 1)
+    assert url in err
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "https://x", "http://", "http://x/predict"])
+def test_an_address_that_is_none_is_named(capsys: pytest.CaptureFixture[str], url: str) -> None:
+    code, _, err = run(capsys, "bench", "--url", url)
+    assert (code, "--url" in err) == (2, True)
 
 
 def test_a_folder_without_pictures_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
