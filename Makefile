@@ -44,7 +44,7 @@ check: $(VENV)/.dev ## formatting, lint, types, walls between the packages, Dock
 	$(BIN)/yamllint --strict .
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(BIN)/kubernetes-validate --strict --no-warn docker/kubernetes/[!k]*.yaml
-	$(BIN)/shellcheck .ci/run .ci/install-debian-packages
+	$(BIN)/shellcheck .ci/run .ci/install-debian-packages docker/train.sh
 	@if command -v promtool; then promtool check config docker/prometheus/prometheus.yml && promtool test rules docker/prometheus/rules_test.yml; \
 	elif test -n "$$CI"; then echo "promtool is missing; run .ci/install-debian-packages" >&2; exit 1; \
 	else echo "docker/prometheus is not checked: no promtool here (Debian package prometheus)"; fi

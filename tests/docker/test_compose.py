@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
+from service.bench import _parse
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -14,7 +15,7 @@ SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE.read_text())["servi
 
 def test_every_variable_has_a_default() -> None:
     text = COMPOSE.read_text()
-    assert re.findall(r"\$\{?\w+[^}]*\}?", text) == re.findall(r"\$\{[A-Z_]+:-[^}]+\}", text)
+    assert re.findall(r"\$\{?\w+[^}]*\}?", text) == re.findall(r"\$\{[A-Z_]+:-[^}]*\}", text)
 
 
 def test_what_is_handed_on_are_settings_of_the_service_without_a_second_default() -> None:
@@ -40,8 +41,7 @@ def test_services_cannot_take_the_whole_machine(name: str) -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_ports_are_published_on_the_loopback_only(name: str) -> None:
-    assert SERVICES[name]["ports"]
-    assert [port for port in SERVICES[name]["ports"] if not port.startswith("127.0.0.1:")] == []
+    assert [port for port in SERVICES[name].get("ports", []) if not port.startswith("127.0.0.1:")] == []
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -56,8 +56,21 @@ def test_mounted_files_exist_and_are_read_only(name: str) -> None:
 
 
 def test_the_service_is_built_from_a_dockerfile_that_exists() -> None:
-    build = SERVICES["unihead"]["build"]
-    assert (ROOT / build["context"] / build["dockerfile"]).is_file()
+    for name in ("unihead", "training"):
+        build = SERVICES[name]["build"]
+        assert (ROOT / build["context"] / build["dockerfile"]).is_file()
+
+
+def test_only_what_serves_starts_without_a_profile() -> None:
+    assert {name for name, service in SERVICES.items() if "profiles" not in service} == {
+        "unihead", "prometheus", "grafana",
+    }  # fmt: skip
+
+
+def test_the_load_is_a_command_that_the_service_has() -> None:
+    words = SERVICES["load"]["command"]
+    assert words[:2] == ["unihead-serve", "bench"]
+    assert _parse(words[2:]).url == "http://unihead:8000"
 
 
 def test_prometheus_waits_until_the_service_is_healthy() -> None:
