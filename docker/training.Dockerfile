@@ -15,6 +15,7 @@ LABEL org.opencontainers.image.title="unihead-training" \
 RUN groupadd --gid 10001 unihead \
     && useradd --uid 10001 --gid 10001 --create-home unihead \
     && install --directory --owner 10001 --group 10001 /runs /models
+# hadolint ignore=DL3013  # it does not see the bounds behind the index
 RUN pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} 'torch>=2.11' 'torchvision>=0.26'
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
