@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
+import time
+from collections.abc import Callable
 
 from service.errors import Overloaded
 
@@ -12,6 +14,8 @@ _NEWEST = 0.1
 # Of the newest answer in the share of refusals: about the last twenty count.
 _NEWEST_ANSWER = 0.05
 _SHED_ABOVE = 0.5
+# After two pictures have met, so long no pass takes the threads of another.
+_COMPANY_S = 0.25
 
 
 class Admission:
@@ -24,8 +28,10 @@ class Admission:
         pace_s: seconds from one finished picture to the next while all workers are busy, as last seen.
     """
 
-    def __init__(self, *, limit: int) -> None:
+    def __init__(self, *, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.limit = limit
+        self._clock = clock
+        self._company_until = -math.inf
         self.waiting = 0
         self.active = 0
         self.pace_s = 0.0
@@ -55,6 +61,8 @@ class Admission:
                 sentence = f"the wait is about {wait_s:.2f} s, the deadline is in {patience_s:.2f} s"
                 raise Overloaded(sentence, reason="wait_too_long", retry_after_s=max(1, math.ceil(wait_s - patience_s)))
             self._note_answer(refused=False)
+            if self.waiting + self.active:
+                self._company_until = self._clock() + _COMPANY_S
             self.waiting += 1
 
     def shed(self) -> None:
@@ -91,9 +99,9 @@ class Admission:
             self.active += 1
 
     def is_alone(self) -> bool:
-        """Whether a single picture is in the house."""
+        """Whether a single picture is in the house, and no two were lately: under load the next is on its way."""
         with self._lock:
-            return self.waiting == 0 and self.active == 1
+            return self.waiting == 0 and self.active == 1 and self._clock() >= self._company_until
 
     def finish(self, took_s: float | None) -> None:
         """Let one picture go that a worker had in its hands.

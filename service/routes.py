@@ -6,7 +6,7 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,6 +16,7 @@ from service.errors import InvalidParameter
 from service.metrics import Task
 from service.negotiation import prefers_png
 from service.problems import document_problems
+from service.queries import ClassifyQuery, DetectQuery, PictureRoute, PredictQuery, SegmentQuery
 from service.request_headers import TIMEOUT_HEADER, read_timeout_s, wait_for_disconnect, wants_fresh
 from service.schemas import ClassifyResponse, DetectResponse, PictureResponse, PredictResponse, SegmentResponse
 from service.settings import MAX_TIMEOUT_MS
@@ -52,32 +53,9 @@ _BODY = {
         },
     },
 }
-router = APIRouter(tags=["pictures"], responses=document_problems(400, 413, 415, 422, 500, 503))
-
-
-class SegmentQuery(BaseModel):
-    """POST /segment takes no parameters."""
-
-
-class DetectQuery(BaseModel):
-    """Parameters of POST /detect."""
-
-    score_threshold: float = Field(
-        0.3, ge=0, le=1, allow_inf_nan=False, description="boxes that score less are left out"
-    )
-    max_detections: int = Field(100, ge=1, description="boxes at most; up to `max_detections` of the model's contract")
-
-
-class ClassifyQuery(BaseModel):
-    """Parameters of POST /classify."""
-
-    top_k: int = Field(5, ge=1, description="classes at most")
-
-
-class PredictQuery(ClassifyQuery, DetectQuery):
-    """Parameters of POST /predict."""
-
-    tasks: str = Field(",".join(PARTS), description="which of segment, detect and classify, separated by commas")
+router = APIRouter(
+    route_class=PictureRoute, tags=["pictures"], responses=document_problems(400, 413, 415, 422, 500, 503)
+)
 
 
 @router.post(
@@ -124,18 +102,11 @@ def _parse_tasks(text: str) -> tuple[Part, ...]:
     return tuple(part for part in PARTS if part in names)
 
 
-def _check_parameters(request: Request, query: BaseModel, most_detections: int) -> None:
-    """Refuse what FastAPI lets pass: unknown names, repeated names, more boxes than the model gives."""
-    known = sorted(type(query).model_fields)
-    names = [name for name, _ in request.query_params.multi_items()]
-    for name in names:
-        if name not in known:
-            knows = f"knows {', '.join(known)}" if known else "takes none"
-            raise InvalidParameter(f"unknown query parameter {name[:80]!r}; this path {knows}")
-        if names.count(name) > 1:
-            raise InvalidParameter(f"query parameter {name!r} is given {names.count(name)} times; give it once")
-    if isinstance(query, DetectQuery) and "max_detections" in names and query.max_detections > most_detections:
-        raise InvalidParameter(f"max_detections is {query.max_detections}; the model gives {most_detections} at most")
+def _check_most(query: BaseModel, most: int) -> None:
+    """Hold a `max_detections` that was asked for against the model's own."""
+    asked = query.max_detections if isinstance(query, DetectQuery) else 0
+    if asked > most and "max_detections" in query.model_fields_set:
+        raise InvalidParameter(f"max_detections is {asked}; the model gives {most} at most")
 
 
 async def _respond(
@@ -150,7 +121,7 @@ async def _respond(
     """Take one picture all the way: read it, submit it with what is to be made of its answer, count the stages."""
     state = state_of(request)
     scheduler, metrics = state.require_scheduler(), state.metrics
-    _check_parameters(request, query, scheduler.engine.contract.max_detections)
+    _check_most(query, scheduler.engine.contract.max_detections)
     timeout_s = read_timeout_s(request.headers.get(TIMEOUT_HEADER), state.settings.request_timeout_ms)
     body = await read_picture(request, max_body_bytes=state.settings.max_body_bytes)
     watch = Stopwatch()

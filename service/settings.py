@@ -120,8 +120,8 @@ class Settings(BaseSettings):
 
     @property
     def workers(self) -> int:
-        """Pictures worked on at once: one more for each pass, decoded or answered while the pass runs."""
-        return max(2 * self.cpu_threads, 2 * self.max_batch if self.max_batch > 1 else 0)
+        """Pictures worked on at once: more would only take CPUs from each other's passes, unless passes are shared."""
+        return max(self.cpu_threads, 2 * self.max_batch if self.max_batch > 1 else 0)
 
 
 def describe_unknown_variables(environment: Mapping[str, str]) -> list[str]:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import socket
-import subprocess
 import time
-import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +14,8 @@ import yaml
 from service.golden import GOLDEN_PICTURES
 from service.settings import Settings
 from service.spawn import Spawned, spawn_service
+from tests.docker.observing import DASHBOARD, ROOT, Prometheus, run_prometheus
 
-ROOT = Path(__file__).parents[2]
-DASHBOARD: dict[str, Any] = json.loads((ROOT / "docker/grafana/dashboards/unihead.json").read_text())
 RULES: list[dict[str, Any]] = [
     rule
     for group in yaml.safe_load((ROOT / "docker/prometheus/rules.yml").read_text())["groups"]
@@ -39,31 +33,6 @@ WINDOW_S = 20
 pytestmark = pytest.mark.slow
 
 
-class Prometheus:
-    """A server that is asked over HTTP."""
-
-    def __init__(self, port: int) -> None:
-        self._url = f"http://127.0.0.1:{port}/api/v1"
-
-    def get(self, path: str, **query: str) -> Any:  # noqa: ANN401 - JSON
-        with urllib.request.urlopen(f"{self._url}/{path}?{urllib.parse.urlencode(query)}") as response:  # noqa: S310 - our own server
-            return json.load(response)["data"]
-
-    def ask(self, expression: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.get("query", query=expression)["result"]
-        return found
-
-    def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            try:
-                if self.ask("vector(1)"):
-                    return
-            except OSError:
-                time.sleep(0.2)
-        raise AssertionError("Prometheus did not become ready")
-
-
 @pytest.fixture(scope="module")
 def service() -> Iterator[Spawned]:
     # Its own model in the shadow, so that the shadow's panels have something to show.
@@ -76,25 +45,9 @@ def prometheus(service: Spawned, tmp_path_factory: pytest.TempPathFactory) -> It
     binary = shutil.which("prometheus")
     if binary is None:
         pytest.skip("prometheus is not installed (Debian package prometheus)")
-    folder = tmp_path_factory.mktemp("prometheus")
-    config = yaml.safe_load((ROOT / "docker/prometheus/prometheus.yml").read_text())
-    config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
-    config["scrape_configs"][0]["static_configs"][0]["targets"] = [f"{service.host}:{service.port}"]
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    shutil.copy(ROOT / "docker/prometheus/rules.yml", folder)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [binary, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
-    with subprocess.Popen(
-        [*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        try:
-            asked = Prometheus(port)
-            asked.wait_until_ready()
-            _send_pictures(service)
-            yield asked
-        finally:
-            process.terminate()
+    with run_prometheus(binary, service, tmp_path_factory.mktemp("prometheus")) as asked:
+        _send_pictures(service)
+        yield asked
 
 
 def _send_pictures(service: Spawned) -> None:

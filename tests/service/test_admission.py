@@ -52,18 +52,30 @@ def test_an_empty_queue_tries_however_slow_the_last_picture_was() -> None:
     assert admission.waiting == 1
 
 
-def test_a_picture_is_alone_while_no_other_waits_or_is_worked_on() -> None:
-    admission = Admission(limit=8)
-    admission.admit(1)
+def test_a_picture_is_alone_while_no_other_is_there_or_was_lately() -> None:
+    now = 100.0
+    admission = Admission(limit=64, clock=lambda: now)
+    admission.admit(10)
     assert not admission.is_alone()
     admission.start()
     assert admission.is_alone()
-    admission.admit(1)
+    admission.admit(10)
     assert not admission.is_alone()
     admission.start()
     assert not admission.is_alone()
-    admission.finish(0.1)
+    admission.finish(0.01)
+    assert not admission.is_alone()
+    now += 0.3
     assert admission.is_alone()
+
+
+def test_pictures_one_after_another_are_each_alone() -> None:
+    admission = Admission(limit=64, clock=lambda: 100.0)
+    for _ in range(3):
+        admission.admit(10)
+        admission.start()
+        assert admission.is_alone()
+        admission.finish(0.01)
 
 
 def test_what_was_dropped_teaches_no_pace() -> None:

@@ -82,7 +82,7 @@ async def test_info_tells_model_contract_versions_and_limits(client: httpx.Async
         "cpus": 2,
         "forward_passes": 2,
         "alone": 2,
-        "workers": 4,
+        "workers": 2,
         "reason": "the setting threads",
     }
 
