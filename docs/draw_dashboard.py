@@ -32,9 +32,9 @@ from service.settings import Settings
 from service.spawn import Spawned, spawn_service
 from tests.docker.observing import DASHBOARD, ROOT, Prometheus, run_prometheus
 
-# Clients at once, one step after another; the last step is more than the queue takes.
-STEPS = (1, 2, 4, 8, 100)
-STEP_S = 24
+# Clients at once, one step after another.
+STEPS = (1, 2, 4, 8, 16)
+STEP_S = 20
 WINDOW = "10s"
 UNITS = {"ms": "ms", "reqps": "1/s", "s": "s", "bytes": "MB", "percentunit": "%", "none": ""}
 FACTORS = {"bytes": 1e-6, "percentunit": 100.0}
@@ -72,6 +72,12 @@ def name_of(template: str, labels: dict[str, str]) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda match: labels.get(match[1], ""), template).strip()
 
 
+def _at(points: dict[float, float], moment: float) -> float:
+    """The value of a series at a moment, 0 before its first."""
+    nearest = min(points, key=lambda at: abs(at - moment))
+    return points[nearest] if abs(nearest - moment) <= 1 else 0.0
+
+
 def draw_panel(axis: Axes, panel: dict[str, Any], prometheus: Prometheus, start: float, end: float) -> None:
     """One panel: a number, or lines or areas over time."""
     unit = panel["fieldConfig"]["defaults"]["unit"]
@@ -79,7 +85,7 @@ def draw_panel(axis: Axes, panel: dict[str, Any], prometheus: Prometheus, start:
     axis.set_title(panel["title"], fontsize=9, loc="left")
     expressions = [(one["expr"].replace("$__rate_interval", WINDOW), one["legendFormat"]) for one in panel["targets"]]
     if panel["type"] == "stat":
-        (series,) = prometheus.ask_range(expressions[0][0], start=end - STEP_S / 2, end=end - STEP_S / 2, step_s=1)[:1]
+        (series,) = prometheus.ask_range(expressions[0][0], start=end - 5, end=end - 5, step_s=1)[:1]
         text = f"{float(series['values'][-1][1]) * factor:.3g} {UNITS[unit]}"
         if panel["options"]["textMode"] == "name":
             text = name_of(expressions[0][1], series["metric"])
@@ -93,10 +99,7 @@ def draw_panel(axis: Axes, panel: dict[str, Any], prometheus: Prometheus, start:
             points = {float(moment) - start: float(value) * factor for moment, value in series["values"]}
             lines[name_of(legend, {**series["metric"], "instance": ""})] = points
     moments = [float(second) for second in range(int(end - start) + 1)]
-    values = {
-        name: [points.get(min(points, key=lambda at: abs(at - moment)), 0.0) for moment in moments]
-        for name, points in sorted(lines.items())
-    }
+    values = {name: [_at(points, moment) for moment in moments] for name, points in sorted(lines.items())}
     if stacked:
         axis.stackplot(moments, list(values.values()), labels=list(values), alpha=0.85)
     else:
@@ -105,23 +108,29 @@ def draw_panel(axis: Axes, panel: dict[str, Any], prometheus: Prometheus, start:
     axis.set_ylim(bottom=0)
     axis.set_ylabel(UNITS[unit], fontsize=7)
     axis.tick_params(labelsize=7)
-    axis.legend(fontsize=6, frameon=False, ncols=2, loc="upper left")
+    if any(values):  # one line without a name needs none
+        axis.legend(fontsize=6, frameon=False, ncols=2, loc="upper left")
+        axis.set_ylim(top=1.35 * axis.get_ylim()[1])  # room for the names
     axis.spines[["top", "right"]].set_visible(False)
 
 
 def draw(prometheus: Prometheus, start: float, end: float, path: Path) -> None:
     """All panels where the dashboard has them."""
     height = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in DASHBOARD["panels"])
-    figure = plt.figure(figsize=(14, height * 0.34), layout="constrained")
-    grid = figure.add_gridspec(height, 24)
+    inches = height * 0.34 + 0.4
+    figure = plt.figure(figsize=(14, inches))
     for panel in DASHBOARD["panels"]:
         place = panel["gridPos"]
-        rows, columns = slice(place["y"], place["y"] + place["h"]), slice(place["x"], place["x"] + place["w"])
-        draw_panel(figure.add_subplot(grid[rows, columns]), panel, prometheus, start, end)
+        left, width = place["x"] / 24 + 0.035, place["w"] / 24 - 0.05
+        bottom, tall = height - place["y"] - place["h"] + 0.9, place["h"] - 1.9
+        rows = 1 / (height + 1.2)
+        axis = figure.add_axes((left, bottom * rows, width, tall * rows))
+        draw_panel(axis, panel, prometheus, start, end)
     figure.suptitle(
         "The dashboard's panels, drawn by docs/draw_dashboard.py from its expressions and scraped data "
         f"(not Grafana); {', '.join(map(str, STEPS))} clients for {STEP_S} s each",
         fontsize=9,
+        y=0.995,
     )
     figure.savefig(path, dpi=90)
     plt.close(figure)

@@ -52,7 +52,8 @@ def make_plain_graph(path: Path) -> bytes:
     contract = parse_contract({entry.key: entry.value for entry in proto.metadata_props}[METADATA_KEY])
     nodes = list(proto.graph.node)
     made_by = {name: node for node in nodes for name in node.output}
-    first = next(node for node in nodes if node.op_type == "Conv").input[0]
+    convolution = next(node for node in nodes if node.op_type == "Conv")
+    first = convolution.input[0]
     masks = next(node for node in nodes if node.op_type == "ArgMax").input[0]
     classes = next(node for node in nodes if node.op_type == "Softmax").input[0]
     raw = next(
@@ -60,7 +61,7 @@ def make_plain_graph(path: Path) -> bytes:
         for node in nodes
         if node.op_type == "Concat"
         and len(node.input) == len(contract.detection_strides)
-        and all(name in made_by and made_by[name].op_type == "Transpose" for name in node.input)
+        and all(name in made_by and made_by[name].op_type == "Reshape" for name in node.input)
     )
     kept: list[Any] = []
     wanted, seen = [masks, raw, classes], {first}
@@ -84,13 +85,13 @@ def make_plain_graph(path: Path) -> bytes:
         [
             *ordered,
             helper.make_node("Resize", [masks, "", "plain_scales"], ["logits"], mode="linear"),
-            helper.make_node("Identity", [raw], ["raw"]),
+            helper.make_node("Transpose", [raw], ["raw"], perm=[0, 2, 1]),
             helper.make_node("Identity", [classes], ["class_logits"]),
         ],
         "plain",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, size, size])],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("logits", "raw", "class_logits")],
-        [*proto.graph.initializer, scales],
+        [*(_undo_scale(tensor, convolution.input[1]) for tensor in proto.graph.initializer), scales],
     )
     # What only the shape of `images` was asked for takes the same first dimension from `x`.
     for node in graph.node:
@@ -100,6 +101,14 @@ def make_plain_graph(path: Path) -> bytes:
     return bytes(
         helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version).SerializeToString()
     )
+
+
+def _undo_scale(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    """Give the first convolution weights for pixels that are normalised already; others as they are."""
+    if tensor.name != name:
+        return tensor
+    weights = numpy_helper.to_array(tensor) * (255 * STD).reshape(1, 3, 1, 1)
+    return numpy_helper.from_array(weights.astype(np.float32), name)
 
 
 class PlainPipeline:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeAlias
 
 import onnx
 import pytest
 from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2
 from typer.testing import CliRunner
 
 from export.cli import app
@@ -15,6 +17,21 @@ from service.engine import load_engine
 from service.settings import Settings
 
 MODEL = Settings().model
+ModelConfig: TypeAlias = Any  # a class that is loaded below
+
+
+def load_types() -> ModuleType:
+    """Triton's configuration as a type. Its package cannot be imported beside KServe's: both declare one protocol."""
+    (folder,) = importlib.util.find_spec("tritonclient").submodule_search_locations  # type: ignore[union-attr,misc]  # it is installed
+    spec = importlib.util.spec_from_file_location("model_config_pb2", Path(folder) / "grpc" / "model_config_pb2.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+model_config_pb2 = load_types()
 KINDS: dict[int, str] = {
     onnx.TensorProto.FLOAT: "TYPE_FP32",
     onnx.TensorProto.INT64: "TYPE_INT64",
@@ -28,7 +45,7 @@ def contract() -> ModelContract:
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> model_config_pb2.ModelConfig:
+def config(tmp_path: Path) -> ModelConfig:
     write_repository(MODEL, tmp_path, name="unihead", max_batch=4, max_delay_us=50)
     return text_format.Parse((tmp_path / "unihead/config.pbtxt").read_text(), model_config_pb2.ModelConfig())
 
@@ -41,7 +58,7 @@ def test_the_repository_has_what_triton_looks_for(tmp_path: Path, contract: Mode
     assert (tmp_path / "eyes/classes.txt").read_text().splitlines() == list(contract.classification_classes)
 
 
-def test_the_configuration_is_of_tritons_own_type(config: model_config_pb2.ModelConfig) -> None:
+def test_the_configuration_is_of_tritons_own_type(config: ModelConfig) -> None:
     assert (config.name, config.backend, config.max_batch_size) == ("unihead", "onnxruntime", 4)
     assert config.dynamic_batching.max_queue_delay_microseconds == 50
     (warm_up,) = config.model_warmup
@@ -49,7 +66,7 @@ def test_the_configuration_is_of_tritons_own_type(config: model_config_pb2.Model
     assert list(warm_up.inputs["images"].dims) == list(config.input[0].dims)
 
 
-def test_tensors_are_those_of_the_graph(config: model_config_pb2.ModelConfig) -> None:
+def test_tensors_are_those_of_the_graph(config: ModelConfig) -> None:
     graph = onnx.load(MODEL).graph
     declared = {one.name: one for one in (*config.input, *config.output)}
     assert [*declared] == [value.name for value in (*graph.input, *graph.output)]
