@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import sys
@@ -32,3 +33,10 @@ def keep_freed_memory() -> bool:
     )
     logger.debug("freed memory is %s", "kept" if done else "given back")
     return done
+
+
+def give_back_freed_memory() -> None:
+    """Return what is free to the system all the same: after something large and rare, as a model that was replaced."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)

@@ -13,6 +13,7 @@ from pathlib import Path
 from service.engine import Engine, build_engine, read_model
 from service.errors import ContractError
 from service.golden import check_golden
+from service.memory import give_back_freed_memory
 from service.metrics import Outcome
 from service.onnx_file import inspect_onnx
 from service.settings import Settings
@@ -117,6 +118,8 @@ class Reloader:
                 logger.error("the model stays as it is, because the new one was refused: %s", reason)
             else:
                 logger.info("model reloaded: %s, %s answers", outcome, self._current().contract.version)
+            # What loading took, and the model before the last: hundreds of megabytes after some reloads.
+            await asyncio.to_thread(give_back_freed_memory)
             return self.last
 
     async def _try(self) -> tuple[Outcome, str]:
