@@ -1,10 +1,11 @@
 # Training and export. Build from the repository root:
 #   docker build --file docker/training.Dockerfile --tag unihead-training .
-# torch comes as the CUDA build (about 6 GB), which runs on a CPU too. For a smaller image give the address of PyTorch's
-# index of CPU builds:  --build-arg TORCH_INDEX=ADDRESS
+# torch comes as the CUDA build (about 6 GB), which runs on a CPU too. For a smaller image name PyTorch's own list of CPU
+# builds, whose versions pip then prefers:  --build-arg PIP_EXTRA_INDEX_URL=...
 
 FROM python:3.12-slim-bookworm
-ARG TORCH_INDEX=""
+# pip reads it from the environment of the steps below.
+ARG PIP_EXTRA_INDEX_URL
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore \
@@ -15,8 +16,7 @@ LABEL org.opencontainers.image.title="unihead-training" \
 RUN groupadd --gid 10001 unihead \
     && useradd --uid 10001 --gid 10001 --create-home unihead \
     && install --directory --owner 10001 --group 10001 /runs /models
-# hadolint ignore=DL3013  # it does not see the bounds behind the index
-RUN pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} 'torch>=2.11' 'torchvision>=0.26'
+RUN pip install 'torch>=2.11' 'torchvision>=0.26'
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY export ./export
