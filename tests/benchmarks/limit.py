@@ -43,11 +43,7 @@ def measure_round(service: Spawned, threads: int, seconds: float) -> dict[str, f
     plan = (("/predict", 8, seconds), ("/predict", 1, seconds / 2), ("/segment", 8, seconds / 2))
     eight, one, segment = (
         measure(service.pid, service.port, (path,), PICTURES, concurrency=clients, seconds=length, form=False)
-        for path, clients, length in (
-            ("/predict", 8, seconds),
-            ("/predict", 1, seconds / 2),
-            ("/segment", 8, seconds / 2),
-        )
+        for path, clients, length in plan
     )
     return {
         "bare_per_second": bare["per_second"],
