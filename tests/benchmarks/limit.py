@@ -24,7 +24,7 @@ from tests.benchmarks.load import ROOT, measure
 PICTURES = sorted(GOLDEN_PICTURES.glob("*.jpg"))
 
 
-def measure_pipeline(threads: int, seconds: float) -> dict[str, float]:
+def measure_pipeline(threads: int, seconds: int) -> dict[str, float]:
     """Without HTTP: all CPUs, and one picture that is alone."""
     keep_freed_memory()
     settings = Settings(threads=threads)
@@ -34,13 +34,14 @@ def measure_pipeline(threads: int, seconds: float) -> dict[str, float]:
     return {**bare, "alone_ms": measure_alone(engine, bodies, seconds=seconds / 2)["total"]}
 
 
-def measure_round(service: Spawned, threads: int, seconds: float) -> dict[str, float]:
+def measure_round(service: Spawned, threads: int, seconds: int) -> dict[str, float]:
     """One round, as ratios and what they are of."""
     command = [sys.executable, "-m", "tests.benchmarks.limit", "--bare", "--threads", str(threads)]
     command += ["--seconds", str(seconds)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     bare = json.loads(done.stdout)
-    plan = (("/predict", 8, seconds), ("/predict", 1, seconds / 2), ("/segment", 8, seconds / 2))
+    half = max(1, round(seconds / 2))  # wrk counts whole seconds
+    plan = (("/predict", 8, seconds), ("/predict", 1, half), ("/segment", 8, half))
     eight, one, segment = (
         measure(service.pid, service.port, (path,), PICTURES, concurrency=clients, seconds=length, form=False)
         for path, clients, length in plan
@@ -62,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=available_cpus())
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=6)
+    parser.add_argument("--seconds", type=int, default=6)
     parser.add_argument("--bare", action="store_true", help="the bare pipeline alone, as rounds ask for it")
     options = parser.parse_args()
     if options.bare:
