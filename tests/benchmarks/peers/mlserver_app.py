@@ -1,7 +1,7 @@
 """MLServer: one model with a route a task; the picture as the body. It runs in an environment of its own.
 
 Version 1.7 asks for older packages than the service, so that unihead is installed beside it without what it requires.
-Its worker processes take pickled bytes over a queue; one process with a thread a CPU answers more and is measured.
+Its worker processes take pickled bytes over a queue; what is measured is one process with a thread a CPU.
 """
 
 from __future__ import annotations
