@@ -7,13 +7,17 @@ DATA ?= $(UNIHEAD_DATA)
 WEIGHTS ?= $(UNIHEAD_BACKBONE_WEIGHTS)
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+LOCK_ARGS ?=
+LOCK_FOLDER ?= docker
+# So long a release waits before it is taken: a hijacked one is mostly found out within days.
+LOCK_WAIT ?= 3 days
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup serve test test-unit test-all check format bench train export clean
+.PHONY: help setup serve test test-unit test-all check format lock bench train export clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +56,13 @@ check: $(VENV)/.dev ## formatting, lint, types, walls between the packages, Dock
 format: $(VENV)/.dev ## mend formatting and what ruff can mend by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+lock: compile = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-build \
+	--exclude-newer "$(LOCK_WAIT)" --custom-compile-command "make lock" $(LOCK_ARGS)
+lock: $(VENV)/.dev ## LOCK_ARGS=--upgrade: pin what the service's image installs, with hashes, for every Python that we run on
+	$(compile) --output-file $(LOCK_FOLDER)/requirements.lock pyproject.toml
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+		| $(compile) --output-file $(LOCK_FOLDER)/requirements-build.lock -
 
 bench: $(VENV)/.dev $(VENV)-peers/.done $(VENV)-mlserver/.done ## unihead beside four other servers and three networks, with wrk (an hour); appends to docs/benchmarks.jsonl
 	@command -v wrk >/dev/null || { echo "wrk is missing (Debian package wrk)" >&2; exit 2; }

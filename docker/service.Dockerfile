@@ -1,5 +1,8 @@
 # The service alone: no torch, no compiler, no root. Build from the repository root:
 #   docker build --file docker/service.Dockerfile --tag unihead .
+# For linux/amd64: cykooz.resizer has no wheel for other Linux machines.
+# A tag of the base can move, its digest cannot. To pin it, put @sha256:... behind both tags, as this prints it:
+#   docker buildx imagetools inspect python:3.12-slim-bookworm --format '{{.Manifest.Digest}}'
 
 FROM python:3.12-slim-bookworm AS builder
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
@@ -8,15 +11,17 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
 # Without pip: nothing in the final image's environment installs anything.
 RUN python -m venv --without-pip /opt/unihead
 WORKDIR /src
-# Dependencies first, in a layer that survives every change of the code.
-COPY pyproject.toml ./
-RUN python -c "import pathlib, tomllib; print(*tomllib.loads(pathlib.Path('pyproject.toml').read_text())['project']['dependencies'], sep='\n')" > /tmp/requirements.txt \
-    && pip --python /opt/unihead/bin/python install --requirement /tmp/requirements.txt
-COPY README.md LICENSE ./
+# Dependencies first, in a layer that survives every change of the code. `make lock` writes the hashes; a file with any
+# other is refused, and nothing is compiled. Second what builds our own wheel, which stays in this stage.
+COPY docker/requirements.lock docker/requirements-build.lock ./
+RUN pip --python /opt/unihead/bin/python install --require-hashes --only-binary :all: --requirement requirements.lock \
+    && pip install --require-hashes --only-binary :all: --requirement requirements-build.lock
+COPY pyproject.toml README.md LICENSE ./
 COPY export ./export
 COPY training ./training
 COPY service ./service
-RUN pip --python /opt/unihead/bin/python install --no-deps .
+RUN pip wheel --no-index --no-deps --no-build-isolation --wheel-dir /wheel . \
+    && pip --python /opt/unihead/bin/python install --no-index --no-deps /wheel/*.whl
 
 FROM python:3.12-slim-bookworm
 LABEL org.opencontainers.image.title="unihead" \

@@ -35,7 +35,7 @@ def is_ignored(path: str) -> bool:
 def test_both_stages_use_the_same_pinned_slim_base(instructions: list[tuple[str, str]]) -> None:
     bases = {rest.split()[0] for name, rest in instructions if name == "FROM"}
     assert len(bases) == 1
-    assert re.fullmatch(r"python:3\.\d+-slim-\w+", bases.pop())
+    assert re.fullmatch(r"python:3\.\d+-slim-\w+(?:@sha256:[0-9a-f]{64})?", bases.pop())
 
 
 def test_the_service_runs_as_a_numbered_user_that_is_not_root(final_stage: dict[str, str]) -> None:
@@ -63,3 +63,15 @@ def test_all_that_is_copied_reaches_the_build(instructions: list[tuple[str, str]
 @pytest.mark.parametrize("path", ["data", "runs", ".git", ".venv", "tests", "docs", ".env", "unihead.onnx"])
 def test_data_secrets_and_history_stay_out_of_the_build(path: str) -> None:
     assert is_ignored(path)
+
+
+def test_nothing_is_installed_that_has_not_a_hash_in_a_lock(instructions: list[tuple[str, str]]) -> None:
+    commands = [command.strip() for name, rest in instructions if name == "RUN" for command in rest.split("&&")]
+    installs = [command for command in commands if re.search(r"\bpip\b.*\b(?:install|wheel|download)\b", command)]
+    from_registry = [command for command in installs if "--no-index" not in command.split()]
+    locks = [command.partition(" --requirement ")[2] for command in from_registry]
+    assert sorted(locks) == ["requirements-build.lock", "requirements.lock"]
+    assert [line for line in from_registry if " install --require-hashes --only-binary :all: " not in line] == []
+    # Of our own wheel, too, nothing may be looked up.
+    assert [line for line in installs if line not in from_registry and "--no-deps" not in line.split()] == []
+    assert all("--no-build-isolation" in line for line in installs if " wheel " in line)
