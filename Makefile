@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup serve test test-unit test-all check format lock bench train export clean
+.PHONY: help setup serve test test-unit test-all check format lock sbom bench train export clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ lock: $(VENV)/.dev ## LOCK_ARGS=--upgrade: pin what the service's image installs
 	$(compile) --output-file $(LOCK_FOLDER)/requirements.lock pyproject.toml
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 		| $(compile) --output-file $(LOCK_FOLDER)/requirements-build.lock -
+
+sbom: $(VENV)/.dev ## build/sbom.json: what the service's image installs, down to native libraries, as CycloneDX
+	$(BIN)/python -m tests.docker.sbom build/sbom.json
 
 bench: $(VENV)/.dev $(VENV)-peers/.done $(VENV)-mlserver/.done ## unihead beside four other servers and three networks, with wrk (an hour); appends to docs/benchmarks.jsonl
 	@command -v wrk >/dev/null || { echo "wrk is missing (Debian package wrk)" >&2; exit 2; }
