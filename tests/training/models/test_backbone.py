@@ -1,4 +1,4 @@
-import pickle
+import pickle  # noqa: TID251 - to show that it is refused
 from pathlib import Path
 from typing import Literal
 
