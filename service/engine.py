@@ -17,6 +17,7 @@ from service.errors import ContractError
 from service.imaging import FloatArray, UInt8Array
 
 CPU: Final = ("CPUExecutionProvider",)
+_FATAL = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,9 @@ class OnnxSession:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        # Errors are raised with the same words; lines on stderr beside the log would have no format, and might block.
+        options.log_severity_level = _FATAL
+        ort.set_default_logger_severity(_FATAL)
         # Spinning threads would take the cores that decode the next picture.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:

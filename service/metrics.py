@@ -25,7 +25,7 @@ LAG_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
 OUTCOMES: tuple[Outcome, ...] = ("swapped", "unchanged", "refused")
 CACHE_RESULTS: tuple[CacheResult, ...] = ("hit", "miss", "coalesced", "bypass")
 REFUSALS: tuple[Refusal, ...] = ("queue_full", "wait_too_long")
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class Metrics:
@@ -106,6 +106,11 @@ class Metrics:
             ["route", "method", "status"],
             registry=registry,
         )
+        self.dropped_log_lines = Counter(
+            "unihead_dropped_log_lines",
+            "Lines of the log that could not be written, or not soon enough; requests never wait for them.",
+            registry=registry,
+        )
         reloads = Counter(
             "unihead_model_reloads",
             "Reloads asked for. swapped: the new file answers. unchanged: it is the old one. refused: the old stays.",
@@ -182,7 +187,7 @@ class Metrics:
 
     def count_request(self, *, route: str, method: str, status: int) -> None:
         """Count one answer; `route` is a template, and unknown methods share a label, so that labels stay few."""
-        self._requests.labels(route, method if method in _METHODS else "other", str(status)).inc()
+        self._requests.labels(route, method if method in METHODS else "other", str(status)).inc()
 
     def count_reload(self, outcome: Outcome) -> None:
         """Count one reload."""

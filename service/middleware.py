@@ -10,12 +10,15 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.metrics import Metrics
+from service.logs import log_request
+from service.metrics import METHODS, Metrics
 from service.problems import make_problem
 
 logger = logging.getLogger("unihead")
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# What layers further in note in scope["state"], and what the request's line in the log calls it.
+_NOTES = (("cache_result", "cache"), ("problem_code", "code"))
 
 
 class RequestMiddleware:
@@ -45,7 +48,7 @@ class RequestMiddleware:
         try:
             await self._app(scope, receive, send_with_id)
         except Exception:  # whatever a route did not foresee: no trace of it may leave the house
-            logger.exception("request %s failed", request_id)
+            logger.exception("request %s failed", request_id, extra={"fields": {"request_id": request_id}})
             if status is not None:  # half an answer is out: only closing the connection tells the client
                 raise
             detail = "something broke in the service; its log has more under this request_id"
@@ -54,8 +57,15 @@ class RequestMiddleware:
         finally:
             route, method = _route_template(scope), scope["method"]
             self._metrics.count_request(route=route, method=method, status=status or 500)
-            took_ms = (time.perf_counter() - started) * 1000
-            logger.info("%s %s %s %.1f ms id=%s", method, route, status, took_ms, request_id)
+            fields = {
+                "request_id": request_id,
+                "method": method if method in METHODS else "other",
+                "route": route,
+                "status": status,
+                "ms": round((time.perf_counter() - started) * 1000, 3),
+            }
+            notes = scope["state"]
+            log_request(fields | {name: notes[note] for note, name in _NOTES if note in notes})
 
 
 def _choose_id(proposed: str) -> str:

@@ -159,6 +159,7 @@ async def infer(request: Request) -> Response:
             for task in tasks:
                 task.cancel()
             raise
+    request.scope["state"]["cache_result"] = " ".join(sorted({result for _, result in results}))
     for watch, (_, result) in zip(watches, results, strict=True):
         watch.finish()
         metrics.observe_task("infer", watch.timings_ms, own_pass=result in {"miss", "bypass"})

@@ -135,6 +135,7 @@ async def _respond(
             hang_up=partial(wait_for_disconnect, request.receive),
         )
     watch.finish()
+    request.scope["state"]["cache_result"] = result
     metrics.observe_task(task, watch.timings_ms, own_pass=result in {"miss", "bypass"})
     if state.profile is not None:
         state.profile.write(task, request.state.request_id, result, watch)

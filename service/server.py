@@ -20,6 +20,8 @@ from pydantic_settings import SettingsError
 
 from service.app import create_app
 from service.errors import ContractError
+from service.log_writer import LineWriter
+from service.logs import open_log
 from service.memory import keep_freed_memory
 from service.pid_file import PidFileError, hold_pid_file
 from service.profile import ProfileError
@@ -57,19 +59,17 @@ def serve(words: Sequence[str]) -> None:
     settings = _read_settings(words)
     # Before the model is loaded: the mistake that happens most is told first.
     listener = _listen(settings.host, settings.port)
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
-    keep_freed_memory()
-    for sentence in describe_unknown_variables(os.environ):
-        logger.warning(sentence)
-    # uvicorn raises the signal that stopped it once more when it is done: by then leaving with 0 is right.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))
-    try:
-        uvloop.run(_run(settings, listener))
-    except (ContractError, PidFileError, ProfileError) as error:
-        raise StartError(str(error)) from error
+    with open_log(settings.log_level, settings.log_format) as log:
+        keep_freed_memory()
+        for sentence in describe_unknown_variables(os.environ):
+            logger.warning(sentence)
+        # uvicorn raises the signal that stopped it once more when it is done: by then leaving with 0 is right.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: sys.exit(0))
+        try:
+            uvloop.run(_run(settings, listener, log))
+        except (ContractError, PidFileError, ProfileError) as error:
+            raise StartError(str(error)) from error
 
 
 def _read_settings(words: Sequence[str]) -> Settings:
@@ -102,8 +102,10 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-async def _run(settings: Settings, listener: socket.socket) -> None:
+async def _run(settings: Settings, listener: socket.socket, log: LineWriter) -> None:
     app = create_app(settings)
+    state: ServiceState = app.state.service
+    log.watch_dropped(state.metrics.dropped_log_lines.inc)
     config = uvicorn.Config(
         app,
         lifespan="off",  # entered here, so that a model that cannot be loaded is one sentence and no traceback

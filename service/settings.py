@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.imaging import MAX_PIXELS
+from service.logs import LogFormat
 
 ENV_PREFIX = "UNIHEAD_"
 MAX_TIMEOUT_MS = 600_000
@@ -97,6 +98,10 @@ class Settings(BaseSettings):
         description="file that gets the stages of every request as trace events, for ui.perfetto.dev; slows serving",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="quietest level that is logged")
+    log_format: LogFormat = Field(
+        "auto",
+        description="of the log on stderr: json, text, or auto, which is text on a terminal and json elsewhere",
+    )
     docs: bool = Field(True, description="serve /docs and /openapi.json")
 
     @field_validator("providers", mode="before")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import re
 import signal
@@ -99,8 +100,11 @@ def test_it_serves_a_picture_and_stops_with_0_when_it_is_told_to(tiny_model: Pat
         process.send_signal(signal.SIGTERM)
         _, rest = process.communicate(timeout=20)
         assert process.returncode == 0
-        assert re.search(r"INFO unihead POST /predict 200 [\d.]+ ms id=here", rest)
-        assert "Traceback" not in rest
+        request = json.loads(rest.splitlines()[0])
+        assert (request["message"], request["request_id"], request["cache"]) == ("request", "here", "miss")
+        assert (request["method"], request["route"], request["status"]) == ("POST", "/predict", 200)
+        assert 0 < request["ms"] < 20_000
+        assert {json.loads(line)["level"] for line in (*log, *rest.splitlines())} <= {"info", "warning"}
 
 
 def test_a_model_that_is_missing_is_one_sentence() -> None:
