@@ -7,7 +7,8 @@ from typing import Any, Literal, TypeAlias
 
 from service import postprocess, render
 from service.flights import Answer
-from service.schemas import ClassScore, Detection, ImageSize, Mask, ModelName, PictureResponse, Segment
+from service.masks import MaskFormat, write_mask
+from service.schemas import ClassScore, Detection, ImageSize, ModelName, PictureResponse, Segment
 from service.timing import Stopwatch
 
 Part: TypeAlias = Literal["segment", "detect", "classify"]
@@ -23,12 +24,14 @@ class Wanted:
         score_threshold: boxes that score less are left out.
         max_detections: boxes at most.
         top_k: classes at most.
+        mask: its form.
     """
 
     parts: tuple[Part, ...]
     score_threshold: float = 0.3
     max_detections: int = 100
     top_k: int = 5
+    mask: MaskFormat = "png"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +66,8 @@ def finish_json(answer: Answer, watch: Stopwatch, *, wanted: Wanted, shape: type
         segments = postprocess.segments(
             answer.prediction, answer.place, contract.segmentation_classes, mask_stride=contract.mask_stride
         )
-        class_ids = postprocess.mask(answer.prediction, answer.place, mask_stride=contract.mask_stride)
         parts["segments"] = [Segment.of(segment) for segment in segments]
-        watch.lap("postprocess")
-        parts["mask"] = Mask.of(render.encode_mask(class_ids))
-        watch.lap("encode")
+        parts["mask"] = write_mask(answer, watch, wanted.mask)
     if "detect" in wanted.parts:
         detections = postprocess.detections(
             answer.prediction,

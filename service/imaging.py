@@ -159,14 +159,17 @@ class Letterbox:
 
     def mask_to_original(self, mask: UInt8Array, stride: int) -> UInt8Array:
         """[S / stride, S / stride] class ids to [height, width]: each pixel takes the cell that its centre lies in."""
-        rows = _cell_of_pixel(self.height, self.resized_height, stride)
-        columns = _cell_of_pixel(self.width, self.resized_width, stride)
+        rows, columns = self.cells_of_pixels(stride)
         return mask[:, columns][rows]
+
+    def cells_of_pixels(self, stride: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """[height] and [width]: the row and the column of a mask's cell that each pixel's centre lies in."""
+        rows = _cell_of_pixel(self.height, self.resized_height, stride)
+        return rows, _cell_of_pixel(self.width, self.resized_width, stride)
 
     def pixels_of_cells(self, cells: int, stride: int) -> NDArray[np.int64]:
         """[cells, cells]: how many pixels of the original take each cell of a mask; they sum to width x height."""
-        rows = np.bincount(_cell_of_pixel(self.height, self.resized_height, stride), minlength=cells)
-        columns = np.bincount(_cell_of_pixel(self.width, self.resized_width, stride), minlength=cells)
+        rows, columns = (np.bincount(one, minlength=cells) for one in self.cells_of_pixels(stride))
         return np.outer(rows, columns)
 
 

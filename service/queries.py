@@ -13,12 +13,15 @@ from starlette.responses import Response
 
 from service.answers import PARTS
 from service.errors import InvalidParameter
+from service.masks import MaskFormat
 
 Query = TypeVar("Query", bound=BaseModel)
 
 
 class SegmentQuery(BaseModel):
-    """POST /segment takes no parameters."""
+    """Parameters of POST /segment."""
+
+    mask: MaskFormat = Field("png", description="how the mask lies in the JSON; `none` leaves it out")
 
 
 class DetectQuery(BaseModel):
@@ -36,7 +39,7 @@ class ClassifyQuery(BaseModel):
     top_k: int = Field(5, ge=1, description="classes at most")
 
 
-class PredictQuery(ClassifyQuery, DetectQuery):
+class PredictQuery(ClassifyQuery, DetectQuery, SegmentQuery):
     """Parameters of POST /predict."""
 
     tasks: str = Field(",".join(PARTS), description="which of segment, detect and classify, separated by commas")

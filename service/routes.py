@@ -68,9 +68,13 @@ router = APIRouter(
     summary="Which class each pixel belongs to",
 )
 async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> Response:
-    """Answer with the share of each class and the mask, or with the mask alone as a palette PNG of class ids."""
+    """Answer with the share of each class and the mask, or with the mask alone as a palette PNG of class ids.
+
+    Where Accept prefers image/png the PNG is the whole answer, whatever `mask` says.
+    """
     as_png = prefers_png(request.headers.get("accept"))
-    response = await _respond(request, query, "segment", Wanted(("segment",)), SegmentResponse, as_png=as_png)
+    wanted = Wanted(("segment",), **query.model_dump())
+    response = await _respond(request, query, "segment", wanted, SegmentResponse, as_png=as_png)
     response.headers["Vary"] = "Accept"
     return response
 

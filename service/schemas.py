@@ -94,17 +94,63 @@ class Segment(BaseModel):
         )
 
 
-class Mask(BaseModel):
+class PngMask(BaseModel):
     """Class ids of all pixels as a palette PNG of the original's size."""
 
     encoding: Literal["png"] = "png"
     data: str = Field(description="base64")
 
     @classmethod
-    def of(cls, png: bytes) -> Mask:
+    def of(cls, png: bytes) -> PngMask:
         """Wrap a PNG file."""
         return cls(data=base64.b64encode(png).decode("ascii"))
 
+
+class RleSegment(BaseModel):
+    """The pixels of one class."""
+
+    label_id: int
+    counts: str = Field(description="COCO's compressed run lengths, column by column")
+
+
+class RleMask(BaseModel):
+    """Run lengths as COCO has them: `{"size": size, "counts": counts}` is what pycocotools decodes."""
+
+    encoding: Literal["rle"] = "rle"
+    size: tuple[int, int] = Field(description="height and width in pixels")
+    segments: list[RleSegment] = Field(description="every class that occurs, lowest id first")
+
+
+class PolygonSegment(BaseModel):
+    """The outlines of one class."""
+
+    label_id: int
+    polygons: list[list[list[int]]] = Field(
+        description="connected pieces; each is its outline, then its holes, as x1, y1, x2, y2, ... in pixels"
+    )
+
+
+class PolygonMask(BaseModel):
+    """Outlines with holes, thinned; filled by the even-odd rule they cover the mask with an IoU of at least 0.98."""
+
+    encoding: Literal["polygons"] = "polygons"
+    size: tuple[int, int] = Field(description="height and width in pixels")
+    segments: list[PolygonSegment] = Field(description="every class that occurs, lowest id first")
+
+
+class RawMask(BaseModel):
+    """Class ids of all pixels, row by row, a byte each."""
+
+    encoding: Literal["raw"] = "raw"
+    dtype: Literal["uint8"] = "uint8"
+    size: tuple[int, int] = Field(description="height and width in pixels")
+    data: str = Field(description="base64 of height x width bytes")
+
+
+Mask: TypeAlias = Annotated[
+    PngMask | RleMask | PolygonMask | RawMask,
+    Field(discriminator="encoding", description="as the parameter `mask` asks; absent with `none`"),
+]
 
 _Timings = Annotated[
     dict[Stage, float],
@@ -119,7 +165,7 @@ class SegmentResponse(BaseModel):
     model: ModelName
     image: ImageSize
     segments: list[Segment] = Field(description="the classes that occur, largest first")
-    mask: Mask
+    mask: Mask | None = None
     timing_ms: _Timings
 
 
@@ -150,7 +196,7 @@ class PredictResponse(BaseModel):
     model: ModelName
     image: ImageSize
     segments: list[Segment] | None = Field(None, description="with the task segment; largest first")
-    mask: Mask | None = Field(None, description="with the task segment")
+    mask: Mask | None = None
     detections: list[Detection] | None = Field(None, description="with the task detect; highest score first")
     classes: list[ClassScore] | None = Field(None, description="with the task classify; most probable first")
     timing_ms: _Timings

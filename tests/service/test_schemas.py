@@ -32,4 +32,4 @@ def test_probabilities_and_fractions_are_rounded_to_millionths() -> None:
 
 
 def test_a_mask_is_base64() -> None:
-    assert schemas.Mask.of(b"\x89PNG").model_dump() == {"encoding": "png", "data": "iVBORw=="}
+    assert schemas.PngMask.of(b"\x89PNG").model_dump() == {"encoding": "png", "data": "iVBORw=="}
