@@ -61,6 +61,7 @@ lock: compile = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 
 	--exclude-newer "$(LOCK_WAIT)" --custom-compile-command "make lock" $(LOCK_ARGS)
 lock: $(VENV)/.dev ## LOCK_ARGS=--upgrade: pin what the service's image installs, with hashes, for every Python that we run on
 	$(compile) --output-file $(LOCK_FOLDER)/requirements.lock pyproject.toml
+	$(compile) --output-file $(LOCK_FOLDER)/requirements-tracing.lock --extra tracing pyproject.toml
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 		| $(compile) --output-file $(LOCK_FOLDER)/requirements-build.lock -
 
@@ -122,5 +123,5 @@ $(VENV)-mlserver/.done: pyproject.toml
 # Training, export, tests and checks.
 $(VENV)/.dev: $(VENV)/.base
 	@echo "Installing torch, training and test tools into $(VENV) (about 6 GB, some minutes) ..."
-	@$(PIP) install --editable '.[train,teachers,distributed,ray,dev]'
+	@$(PIP) install --editable '.[train,teachers,distributed,ray,tracing,dev]'
 	@touch $@

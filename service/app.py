@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import simplejpeg
@@ -32,7 +32,11 @@ from service.settings import Settings
 from service.shadow import Shadow
 from service.shedding import ShedMiddleware
 from service.state import ServiceState
+from service.tracing import TracingMiddleware, open_tracing
 from service.versions import find_version
+
+if TYPE_CHECKING:
+    from service.spans import Tracing
 
 logger = logging.getLogger("unihead")
 
@@ -50,12 +54,13 @@ class _App(FastAPI):
         return schema
 
 
-def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
+def create_app(settings: Settings, engine: Engine | None = None, tracing: Tracing | None = None) -> FastAPI:
     """Build the app; it loads and warms its model when it is started, not before.
 
     Args:
         settings: limits, threads and the model file.
         engine: used instead of `settings.model`.
+        tracing: used instead of `settings.tracing`.
     """
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -64,7 +69,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         with open_profile(settings.profile) as state.profile:
-            async with _run_engine(state, engine):
+            async with open_tracing(tracing, enabled=settings.tracing) as state.tracing, _run_engine(state, engine):
                 yield
 
     app = _App(
@@ -80,6 +85,8 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     )
     app.state.service = state
     app.add_middleware(ShedMiddleware, state=state)
+    if tracing is not None or settings.tracing:
+        app.add_middleware(TracingMiddleware, state=state)
     app.add_middleware(RequestMiddleware, metrics=state.metrics)  # the last one added comes first
     install_problem_handlers(app)
     app.include_router(routes.router)

@@ -8,13 +8,16 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from service.contract import ModelContract
 from service.engine import Engine, Prediction
 from service.imaging import Letterbox
 from service.prepare import Picture
 from service.timing import Stopwatch
+
+if TYPE_CHECKING:
+    from service.spans import PictureTrace, SpanContext
 
 Finished = TypeVar("Finished")
 
@@ -27,11 +30,13 @@ class Answer:
         prediction: all three tasks, in pixels of the network input.
         place: the way back to the original picture.
         contract: of the model that ran.
+        origin: the pass in the trace of the request that began it, if that is traced.
     """
 
     prediction: Prediction
     place: Letterbox
     contract: ModelContract
+    origin: SpanContext | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -43,12 +48,14 @@ class Passenger(Generic[Finished]):
         watch: of the request.
         deadline: when the answer is of no use any more; in seconds, as time.monotonic counts.
         future: where the answer goes; done as well when the request has left.
+        trace: of the request's picture, if it is traced.
     """
 
     finish: Callable[[Answer, Stopwatch], Finished]
     watch: Stopwatch
     deadline: float
     future: asyncio.Future[Finished]
+    trace: PictureTrace | None = None
 
     def is_waiting(self) -> bool:
         """Whether the request is still there and can be answered in time."""
@@ -58,6 +65,8 @@ class Passenger(Generic[Finished]):
         """Finish the answer in this thread and hand it to the event loop."""
         if self.future.done():
             return
+        if self.trace is not None:
+            self.trace.origin = answer.origin
         try:
             finished = self.finish(answer, self.watch)
         except Exception as error:  # noqa: BLE001 - the request that waits must hear of it, whatever it is

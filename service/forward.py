@@ -42,7 +42,7 @@ class Forward:
         self._lock = threading.Lock()
         self._open: _Batch | None = None
 
-    def run(self, engine: Engine, square: UInt8Array, watch: Stopwatch, *, alone: bool) -> Prediction:
+    def run(self, engine: Engine, square: UInt8Array, watch: Stopwatch, *, alone: bool) -> tuple[Prediction, int]:
         """Wait for a place, then run a pass; laps `queue` and `forward`.
 
         Args:
@@ -50,6 +50,9 @@ class Forward:
             square: [S, S, 3] RGB, letterboxed.
             watch: of the picture.
             alone: no other picture is in the house, so this one may take all CPUs.
+
+        Returns:
+            The picture's prediction, and how many pictures shared the pass.
         """
         if self._max_batch > 1:
             return self._run_in_batch(engine, square, watch)
@@ -57,13 +60,13 @@ class Forward:
             watch.lap("queue")
             (prediction,) = self._pass(engine, [square], alone=alone)
         watch.lap("forward")
-        return prediction
+        return prediction, 1
 
     def _pass(self, engine: Engine, squares: list[UInt8Array], *, alone: bool) -> list[Prediction]:
         self._metrics.forward_passes.inc()
         return engine.predict(squares, alone=alone)
 
-    def _run_in_batch(self, engine: Engine, square: UInt8Array, watch: Stopwatch) -> Prediction:
+    def _run_in_batch(self, engine: Engine, square: UInt8Array, watch: Stopwatch) -> tuple[Prediction, int]:
         batch, place = self._board(engine, square)
         if place > 0:
             batch.done.wait()
@@ -80,7 +83,7 @@ class Forward:
         watch.lap("forward")
         if batch.error is not None:
             raise batch.error
-        return batch.predictions[place]
+        return batch.predictions[place], len(batch.squares)
 
     def _board(self, engine: Engine, square: UInt8Array) -> tuple[_Batch, int]:
         with self._lock:

@@ -31,6 +31,7 @@ from service.request_headers import TIMEOUT_HEADER, read_timeout_s, wait_for_dis
 from service.settings import MAX_TIMEOUT_MS
 from service.state import state_of
 from service.timing import Stopwatch, format_server_timing
+from service.tracing import trace_pictures
 from service.versions import find_version
 
 MODEL, VERSION = "unihead", "1"
@@ -139,6 +140,7 @@ async def infer(request: Request) -> Response:
     pictures, names = _read_pictures(asked, contract), _read_names(asked)
     patience_s = _read_parameter(asked, patience_s)
     watches = [Stopwatch() for _ in pictures]
+    traces = trace_pictures(request.scope, watches)
     with metrics.images_in_flight.track_inprogress():
         tasks = [
             asyncio.ensure_future(
@@ -149,9 +151,10 @@ async def infer(request: Request) -> Response:
                     timeout_s=patience_s,
                     fresh=wants_fresh(headers.get("cache-control", "")),
                     hang_up=partial(wait_for_disconnect, request.receive),
+                    trace=trace,
                 )
             )
-            for picture, watch in zip(pictures, watches, strict=True)
+            for picture, watch, trace in zip(pictures, watches, traces, strict=True)
         ]
         try:
             results = await asyncio.gather(*tasks)

@@ -51,7 +51,7 @@ def make_problem(
 ) -> Response:
     """Build the answer to a request that cannot be answered; clients of the Open Inference Protocol read `error`."""
     path, request_id = scope["path"], scope["state"]["request_id"]
-    scope["state"]["problem_code"] = code  # for the request's line in the log
+    scope["state"]["problem_code"] = code  # for the request's line in the log, and its trace
     if path == OIP_ROOT or path.startswith(f"{OIP_ROOT}/"):
         return JSONResponse({"error": detail}, status, headers)
     problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code, request_id=request_id)

@@ -22,6 +22,7 @@ from service.schemas import ClassifyResponse, DetectResponse, PictureResponse, P
 from service.settings import MAX_TIMEOUT_MS
 from service.state import state_of
 from service.timing import Stopwatch, format_server_timing
+from service.tracing import trace_pictures
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FORM = {"type": "object", "required": [FIELD_NAME], "properties": {FIELD_NAME: _BINARY["schema"]}}
@@ -129,6 +130,7 @@ async def _respond(
     timeout_s = read_timeout_s(request.headers.get(TIMEOUT_HEADER), state.settings.request_timeout_ms)
     body = await read_picture(request, max_body_bytes=state.settings.max_body_bytes)
     watch = Stopwatch()
+    (trace,) = trace_pictures(request.scope, [watch])
     with metrics.images_in_flight.track_inprogress():
         finished, result = await scheduler.submit(
             body,
@@ -137,6 +139,7 @@ async def _respond(
             timeout_s=timeout_s,
             fresh=wants_fresh(request.headers.get("cache-control", "")),
             hang_up=partial(wait_for_disconnect, request.receive),
+            trace=trace,
         )
     watch.finish()
     request.scope["state"]["cache_result"] = result

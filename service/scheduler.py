@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service.admission import Admission
 from service.cache import Cache
@@ -22,6 +22,9 @@ from service.forward import Forward
 from service.metrics import CacheResult, Metrics
 from service.prepare import Picture, digest, prepare
 from service.timing import SHARED_STAGES, Stopwatch
+
+if TYPE_CHECKING:
+    from service.spans import PictureTrace
 
 # Hashing more than this takes a millisecond, which the event loop does not have.
 _HASH_ON_LOOP_BYTES = 2**18
@@ -110,6 +113,7 @@ class Scheduler:
         timeout_s: float,
         fresh: bool = False,
         hang_up: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        trace: PictureTrace | None = None,
     ) -> tuple[Finished, CacheResult]:
         """Ask about one picture; a request that leaves fails nobody else.
 
@@ -120,6 +124,7 @@ class Scheduler:
             timeout_s: seconds until the answer is of no use any more.
             fresh: neither take a pass from others nor leave one to them.
             hang_up: waits until the client has gone.
+            trace: gets where the pass came from, and the pass itself if this request begins it.
 
         Returns:
             What `finish` made, and where the pass came from.
@@ -135,8 +140,10 @@ class Scheduler:
         key = b"" if fresh else await self._digest(picture)
         if self._stopped:
             raise NotReady("the service is stopping; ask another one, or this one after its restart")
-        passenger = Passenger(finish, watch, deadline, asyncio.get_running_loop().create_future())
+        passenger = Passenger(finish, watch, deadline, asyncio.get_running_loop().create_future(), trace)
         result = self._take(passenger, key, picture)
+        if trace is not None:
+            trace.cache_result = result
         self._metrics.count_cache_result(result)
         watcher = asyncio.ensure_future(hang_up()) if hang_up is not None else None
         if watcher is not None:
@@ -217,7 +224,7 @@ class Scheduler:
         leader = flight.passengers[0]
         loop = leader.future.get_loop()
         try:
-            answer = self._answer(flight, leader.watch)
+            answer = self._answer(flight, leader)
         except Exception as error:  # noqa: BLE001 - all who wait must hear of it, whatever it is
             for passenger in flight.close(None):
                 passenger.fail(error)
@@ -234,15 +241,18 @@ class Scheduler:
         finally:
             self._admission.finish(took_s)
 
-    def _answer(self, flight: Flight, watch: Stopwatch) -> Answer:
+    def _answer(self, flight: Flight, leader: Passenger[Any]) -> Answer:
+        watch, contract = leader.watch, flight.engine.contract
         watch.lap("queue")
         self._require_wanted(flight)
-        contract = flight.engine.contract
         square, place = prepare(flight.picture, contract, watch, max_pixels=self._max_pixels)
         self._require_wanted(flight)
-        prediction = self._forward.run(flight.engine, square, watch, alone=self._admission.is_alone())
+        prediction, shared_by = self._forward.run(flight.engine, square, watch, alone=self._admission.is_alone())
         self._metrics.observe_shared({stage: watch.timings_ms[stage] for stage in SHARED_STAGES})
-        return Answer(prediction, place, contract)
+        if leader.trace is None:
+            return Answer(prediction, place, contract)
+        origin = leader.trace.record_pass(model_version=contract.version, batch_size=shared_by)
+        return Answer(prediction, place, contract, origin)
 
     def _require_wanted(self, flight: Flight) -> None:
         if not flight.is_wanted():

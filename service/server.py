@@ -28,6 +28,7 @@ from service.profile import ProfileError
 from service.reload import Reload
 from service.settings import ENV_PREFIX, Settings, describe_unknown_variables
 from service.state import ServiceState
+from service.tracing import TracingError
 
 logger = logging.getLogger("unihead")
 
@@ -68,7 +69,7 @@ def serve(words: Sequence[str]) -> None:
             signal.signal(number, lambda *_: sys.exit(0))
         try:
             uvloop.run(_run(settings, listener, log))
-        except (ContractError, PidFileError, ProfileError) as error:
+        except (ContractError, PidFileError, ProfileError, TracingError) as error:
             raise StartError(str(error)) from error
 
 

@@ -97,6 +97,11 @@ class Settings(BaseSettings):
         None,
         description="file that gets the stages of every request as trace events, for ui.perfetto.dev; slows serving",
     )
+    tracing: bool = Field(
+        False,
+        description="send the stages of picture requests as OpenTelemetry spans; OTEL_ variables say where to; "
+        "needs the extra `tracing`",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="quietest level that is logged")
     log_format: LogFormat = Field(
         "auto",

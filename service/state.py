@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from starlette.requests import Request
 
@@ -13,6 +13,9 @@ from service.profile import Profile
 from service.reload import Reloader
 from service.scheduler import Scheduler
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.spans import Tracing
 
 
 @dataclass(slots=True)
@@ -24,6 +27,7 @@ class ServiceState:
     scheduler: Scheduler | None = None
     reloader: Reloader | None = None
     profile: Profile | None = None
+    tracing: Tracing | None = None
 
     def require_scheduler(self) -> Scheduler:
         """Return what takes pictures.

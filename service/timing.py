@@ -17,6 +17,7 @@ class Stopwatch:
     """Runs from its making on; one thread at a time may use it.
 
     Attributes:
+        started: when it was made, in seconds of the clock.
         timings_ms: what has been measured so far.
         laps: stage, begin and end of each lap, in seconds of the clock.
     """
@@ -25,7 +26,7 @@ class Stopwatch:
         self.timings_ms: dict[Stage, float] = {}
         self.laps: list[tuple[Stage, float, float]] = []
         self._clock = clock
-        self._started = self._last = clock()
+        self.started = self._last = clock()
 
     def lap(self, stage: Stage) -> None:
         """Add the time since the last lap to `stage`: nothing between two laps goes unaccounted for."""
@@ -36,7 +37,7 @@ class Stopwatch:
 
     def elapsed_ms(self) -> float:
         """Milliseconds since the stopwatch was made."""
-        return (self._clock() - self._started) * 1000
+        return (self._clock() - self.started) * 1000
 
     def finish(self) -> None:
         """Write `total`, and what no lap has measured as `other`; nothing is lapped afterwards."""

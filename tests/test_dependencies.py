@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from tests.docker.locks import BUILD_LOCK, ROOT, SERVICE_LOCK, read_lock
+from tests.docker.locks import BUILD_LOCK, ROOT, TRACING_LOCK, read_lock
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REQUIREMENTS = [
@@ -46,7 +46,7 @@ def test_no_version_with_a_known_hole_is_allowed(name: str) -> None:
 
 
 def test_no_version_with_a_known_hole_is_in_the_image() -> None:
-    pinned = {name: version for lock in (SERVICE_LOCK, BUILD_LOCK) for name, (version, _) in read_lock(lock).items()}
+    pinned = {name: version for lock in (TRACING_LOCK, BUILD_LOCK) for name, (version, _) in read_lock(lock).items()}
     floors = {canonicalize_name(name): floor for name, floor in FLOORS.items()}
     shared = floors.keys() & pinned.keys()
     assert {"pillow", "python-multipart", "starlette", "h11", "onnxruntime"} <= shared

@@ -11,6 +11,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 SERVICE_LOCK = ROOT / "docker/requirements.lock"
+TRACING_LOCK = ROOT / "docker/requirements-tracing.lock"
 BUILD_LOCK = ROOT / "docker/requirements-build.lock"
 
 _HASH = re.compile(r" --hash=sha256:([0-9a-f]{64})(?= |$)")

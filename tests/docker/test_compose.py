@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import yaml
+from opentelemetry.sdk import environment_variables
 
 from service.bench import _parse
 from service.settings import Settings
@@ -21,7 +22,8 @@ def test_every_variable_has_a_default() -> None:
 def test_what_is_handed_on_are_settings_of_the_service_without_a_second_default() -> None:
     settings = {f"UNIHEAD_{name.upper()}" for name in Settings.model_fields}
     names = {entry for entry in SERVICES["unihead"]["environment"] if "=" not in entry}
-    assert {name.partition("=")[0] for name in SERVICES["unihead"]["environment"]} <= settings
+    opentelemetry = {value for name, value in vars(environment_variables).items() if name.startswith("OTEL_")}
+    assert {name.partition("=")[0] for name in SERVICES["unihead"]["environment"]} <= settings | opentelemetry
     assert set(SERVICES["unihead"]["environment"]) - names == {"UNIHEAD_METRICS_PORT=9000"}
 
 

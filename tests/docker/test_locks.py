@@ -9,11 +9,16 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.docker.locks import BUILD_LOCK, ROOT, SERVICE_LOCK, find_python, read_lock
+from tests.docker.locks import BUILD_LOCK, ROOT, SERVICE_LOCK, TRACING_LOCK, find_python, read_lock
 
-LOCKS = [SERVICE_LOCK, BUILD_LOCK]
+LOCKS = [SERVICE_LOCK, TRACING_LOCK, BUILD_LOCK]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-WANTED = {SERVICE_LOCK: PROJECT["project"]["dependencies"], BUILD_LOCK: PROJECT["build-system"]["requires"]}
+SERVICE = PROJECT["project"]["dependencies"]
+WANTED = {
+    SERVICE_LOCK: SERVICE,
+    TRACING_LOCK: SERVICE + PROJECT["project"]["optional-dependencies"]["tracing"],
+    BUILD_LOCK: PROJECT["build-system"]["requires"],
+}
 # Packages whose releases have no wheel for that machine.
 WITHOUT_WHEEL = {"x86_64": "none", "aarch64": "cykooz-resizer"}
 ENTRY = r"^{}==.*\n(?: .*\n)+"
@@ -74,7 +79,11 @@ def test_no_development_tool_and_nothing_for_training_gets_into_the_image() -> N
     extras = PROJECT["project"]["optional-dependencies"]
     unwanted = {canonicalize_name(Requirement(line).name) for extra in ("train", "dev") for line in extras[extra]}
     # ONNX Runtime asks for it.
-    assert unwanted & set(read_lock(SERVICE_LOCK)) == {"packaging"}
+    assert unwanted & set(read_lock(TRACING_LOCK)) == {"packaging"}
+
+
+def test_an_image_with_an_extra_has_all_that_one_without_has() -> None:
+    assert read_lock(SERVICE_LOCK).items() <= read_lock(TRACING_LOCK).items()
 
 
 @pytest.mark.full

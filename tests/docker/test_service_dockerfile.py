@@ -70,7 +70,8 @@ def test_nothing_is_installed_that_has_not_a_hash_in_a_lock(instructions: list[t
     installs = [command for command in commands if re.search(r"\bpip\b.*\b(?:install|wheel|download)\b", command)]
     from_registry = [command for command in installs if "--no-index" not in command.split()]
     locks = [command.partition(" --requirement ")[2] for command in from_registry]
-    assert sorted(locks) == ["requirements-build.lock", "requirements.lock"]
+    assert locks == ['"requirements${EXTRA:+-$EXTRA}.lock"', "requirements-build.lock"]
+    assert ("ARG", 'EXTRA=""') in instructions
     assert [line for line in from_registry if " install --require-hashes --only-binary :all: " not in line] == []
     # Of our own wheel, too, nothing may be looked up.
     assert [line for line in installs if line not in from_registry and "--no-deps" not in line.split()] == []

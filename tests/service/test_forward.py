@@ -23,9 +23,10 @@ def test_forward_shares_a_pass_between_those_who_come_together() -> None:
     squares = [np.full((32, 32, 3), 20 * i, dtype=np.uint8) for i in range(8)]
     with ThreadPoolExecutor(8) as pool:
         futures = [pool.submit(forward.run, engine, square, Stopwatch(), alone=False) for square in squares]
-        found = [future.result(timeout=10).class_probs for future in futures]
-    for square, probs in zip(squares, found, strict=True):
-        np.testing.assert_array_equal(probs, engine.predict([square])[0].class_probs)
+        found = [future.result(timeout=10) for future in futures]
+    for square, (prediction, shared_by) in zip(squares, found, strict=True):
+        np.testing.assert_array_equal(prediction.class_probs, engine.predict([square])[0].class_probs)
+        assert shared_by == 4
     assert metrics.registry.get_sample_value("unihead_forward_passes_total") == 2.0
 
 
@@ -36,7 +37,7 @@ def test_a_batch_leaves_after_its_delay_and_never_mixes_models() -> None:
     square = np.zeros((32, 32, 3), dtype=np.uint8)
     with ThreadPoolExecutor(2) as pool:
         for future in [pool.submit(forward.run, engine, square, Stopwatch(), alone=False) for engine in (old, new)]:
-            future.result(timeout=10)
+            assert future.result(timeout=10)[1] == 1
     assert metrics.registry.get_sample_value("unihead_forward_passes_total") == 2.0
 
 
