@@ -1,4 +1,4 @@
-"""Around every request: an id, a last resort for the unexpected, one count and one line in the log."""
+"""Around every request: an id, headers for browsers, a last resort for the unexpected, a count, a line in the log."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import random
 import re
 import time
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.logs import log_request
 from service.metrics import METHODS, Metrics
+from service.paths import find_route_path
 from service.problems import make_problem
+from service.security_headers import find_security_headers
 
 logger = logging.getLogger("unihead")
 
@@ -36,24 +38,25 @@ class RequestMiddleware:
         started = time.perf_counter()
         request_id = _choose_id(Headers(scope=scope).get("x-request-id", ""))
         scope["state"] = {**scope.get("state", {}), "request_id": request_id}
+        added = ((b"x-request-id", request_id.encode()), *find_security_headers(find_route_path(scope)))
         status: int | None = None
 
-        async def send_with_id(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                message = {**message, "headers": [*message.get("headers", ()), *added]}
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app(scope, receive, send_with_headers)
         except Exception:  # whatever a route did not foresee: no trace of it may leave the house
             logger.exception("request %s failed", request_id, extra={"fields": {"request_id": request_id}})
             if status is not None:  # half an answer is out: only closing the connection tells the client
                 raise
             detail = "something broke in the service; its log has more under this request_id"
             problem = make_problem(scope, 500, "internal_error", detail)
-            await problem(scope, receive, send_with_id)
+            await problem(scope, receive, send_with_headers)
         finally:
             route, method = _route_template(scope), scope["method"]
             self._metrics.count_request(route=route, method=method, status=status or 500)
