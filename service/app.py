@@ -15,12 +15,14 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from service import oip, routes, status
 from service.admission import Admission
+from service.auth import AuthMiddleware, describe_keys
 from service.cache import Cache
 from service.engine import Engine
 from service.errors import ContractError
 from service.forward import Forward
 from service.golden import check_golden
 from service.imaging import decode, letterbox
+from service.key_ring import KeyRing
 from service.lag import watch_lag
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
@@ -48,26 +50,33 @@ _DESCRIPTION = """One small vision model that segments, detects and classifies a
 
 class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        """Add the shape of problems, which no route returns by itself."""
+        """Add the shape of problems, which no route returns by itself, and keys if there are some."""
         schema = super().openapi()
         schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        if self.state.service.keys is not None:
+            describe_keys(schema)
         return schema
 
 
 def create_app(settings: Settings, engine: Engine | None = None, tracing: Tracing | None = None) -> FastAPI:
-    """Build the app; it loads and warms its model when it is started, not before.
+    """Build the app; it reads its keys, loads and warms its model when it is started, not before.
 
     Args:
-        settings: limits, threads and the model file.
+        settings: keys, limits, threads and the model file. Without a key file everybody is answered: whether that may
+            be is for those to decide who know who reaches it (`service.server`).
         engine: used instead of `settings.model`.
         tracing: used instead of `settings.tracing`.
     """
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     state = ServiceState(settings, Metrics(registry))
+    if settings.keys is not None:
+        state.keys = KeyRing(settings.keys, count=state.metrics.count_key_reload)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if state.keys is not None:
+            await asyncio.to_thread(state.keys.load)
         with open_profile(settings.profile) as state.profile:
             async with open_tracing(tracing, enabled=settings.tracing) as state.tracing, _run_engine(state, engine):
                 yield
@@ -87,6 +96,8 @@ def create_app(settings: Settings, engine: Engine | None = None, tracing: Tracin
     app.add_middleware(ShedMiddleware, state=state)
     if tracing is not None or settings.tracing:
         app.add_middleware(TracingMiddleware, state=state)
+    if state.keys is not None:
+        app.add_middleware(AuthMiddleware, ring=state.keys, count=state.metrics.unauthorized_requests.inc)
     app.add_middleware(RequestMiddleware, metrics=state.metrics)  # the last one added comes first
     install_problem_handlers(app)
     app.include_router(routes.router)

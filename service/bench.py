@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from service.flights import Answer
 from service.golden import GOLDEN_PICTURES
 from service.memory import keep_freed_memory
 from service.prepare import prepare
+from service.presented_key import PresentedKeyError, add_key_option, make_key_headers, make_refusal
 from service.reload import load_verified
 from service.schemas import PictureResponse, PredictResponse
 from service.settings import Settings
@@ -54,7 +55,7 @@ def main(words: Sequence[str]) -> int:
             words = ["--model", str(settings.model), "--threads", str(settings.cpu_threads), "--log-level", "error"]
             with spawn_service(words) as service:
                 result["http"] = _report_http(service, bodies, options, report)
-    except (ContractError, SpawnError) as error:
+    except (ContractError, PresentedKeyError, SpawnError) as error:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
@@ -94,7 +95,9 @@ def _report_http(
     report("  at once  pictures/s   p50 ms   p95 ms   p99 ms  failed")
     rows = []
     for concurrency in options.concurrency:
-        row = measure_http(service, bodies, concurrency=concurrency, seconds=options.seconds)
+        row = measure_http(
+            service, bodies, concurrency=concurrency, seconds=options.seconds, key=make_key_headers(options)
+        )
         rows.append(row)
         report(
             f"  {concurrency:7d}  {row['per_second']:10.1f}  {row['p50_ms']:7.1f}  {row['p95_ms']:7.1f}"
@@ -127,6 +130,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--url", type=_url, help="ask a service that runs already, http://HOST:PORT, and measure nothing else"
     )
+    add_key_option(parser)
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
     return parser.parse_args(words)
 
@@ -190,12 +194,18 @@ def measure_bare(engine: Engine, bodies: Sequence[bytes], *, workers: int, secon
     return {"per_second": sum(counts) / took, "cpu_ms": cpu / sum(counts) * 1000}
 
 
-def measure_http(service: Spawned, bodies: Sequence[bytes], *, concurrency: int, seconds: float) -> dict[str, float]:
-    """Pictures a second, and percentiles of what a client waits, with `concurrency` connections that never pause."""
+def measure_http(
+    service: Spawned, bodies: Sequence[bytes], *, concurrency: int, seconds: float, key: Mapping[str, str] | None = None
+) -> dict[str, float]:
+    """Pictures a second, and percentiles of what a client waits, with `concurrency` connections that never pause.
+
+    Raises:
+        PresentedKeyError: the service wants a key, and another than the headers `key` bring.
+    """
     times_ms: list[float] = []
     failures = 0
     lock = threading.Lock()
-    headers = {"Content-Type": "application/octet-stream", "Cache-Control": "no-cache"}
+    headers = {"Content-Type": "application/octet-stream", "Cache-Control": "no-cache", **(key or {})}
 
     def ask(_: int) -> None:
         nonlocal failures
@@ -207,6 +217,8 @@ def measure_http(service: Spawned, bodies: Sequence[bytes], *, concurrency: int,
             connection.request("POST", "/predict", body, headers)
             response = connection.getresponse()
             response.read()
+            if response.status == http.client.UNAUTHORIZED:
+                raise make_refusal(f"http://{service.host}:{service.port}")
             with lock:
                 if response.status == http.client.OK:
                     times_ms.append((time.perf_counter() - started) * 1000)

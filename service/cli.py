@@ -1,4 +1,4 @@
-"""`unihead-serve`: start the service, or ask a running one whether it is ready, or for a new model."""
+"""`unihead-serve`: start the service, ask a running one whether it is ready, or for new keys and a new model."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from service.pid_file import read_pid
+from service.presented_key import PresentedKeyError, add_key_option, make_key_headers, make_refusal
 from service.versions import find_version
 
 _PROGRAM = "unihead-serve"
@@ -29,6 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(_ask_health(words[1:]))
     if words[:1] == ["reload"]:
         sys.exit(_ask_reload(words[1:]))
+    if words[:1] == ["key"]:
+        from service.key_command import main as key  # noqa: PLC0415 - health needs none of it
+
+        sys.exit(key(words[1:]))
     if words[:1] == ["bench"]:
         from service.bench import main as bench  # noqa: PLC0415 - takes most of a second
 
@@ -55,18 +60,19 @@ def _ask_health(words: Sequence[str]) -> int:
         argparse.ArgumentParser(f"{_PROGRAM} health", description="Exit 0 if the service is ready."), words, 2
     )
     try:
-        _get(options.url, "/readyz", options.timeout_s)
-    except _NoAnswerError as error:
+        _get(options.url, "/readyz", options.timeout_s, make_key_headers(options))
+    except (_NoAnswerError, PresentedKeyError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
 def _ask_reload(words: Sequence[str]) -> int:
-    """Send SIGHUP to the process of a pid file, wait until its model is swapped or refused, and say which."""
+    """Send SIGHUP to the process of a pid file, wait until keys and model are read anew, and say how that went."""
     parser = argparse.ArgumentParser(
         f"{_PROGRAM} reload",
-        description="Let a running service load its model file anew. Exit 0 if the file answers now, 1 if not.",
+        description="Let a running service read its key file, if it has one, and then its model file anew. "
+        "Exit 0 if what the files hold is in force now, 1 if not.",
     )
     pid_file = os.environ.get("UNIHEAD_PID_FILE")
     parser.add_argument(
@@ -74,33 +80,47 @@ def _ask_reload(words: Sequence[str]) -> int:
     )
     options = _parse(parser, words, 60)
     try:
-        before = _last_reload(options.url)
+        headers = make_key_headers(options)
+        before = _number_of_reloads(_get_info(options.url, headers))
         os.kill(read_pid(options.pid_file), signal.SIGHUP)
         deadline = time.monotonic() + options.timeout_s
-        while (last := _last_reload(options.url))["number"] == before["number"]:
+        while _number_of_reloads(info := _get_info(options.url, headers)) == before:
             if time.monotonic() > deadline:
                 raise _NoAnswerError(f"{options.url} has not finished within {options.timeout_s:g} s")
             time.sleep(_POLL_S)
     except (OSError, ValueError) as error:
         print(f"{options.pid_file} names no process that can be told: {error}", file=sys.stderr)
         return 1
-    except _NoAnswerError as error:
+    except (_NoAnswerError, PresentedKeyError) as error:
         print(error, file=sys.stderr)
         return 1
-    if last["outcome"] == "refused":
-        print(f"refused, the old model stays: {last['reason']}", file=sys.stderr)
+    keys, model = info["keys"], info["last_reload"]
+    refused = 0
+    if keys is not None and keys["last_reload"]["outcome"] == "refused":
+        print(f"refused, the old keys stay: {keys['last_reload']['reason']}", file=sys.stderr)
+        refused = 1
+    elif keys is not None:
+        print(f"keys {keys['last_reload']['outcome']}, {keys['in_force']} in force")
+    if model["outcome"] == "refused":
+        print(f"refused, the old model stays: {model['reason']}", file=sys.stderr)
         return 1
-    print(f"{last['outcome']}: the model with SHA-256 {last['sha256']} answers")
-    return 0
+    print(f"{model['outcome']}: the model with SHA-256 {model['sha256']} answers")
+    return refused
 
 
-def _last_reload(url: str) -> dict[str, Any]:
-    return dict(json.loads(_get(url, "/info", 10))["last_reload"] or {"number": 0})
+def _get_info(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
+    return dict(json.loads(_get(url, "/info", 10, headers)))
+
+
+def _number_of_reloads(info: Mapping[str, Any]) -> int:
+    """How often the model was loaded anew, which comes last in a reload."""
+    return int((info["last_reload"] or {"number": 0})["number"])
 
 
 def _parse(parser: argparse.ArgumentParser, words: Sequence[str], timeout_s: float) -> argparse.Namespace:
     default = f"http://127.0.0.1:{os.environ.get('UNIHEAD_PORT', '8000')}"
     parser.add_argument("--url", default=default, help="of the service (default: %(default)s)")
+    add_key_option(parser)
     parser.add_argument("--timeout-s", type=float, default=timeout_s, help="seconds to wait (default: %(default)s)")
     options = parser.parse_args(words)
     place = urlsplit(options.url)
@@ -113,16 +133,18 @@ class _NoAnswerError(Exception):
     """A service does not answer, or not with 200; says so in one sentence."""
 
 
-def _get(url: str, path: str, timeout_s: float) -> bytes:
+def _get(url: str, path: str, timeout_s: float, headers: Mapping[str, str]) -> bytes:
     try:
         place = urlsplit(url)
         connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=timeout_s)
         with contextlib.closing(connection):
-            connection.request("GET", f"{place.path.rstrip('/')}{path}")
+            connection.request("GET", f"{place.path.rstrip('/')}{path}", headers=headers)
             response = connection.getresponse()
             body = response.read()
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise _NoAnswerError(f"{url} does not answer: {error}") from error
+    if response.status == http.client.UNAUTHORIZED:
+        raise make_refusal(url)
     if response.status != http.client.OK:
         raise _NoAnswerError(f"{url} is not ready: status {response.status}")
     return body

@@ -4,6 +4,7 @@ UniheadError
 ├── RequestError            the caller can mend it
 │   ├── EmptyBody           400 empty_body
 │   ├── MalformedRequest    400 malformed_request
+│   ├── Unauthorized        401 unauthorized
 │   ├── UnknownModel        404 unknown_model
 │   ├── BodyTooLarge        413 body_too_large
 │   ├── TooManyPixels       413 too_many_pixels
@@ -44,6 +45,13 @@ class MalformedRequest(RequestError):
     """The body cannot be read as the form, or the inference request, that it says it is."""
 
     code = "malformed_request"
+
+
+class Unauthorized(RequestError):
+    """The request brings no key that is in force, or more than one."""
+
+    status = 401
+    code = "unauthorized"
 
 
 class UnknownModel(RequestError):

@@ -118,6 +118,19 @@ class Metrics:
             registry=registry,
         )
         self._reloads = {outcome: reloads.labels(outcome) for outcome in OUTCOMES}
+        key_reloads = Counter(
+            "unihead_key_reloads",
+            "Readings of the key file asked for. swapped: its keys are in force. unchanged: they were. refused: the "
+            "old ones stay.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._key_reloads = {outcome: key_reloads.labels(outcome) for outcome in OUTCOMES}
+        self.unauthorized_requests = Counter(
+            "unihead_unauthorized_requests",
+            "Requests answered with 401: they brought no key that is in force, or more than one.",
+            registry=registry,
+        )
         self._shadow_info = Gauge(
             "unihead_shadow_info",
             "1 for the model in the shadow: it sees a share of the pictures and answers nobody.",
@@ -192,6 +205,10 @@ class Metrics:
     def count_reload(self, outcome: Outcome) -> None:
         """Count one reload."""
         self._reloads[outcome].inc()
+
+    def count_key_reload(self, outcome: Outcome) -> None:
+        """Count one reading of the key file."""
+        self._key_reloads[outcome].inc()
 
     def show_shadow(self, contract: ModelContract, sha256: str) -> None:
         """Name the model in the shadow, and begin its sums at 0."""

@@ -20,7 +20,7 @@ logger = logging.getLogger("unihead")
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # What layers further in note in scope["state"], and what the request's line in the log calls it.
-_NOTES = (("cache_result", "cache"), ("problem_code", "code"), ("trace_id", "trace_id"))
+_NOTES = (("cache_result", "cache"), ("problem_code", "code"), ("key_id", "key"), ("trace_id", "trace_id"))
 
 
 class RequestMiddleware:

@@ -2,11 +2,15 @@
 
 A replica is one whole service: its own model, queue, cache and metrics. Ray's proxy shares requests out, so that
 requests about one picture meet in one replica by chance only. Needs the extra `ray`.
+
+Ray's proxy listens, not the service, which therefore cannot know whether strangers reach it: UNIHEAD_KEYS names the
+key file, UNIHEAD_AUTH=off says that none is wanted, and neither is a warning in the log of every replica.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -21,6 +25,8 @@ from service.app import create_app
 from service.memory import keep_freed_memory
 from service.settings import Settings
 from service.state import ServiceState
+
+logger = logging.getLogger("unihead")
 
 _MIRROR_EVERY_S = 5
 
@@ -51,6 +57,8 @@ def app(arguments: Arguments) -> Application:
 
 def build_replica(settings: Settings) -> FastAPI:
     """Build the app of one replica, whose metrics Ray's own agent exports, each name with `ray_` before it."""
+    if settings.auth is None and settings.keys is None:
+        logger.warning("no key is asked for: whoever reaches Ray's proxy may ask; UNIHEAD_KEYS names a key file")
     built = create_app(settings)
     state: ServiceState = built.state.service
     run = built.router.lifespan_context

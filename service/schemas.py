@@ -224,5 +224,8 @@ class Info(BaseModel):
     last_reload: dict[str, Any] | None = Field(
         description="how the latest reload of the model ended; null before the first"
     )
+    keys: dict[str, Any] | None = Field(
+        description="how many keys are in force, and how the latest reading of their file ended; null if none is needed"
+    )
     limits: dict[str, int | float] = Field(description="settings that bound bytes, pixels, waiting and sharing")
     threads: Threads

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import os
 import signal
@@ -20,12 +21,12 @@ from pydantic_settings import SettingsError
 
 from service.app import create_app
 from service.errors import ContractError
+from service.keys import KeyFileError
 from service.log_writer import LineWriter
 from service.logs import open_log
 from service.memory import keep_freed_memory
 from service.pid_file import PidFileError, hold_pid_file
 from service.profile import ProfileError
-from service.reload import Reload
 from service.settings import ENV_PREFIX, Settings, describe_unknown_variables
 from service.state import ServiceState
 from service.tracing import TracingError
@@ -33,7 +34,7 @@ from service.tracing import TracingError
 logger = logging.getLogger("unihead")
 
 # An event loop holds its tasks weakly.
-_tasks: set[asyncio.Future[Reload]] = set()
+_tasks: set[asyncio.Task[None]] = set()
 _SHUTDOWN_S = 20
 # Longer than proxies and clients keep idle connections (60 s): who closes first may not lose a request on its way.
 _KEEP_ALIVE_S = 75
@@ -59,17 +60,19 @@ def serve(words: Sequence[str]) -> None:
     """
     settings = _read_settings(words)
     # Before the model is loaded: the mistake that happens most is told first.
-    listener = _listen(settings.host, settings.port)
+    listener = _listen(settings)
     with open_log(settings.log_level, settings.log_format) as log:
         keep_freed_memory()
         for sentence in describe_unknown_variables(os.environ):
             logger.warning(sentence)
+        if settings.auth == "off" and not _is_loopback(listener):
+            logger.warning("auth is off: whoever reaches %s port %d is answered", *listener.getsockname()[:2])
         # uvicorn raises the signal that stopped it once more when it is done: by then leaving with 0 is right.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: sys.exit(0))
         try:
             uvloop.run(_run(settings, listener, log))
-        except (ContractError, PidFileError, ProfileError, TracingError) as error:
+        except (ContractError, KeyFileError, PidFileError, ProfileError, TracingError) as error:
             raise StartError(str(error)) from error
 
 
@@ -78,6 +81,8 @@ def _read_settings(words: Sequence[str]) -> Settings:
         return Settings(_cli_parse_args=list(words))
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:  # two settings that do not go together
+            raise StartError(str(first["ctx"]["error"]), code=2) from error
         name = str(first["loc"][0])
         flag, variable = f"--{name.replace('_', '-')}", f"{ENV_PREFIX}{name.upper()}"
         raise StartError(f"{flag} ({variable}) is {first['input']!r}: {first['msg'].lower()}", code=2) from error
@@ -85,7 +90,8 @@ def _read_settings(words: Sequence[str]) -> Settings:
         raise StartError(str(error), code=2) from error
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(settings: Settings) -> socket.socket:
+    host, port = settings.host, settings.port
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         # Not socket.create_server: it leaves the protocol out, asyncio then does not see TCP and keeps Nagle's
@@ -94,6 +100,14 @@ def _listen(host: str, port: int) -> socket.socket:
             listener = on_failure.enter_context(socket.socket(family, kind, protocol))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
+            # Before the first connection; asked of the socket, because names mean what the system makes of them.
+            if settings.auth is None and settings.keys is None and not _is_loopback(listener):
+                raise StartError(
+                    f"{host} is an address that others may reach, and there is no key file: name one with --keys "
+                    f"({ENV_PREFIX}KEYS; `unihead-serve key new --file FILE` makes it), or let everybody in with "
+                    f"--auth off ({ENV_PREFIX}AUTH=off)",
+                    code=2,
+                )
             listener.listen(_BACKLOG)
             on_failure.pop_all()
             return listener
@@ -101,6 +115,10 @@ def _listen(host: str, port: int) -> socket.socket:
         raise StartError(
             f"cannot listen on {host} port {port}: {error.strerror}; choose others with --host and --port"
         ) from error
+
+
+def _is_loopback(listener: socket.socket) -> bool:
+    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
 async def _run(settings: Settings, listener: socket.socket, log: LineWriter) -> None:
@@ -152,8 +170,14 @@ def _serve_metrics(settings: Settings, app: FastAPI) -> Iterator[None]:
 
 
 def _reload(app: FastAPI) -> None:
-    """On SIGHUP, in the event loop: begin a reload; how it ended is logged, counted, and told by /info."""
-    state: ServiceState = app.state.service
+    """On SIGHUP, in the event loop: begin to reload; how it ended is logged, counted, and told by /info."""
+    _tasks.add(task := asyncio.ensure_future(_reload_all(app.state.service)))
+    task.add_done_callback(_tasks.discard)
+
+
+async def _reload_all(state: ServiceState) -> None:
+    """Keys first: they take no time, and one that has leaked must not outlive the loading of a model."""
+    if state.keys is not None:
+        await state.keys.reload()
     if state.reloader is not None:
-        _tasks.add(task := asyncio.ensure_future(state.reloader.reload()))
-        task.add_done_callback(_tasks.discard)
+        await state.reloader.reload()

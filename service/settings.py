@@ -6,9 +6,9 @@ import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.imaging import MAX_PIXELS
@@ -23,7 +23,8 @@ _OTHERS_VARIABLES = frozenset({"UNIHEAD_DATA", "UNIHEAD_BACKBONE_WEIGHTS"})
 class Settings(BaseSettings):
     """Serve one unihead model file over HTTP.
 
-    `unihead-serve health` asks a running service whether it is ready, `unihead-serve reload` to load its model anew.
+    `unihead-serve health` asks a running service whether it is ready, `unihead-serve reload` to read its keys and its
+    model anew; `unihead-serve key` makes keys.
     """
 
     model_config = SettingsConfigDict(
@@ -40,6 +41,14 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="TCP port of its own for /metrics, which the other port then has no more"
+    )
+    auth: Literal["keys", "off"] | None = Field(
+        None,
+        description="keys: who asks needs a key. off: nobody does, whoever reaches the port. Left out: keys if there "
+        "is a key file; without one only a loopback address may be listened on, and everybody there is answered",
+    )
+    keys: Path | None = Field(
+        None, description="key file, made by `unihead-serve key new --file FILE`; who asks then needs a key of it"
     )
     model: Path = Field(
         Path(__file__).parent / "models" / "unihead.onnx",
@@ -117,6 +126,14 @@ class Settings(BaseSettings):
         if isinstance(texts, list | tuple):
             return tuple(name.strip() for text in texts for name in str(text).split(",") if name.strip())
         return value
+
+    @model_validator(mode="after")
+    def _check_auth(self) -> Self:
+        if self.auth == "keys" and self.keys is None:
+            raise ValueError("auth is `keys`, and there is no key file: name one with --keys (UNIHEAD_KEYS)")
+        if self.auth == "off" and self.keys is not None:
+            raise ValueError(f"auth is `off`, and {self.keys} is set as key file: leave one of them out")
+        return self
 
     @property
     def cpu_threads(self) -> int:

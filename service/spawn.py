@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import socket
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from typing import IO
 
 _HOST = "127.0.0.1"
+# What asks strangers for keys in this environment would ask those who spawned the service, too.
+_LEFT_OUT = frozenset({"UNIHEAD_AUTH", "UNIHEAD_KEYS"})
 _START_S = 60
 _STOP_S = 30
 _POLL_S = 0.05
@@ -39,7 +42,7 @@ class Spawned:
 
 @contextlib.contextmanager
 def spawn_service(words: Sequence[str]) -> Iterator[Spawned]:
-    """Run `unihead-serve` with further words until the block ends.
+    """Run `unihead-serve` with further words until the block ends; without keys, unless the words name a key file.
 
     Raises:
         SpawnError: it does not become ready.
@@ -56,7 +59,11 @@ def spawn_service(words: Sequence[str]) -> Iterator[Spawned]:
         str(port),
         *words,
     ]
-    with tempfile.TemporaryFile("w+") as log, subprocess.Popen(command, stderr=log) as process:  # noqa: S603 - our own command
+    environment = {name: value for name, value in os.environ.items() if name not in _LEFT_OUT}
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(command, stderr=log, env=environment) as process,  # noqa: S603 - our own command
+    ):
         try:
             _wait_until_ready(process, port, log)
             yield Spawned(_HOST, port, process.pid)

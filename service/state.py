@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from starlette.requests import Request
 
 from service.errors import NotReady
+from service.key_ring import KeyRing
 from service.metrics import Metrics
 from service.profile import Profile
 from service.reload import Reloader
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class ServiceState:
-    """Settings and metrics of one app, and what takes pictures in it between start and stop."""
+    """Settings and metrics of one app, its keys if it asks for some, and what takes pictures from start to stop."""
 
     settings: Settings
     metrics: Metrics
@@ -28,6 +29,7 @@ class ServiceState:
     reloader: Reloader | None = None
     profile: Profile | None = None
     tracing: Tracing | None = None
+    keys: KeyRing | None = None
 
     def require_scheduler(self) -> Scheduler:
         """Return what takes pictures.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter
 from prometheus_client.exposition import choose_encoder
@@ -12,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from service.key_ring import KeyRing
 from service.problems import document_problems
 from service.schemas import Info, Threads
 from service.settings import Settings
@@ -94,7 +96,16 @@ async def info(request: Request) -> Info:
         limits={name: getattr(state.settings, name) for name in _LIMITS},
         threads=describe_threads(state.settings),
         last_reload=dataclasses.asdict(last) if last is not None else None,
+        keys=_describe_keys(state.keys) if state.keys is not None else None,
     )
+
+
+def _describe_keys(ring: KeyRing) -> dict[str, Any]:
+    """Tell how many there are; whose they are is in the log alone."""
+    return {
+        "in_force": len(ring.keys.hashes),
+        "last_reload": dataclasses.asdict(ring.last) if ring.last is not None else None,
+    }
 
 
 def describe_threads(settings: Settings) -> Threads:

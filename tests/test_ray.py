@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -20,6 +20,8 @@ import pytest
 import yaml
 
 from service.golden import GOLDEN_PICTURES
+from service.keys import append_key, hash_key, make_key
+from service.settings import ENV_PREFIX, Settings
 
 ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
 serve = pytest.importorskip("ray.serve", reason="the extra `ray` is not installed")
@@ -37,11 +39,11 @@ class Cluster:
     port: int
     metrics_port: int
 
-    def ask(self, path: str, body: bytes) -> int:
+    def ask(self, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> int:
         """The status of an answer; 0 where the connection broke."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
-            connection.request("POST", path, body)
+            connection.request("POST", path, body, headers or {})
             response = connection.getresponse()
             response.read()
         except (OSError, http.client.HTTPException):
@@ -86,11 +88,12 @@ def free_port() -> int:
         return port
 
 
-def deploy(replicas: int) -> None:
+def deploy(replicas: int, **environment: str) -> None:
     from service.ray_app import Arguments, app  # noqa: PLC0415 - needs Ray
 
     application = app(Arguments(threads=1))
-    deployment = application._bound_deployment.options(num_replicas=replicas)
+    actor = {"num_cpus": 1, "runtime_env": {"env_vars": environment}}
+    deployment = application._bound_deployment.options(num_replicas=replicas, ray_actor_options=actor)
     serve.run(deployment.bind(), name="unihead", route_prefix="/")
 
 
@@ -170,6 +173,18 @@ def test_a_rolling_update_costs_no_request(cluster: Cluster) -> None:
     assert not before & set(pids_of_replicas())
 
 
+def test_replicas_ask_for_keys_that_their_environment_names(cluster: Cluster, tmp_path: Path) -> None:
+    key, keys = make_key(), tmp_path / "keys"
+    append_key(keys, "phone", hash_key(key))
+    deploy(1, UNIHEAD_KEYS=str(keys))
+    right = {"Authorization": f"Bearer {key}"}
+    assert cluster.ask("/predict", CAT, right) == 200
+    assert {cluster.ask(path, CAT) for path in ("/predict", "/detect", "/info", "/nowhere")} == {401}
+    assert cluster.ask("/predict", CAT, {"X-API-Key": f"{key}x"}) == 401
+    with urllib.request.urlopen(f"http://127.0.0.1:{cluster.port}/readyz") as response:
+        assert response.status == 200
+
+
 def test_the_config_file_deploys_what_is_tested_here() -> None:
     from ray.serve.schema import ServeDeploySchema  # noqa: PLC0415 - needs Ray
 
@@ -180,3 +195,6 @@ def test_the_config_file_deploys_what_is_tested_here() -> None:
     assert application.import_path == "service.ray_app:app"
     Arguments.model_validate(application.args)
     assert [deployment.name for deployment in application.deployments] == ["unihead"]
+    settings = application.runtime_env["env_vars"]
+    assert "UNIHEAD_KEYS" in settings, "its proxy listens on all addresses"
+    assert {name.removeprefix(ENV_PREFIX).lower() for name in settings} <= set(Settings.model_fields)

@@ -1,4 +1,7 @@
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,13 @@ from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
+KEYS = ROOT / "docker/keys.compose.yml"
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE.read_text())["services"]
 
 
-def test_every_variable_has_a_default() -> None:
-    text = COMPOSE.read_text()
+@pytest.mark.parametrize("file", [COMPOSE, KEYS], ids=lambda file: file.name)
+def test_every_variable_has_a_default(file: Path) -> None:
+    text = file.read_text()
     assert re.findall(r"\$\{?\w+[^}]*\}?", text) == re.findall(r"\$\{[A-Z_]+:-[^}]*\}", text)
 
 
@@ -24,7 +29,7 @@ def test_what_is_handed_on_are_settings_of_the_service_without_a_second_default(
     names = {entry for entry in SERVICES["unihead"]["environment"] if "=" not in entry}
     opentelemetry = {value for name, value in vars(environment_variables).items() if name.startswith("OTEL_")}
     assert {name.partition("=")[0] for name in SERVICES["unihead"]["environment"]} <= settings | opentelemetry
-    assert set(SERVICES["unihead"]["environment"]) - names == {"UNIHEAD_METRICS_PORT=9000"}
+    assert set(SERVICES["unihead"]["environment"]) - names == {"UNIHEAD_METRICS_PORT=9000", "UNIHEAD_AUTH=off"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -55,6 +60,37 @@ def test_images_are_pinned(name: str) -> None:
 def test_mounted_files_exist_and_are_read_only(name: str) -> None:
     mounts = [mount.split(":") for mount in SERVICES[name].get("volumes", []) if mount.startswith(".")]
     assert [mount for mount in mounts if not (ROOT / mount[0]).exists() or mount[2:] != ["ro"]] == []
+
+
+def test_everybody_is_let_in_only_where_no_port_is_published_to_others() -> None:
+    assert "UNIHEAD_AUTH=off" in SERVICES["unihead"]["environment"]
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES["unihead"]["ports"])
+
+
+def test_keys_are_a_secret_that_the_service_reads() -> None:
+    over = yaml.safe_load(KEYS.read_text())
+    set_to = dict(entry.split("=") for entry in over["services"]["unihead"]["environment"])
+    (secret,) = over["services"]["unihead"]["secrets"]
+    assert set_to == {"UNIHEAD_AUTH": "keys", "UNIHEAD_KEYS": f"/run/secrets/{secret}"}
+    assert list(over["secrets"]) == [secret]
+    assert "UNIHEAD_KEY" in SERVICES["load"]["environment"]
+
+
+def test_the_file_for_keys_fits_over_the_other(tmp_path: Path) -> None:
+    if shutil.which("docker-compose") is None:
+        pytest.skip("no docker-compose (Debian package of that name)")
+    (tmp_path / "unihead.keys").touch()
+    command = ["docker-compose", "-f", str(COMPOSE), "-f", str(KEYS), "config"]
+    environment = {**os.environ, "UNIHEAD_KEYS_FILE": str(tmp_path / "unihead.keys")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    merged = yaml.safe_load(done.stdout)
+    service = merged["services"]["unihead"]
+    assert (service["environment"]["UNIHEAD_AUTH"], service["environment"]["UNIHEAD_KEYS"]) == (
+        "keys", "/run/secrets/unihead_keys",
+    )  # fmt: skip
+    assert [secret["source"] for secret in service["secrets"]] == ["unihead_keys"]
+    assert merged["secrets"]["unihead_keys"]["file"] == str(tmp_path / "unihead.keys")
 
 
 def test_the_service_is_built_from_a_dockerfile_that_exists() -> None:

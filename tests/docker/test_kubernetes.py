@@ -8,6 +8,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from service.auth import is_open
 from service.settings import ENV_PREFIX, Settings
 
 FOLDER = Path(__file__).parents[2] / "docker/kubernetes"
@@ -60,6 +61,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
                             "minReplicas": {"type": "integer"},
                             "maxReplicas": {"type": "integer"},
                             "containers": {"type": "array", "minItems": 1, "maxItems": 1},
+                            "volumes": {"type": "array"},
                         },
                     }
                 },
@@ -69,12 +71,22 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 }
 
 
-def container(name: str) -> dict[str, Any]:
+def pod_of(name: str) -> dict[str, Any]:
     spec = MANIFESTS[name]["spec"]
-    pod = spec["predictor"] if name == "inference-service" else spec["template"]["spec"]
-    (one,) = pod["containers"]
+    found: dict[str, Any] = spec["predictor"] if name == "inference-service" else spec["template"]["spec"]
+    return found
+
+
+def container(name: str) -> dict[str, Any]:
+    (one,) = pod_of(name)["containers"]
     found: dict[str, Any] = one
     return found
+
+
+def settings_of(name: str) -> Settings:
+    """Settings as the container gets them; the image listens on all addresses."""
+    values = {entry["name"]: entry["value"] for entry in container(name)["env"]}
+    return Settings.model_validate({key.removeprefix(ENV_PREFIX).lower(): value for key, value in values.items()})
 
 
 @pytest.mark.parametrize("name", sorted(set(MANIFESTS) - CUSTOM))
@@ -100,14 +112,46 @@ def test_containers_can_do_no_more_than_answer(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["deployment", "inference-service"])
 def test_what_is_set_are_settings_of_the_service_and_ports_are_those(name: str) -> None:
-    values = {entry["name"]: entry["value"] for entry in container(name)["env"]}
-    settings = Settings.model_validate({key.removeprefix(ENV_PREFIX).lower(): value for key, value in values.items()})
-    assert {key.removeprefix(ENV_PREFIX).lower() for key in values} <= set(Settings.model_fields)
+    settings = settings_of(name)
+    names = {entry["name"] for entry in container(name)["env"]}
+    assert {key.removeprefix(ENV_PREFIX).lower() for key in names} <= set(Settings.model_fields)
     ports = {port["name"]: port["containerPort"] for port in container(name)["ports"]}
     if name == "deployment":
         assert ports == {"http": settings.port, "metrics": settings.metrics_port}
     else:
         assert ports == {"http1": settings.port}
+
+
+@pytest.mark.parametrize("name", ["deployment", "inference-service"])
+def test_keys_are_asked_for_and_come_from_a_secret(name: str) -> None:
+    keys = settings_of(name).keys
+    assert keys is not None
+    (mount,) = [mount for mount in container(name)["volumeMounts"] if Path(mount["mountPath"]) == keys.parent]
+    assert mount["readOnly"] is True
+    assert "subPath" not in mount  # such a file never changes
+    (volume,) = [volume for volume in pod_of(name)["volumes"] if volume["name"] == mount["name"]]
+    assert volume["secret"]["secretName"] == "unihead-keys"
+    documented = f"kubectl create secret generic unihead-keys --from-file={keys.name}="
+    assert documented in (FOLDER.parents[1] / "docs/deploy.md").read_text()
+
+
+def test_the_secret_can_be_read_by_the_service_and_not_by_others() -> None:
+    pod = pod_of("deployment")
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"]
+    (volume,) = [volume for volume in pod["volumes"] if "secret" in volume]
+    assert volume["secret"]["defaultMode"] == 0o440
+
+
+@pytest.mark.parametrize("name", ["deployment", "inference-service"])
+def test_probes_ask_what_is_open_without_a_key(name: str) -> None:
+    probes = [probe["httpGet"] for key, probe in container(name).items() if key.endswith("Probe")]
+    assert probes
+    assert [probe["path"] for probe in probes if not is_open(probe["path"])] == []
+
+
+def test_kserve_scrapes_the_port_that_needs_no_key() -> None:
+    annotations = MANIFESTS["inference-service"]["metadata"]["annotations"]
+    assert annotations["prometheus.kserve.io/port"] == str(settings_of("inference-service").metrics_port)
 
 
 def test_everything_selects_the_same_pods() -> None:

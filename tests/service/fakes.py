@@ -16,6 +16,7 @@ from PIL import Image
 
 from service.contract import METADATA_KEY, ModelContract
 from service.imaging import UInt8Array
+from service.keys import hash_key
 
 GOLDEN = Path(__file__).parents[2] / "service" / "models" / "golden"
 SIZE, STRIDE = 32, 4
@@ -155,3 +156,10 @@ def make_form(**fields: bytes) -> tuple[bytes, str]:
         for name, value in fields.items()
     ]
     return b"".join(parts) + b"--xyz--\r\n", "multipart/form-data; boundary=xyz"
+
+
+def write_keys(path: Path, **keys: str) -> Path:
+    """Write a key file, for its owner alone: the hash of each key under its id."""
+    path.touch(mode=0o600)
+    path.write_text("".join(f"{name} {hash_key(key)}\n" for name, key in keys.items()))
+    return path

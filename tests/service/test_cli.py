@@ -20,7 +20,7 @@ import pytest
 from service.cli import main
 from service.engine import Engine
 from service.golden import answer_golden
-from tests.service.fakes import FakeSession, encode, make_contract, make_picture, write_tiny_model
+from tests.service.fakes import FakeSession, encode, make_contract, make_picture, write_keys, write_tiny_model
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,7 +45,7 @@ def serve(*flags: str, **environment: str) -> Iterator[tuple[subprocess.Popen[st
         assert process.stderr is not None
         for line in process.stderr:
             log.append(line)
-            if found := re.search(r"ready on http://127\.0\.0\.1:(\d+) ", line):
+            if found := re.search(r"ready on http://[\d.]+:(\d+) ", line):
                 yield process, int(found[1]), log
                 break
         else:
@@ -141,6 +141,10 @@ def test_a_port_that_is_taken_is_one_sentence(capsys: pytest.CaptureFixture[str]
         (["--port", "x"], "--port (UNIHEAD_PORT) is 'x': input should be a valid integer"),
         (["--port", "70000"], "--port (UNIHEAD_PORT) is '70000': input should be less than or equal to 65535"),
         (["--max-body-bytes", "0"], "--max-body-bytes (UNIHEAD_MAX_BODY_BYTES) is '0'"),
+        (["--auth", "on"], "--auth (UNIHEAD_AUTH) is 'on': input should be 'keys' or 'off'"),
+        (["--auth", "keys"], "auth is `keys`, and there is no key file: name one with --keys (UNIHEAD_KEYS)"),
+        (["--auth", "off", "--keys", "k"], "auth is `off`, and k is set as key file: leave one of them out"),
+        (["--host", "0.0.0.0", "--port", "0"], "0.0.0.0 is an address that others may reach"),  # noqa: S104 - refused
     ],
 )
 def test_wrong_flags_are_named(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
@@ -212,6 +216,76 @@ def test_reload_swaps_the_model_of_a_running_service(capsys: pytest.CaptureFixtu
         process.communicate(timeout=20)
         assert process.returncode == 0
     assert not pid_file.exists()
+
+
+def test_everybody_is_let_in_from_everywhere_if_that_is_said_aloud(
+    capsys: pytest.CaptureFixture[str], tiny_model: Path
+) -> None:
+    everywhere = {"UNIHEAD_HOST": "0.0.0.0", "UNIHEAD_MODEL": str(tiny_model)}  # noqa: S104 - what is warned about
+    with serve(UNIHEAD_AUTH="off", **everywhere) as (_, port, log):
+        warned = [json.loads(line)["message"] for line in log if '"level":"warning"' in line]
+        assert warned.count(f"auth is off: whoever reaches 0.0.0.0 port {port} is answered") == 1
+        assert run(capsys, "health", "--url", f"http://127.0.0.1:{port}") == (0, "", "")
+
+
+def test_a_key_file_that_is_wrong_is_one_sentence(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("phone")
+    for path, message in [(tmp_path / "keys", "line 1 is not an id and"), (tmp_path / "none", "No such file")]:
+        done = subprocess.run(
+            [sys.executable, "-c", "from service.cli import main; main()", "--port", "0", "--keys", path],
+            cwd=ROOT,
+            env=make_environment(UNIHEAD_MODEL=str(tiny_model)),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert done.stderr.startswith(f"unihead-serve: {path}: ")
+        assert message in done.stderr
+
+
+def test_commands_bring_a_key_from_the_environment_or_a_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny_model: Path, tmp_path: Path
+) -> None:
+    keys, pid_file, own = tmp_path / "keys", tmp_path / "unihead.pid", tmp_path / "own.key"
+    write_keys(keys, phone="uh_one")
+    own.write_text("uh_one\n")
+    flags = ["--model", str(tiny_model), "--keys", str(keys), "--pid-file", str(pid_file)]
+    with serve(*flags) as (_, port, log):
+        assert "keys in force: phone" in [json.loads(line)["message"] for line in log]
+        url = f"http://127.0.0.1:{port}"
+        reload = ("reload", "--pid-file", str(pid_file), "--url", url)
+        bench = ("bench", "--url", url, "--seconds", "0.1", "--concurrency", "1")
+        assert run(capsys, "health", "--url", url) == (0, "", "")  # /readyz is open: the HEALTHCHECK of the container
+        for words in (reload, bench):
+            code, _, err = run(capsys, *words)
+            assert (code, err.count("\n")) == (1, 1)
+            assert f"{url} asks for a key" in err
+        write_keys(keys, phone="uh_one", laptop="uh_two")
+        code, out, err = run(capsys, *reload, "--key-file", str(own))
+        assert err.startswith("refused, the old model stays: ")  # it has no golden answers
+        assert (code, out) == (1, "keys swapped, 2 in force\n")
+        monkeypatch.setenv("UNIHEAD_KEY", "uh_two")
+        keys.write_text("nonsense")
+        code, out, err = run(capsys, *reload)
+        assert (code, out) == (1, "")
+        assert err.startswith(f"refused, the old keys stay: {keys}: line 1 ")
+        code, out, err = run(capsys, *bench)
+        assert (code, err) == (0, "")
+        monkeypatch.setenv("UNIHEAD_KEY", "uh_two\nx")
+        code, out, err = run(capsys, *reload)
+        assert (code, err) == (1, "UNIHEAD_KEY does not hold one key and nothing else\n")
+        for content in ("", "a b", "schl\u00fcssel"):
+            own.write_text(content)
+            code, out, err = run(capsys, *reload, "--key-file", str(own))
+            assert (code, "does not hold one key and nothing else" in err) == (2, True)
+        code, out, err = run(capsys, *reload, "--key-file", str(tmp_path / "none"))
+        assert (code, "cannot be read: No such file" in err) == (2, True)
+
+
+def test_a_key_is_made_by_a_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = run(capsys, "key", "new", "--file", str(tmp_path / "keys"))
+    assert (code, out.startswith("uh_")) == (0, True)
 
 
 def test_reload_says_who_is_missing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -44,6 +44,11 @@ def test_mistyped_variables_are_noticed_and_other_peoples_are_not() -> None:
     assert "UNIHEAD_ZZZZ" in other
 
 
+def test_the_variable_of_those_who_ask_is_not_mistaken_for_the_key_file() -> None:
+    (sentence,) = describe_unknown_variables({"UNIHEAD_KEY": "uh_secret"})
+    assert sentence == "the environment sets UNIHEAD_KEY, which is no setting; did you mean UNIHEAD_KEYS?"
+
+
 def test_threads_are_taken_from_the_cpus_unless_they_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.settings.available_cpus", lambda: 7)
     assert Settings().cpu_threads == 7
