@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from service import oip, routes, status
 from service.admission import Admission
 from service.auth import AuthMiddleware, describe_keys
 from service.cache import Cache
+from service.cors import allow_origins
 from service.engine import Engine
 from service.errors import ContractError
 from service.forward import Forward
@@ -98,7 +100,8 @@ def create_app(settings: Settings, engine: Engine | None = None, tracing: Tracin
         app.add_middleware(TracingMiddleware, state=state)
     if state.keys is not None:
         app.add_middleware(AuthMiddleware, ring=state.keys, count=state.metrics.unauthorized_requests.inc)
-    app.add_middleware(RequestMiddleware, metrics=state.metrics)  # the last one added comes first
+    share = partial(allow_origins, origins=settings.cors_origins) if settings.cors_origins else None
+    app.add_middleware(RequestMiddleware, metrics=state.metrics, share=share)  # the last one added comes first
     install_problem_handlers(app)
     app.include_router(routes.router)
     app.include_router(status.router)

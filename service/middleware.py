@@ -6,6 +6,7 @@ import logging
 import random
 import re
 import time
+from collections.abc import Callable
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,8 +27,17 @@ _NOTES = (("cache_result", "cache"), ("problem_code", "code"), ("key_id", "key")
 class RequestMiddleware:
     """Plain ASGI, because starlette's BaseHTTPMiddleware costs a task and a queue per request."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, metrics: Metrics, share: Callable[[ASGIApp], ASGIApp] | None = None) -> None:
+        """Wrap an app.
+
+        Args:
+            app: what answers.
+            metrics: count the answers.
+            share: what is put around all that answers, the last resort included, so that pages of other origins may
+                read it; None leaves it as it is.
+        """
+        self._share = share or _share_nothing
+        self._app = self._share(app)
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,7 +66,7 @@ class RequestMiddleware:
                 raise
             detail = "something broke in the service; its log has more under this request_id"
             problem = make_problem(scope, 500, "internal_error", detail)
-            await problem(scope, receive, send_with_headers)
+            await self._share(problem)(scope, receive, send_with_headers)
         finally:
             route, method = _route_template(scope), scope["method"]
             self._metrics.count_request(route=route, method=method, status=status or 500)
@@ -69,6 +79,10 @@ class RequestMiddleware:
             }
             notes = scope["state"]
             log_request(fields | {name: notes[note] for note, name in _NOTES if note in notes})
+
+
+def _share_nothing(app: ASGIApp) -> ASGIApp:
+    return app
 
 
 def _choose_id(proposed: str) -> str:

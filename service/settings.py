@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -18,6 +19,8 @@ ENV_PREFIX = "UNIHEAD_"
 MAX_TIMEOUT_MS = 600_000
 # Read by tests, the Makefile and training; no business of the service, and no typing error either.
 _OTHERS_VARIABLES = frozenset({"UNIHEAD_DATA", "UNIHEAD_BACKBONE_WEIGHTS"})
+# As browsers send it: no path, no wildcard.
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]+)?")
 
 
 class Settings(BaseSettings):
@@ -49,6 +52,10 @@ class Settings(BaseSettings):
     )
     keys: Path | None = Field(
         None, description="key file, made by `unihead-serve key new --file FILE`; who asks then needs a key of it"
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="origins like https://example.org whose pages may read answers in a browser, separated by commas",
     )
     model: Path = Field(
         Path(__file__).parent / "models" / "unihead.onnx",
@@ -118,7 +125,7 @@ class Settings(BaseSettings):
     )
     docs: bool = Field(True, description="serve /docs and /openapi.json")
 
-    @field_validator("providers", mode="before")
+    @field_validator("providers", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """`A,B` and, from the command line, lists of it."""
@@ -126,6 +133,14 @@ class Settings(BaseSettings):
         if isinstance(texts, list | tuple):
             return tuple(name.strip() for text in texts for name in str(text).split(",") if name.strip())
         return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin; it must look like https://example.org, lower case, no path")
+        return origins
 
     @model_validator(mode="after")
     def _check_auth(self) -> Self:
