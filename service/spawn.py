@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import IO
 
 _HOST = "127.0.0.1"
-# What asks strangers for keys in this environment would ask those who spawned the service, too.
-_LEFT_OUT = frozenset({"UNIHEAD_AUTH", "UNIHEAD_KEYS"})
+# What another service in this environment holds, or asks strangers for; those who spawn this one are none.
+_LEFT_OUT = frozenset({"UNIHEAD_AUTH", "UNIHEAD_KEYS", "UNIHEAD_METRICS_PORT", "UNIHEAD_PID_FILE"})
 _START_S = 60
 _STOP_S = 30
 _POLL_S = 0.05

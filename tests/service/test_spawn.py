@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from service.spawn import spawn_service
+from tests.service.fakes import write_keys
+
+
+def test_a_service_beside_another_takes_neither_its_keys_nor_its_ports(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_model: Path
+) -> None:
+    (tmp_path / "unihead.pid").write_text(str(os.getppid()))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for name, value in {
+            "AUTH": "keys",
+            "KEYS": str(write_keys(tmp_path / "keys", phone="uh_one")),
+            "METRICS_PORT": str(taken.getsockname()[1]),
+            "PID_FILE": str(tmp_path / "unihead.pid"),
+            "MODEL": str(tiny_model),
+        }.items():
+            monkeypatch.setenv(f"UNIHEAD_{name}", value)
+        with spawn_service(["--log-level", "error"]) as service:
+            connection = http.client.HTTPConnection(service.host, service.port, timeout=10)
+            connection.request("GET", "/info")
+            assert connection.getresponse().status == 200
+            connection.close()
