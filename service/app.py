@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,9 +19,7 @@ from service.auth import AuthMiddleware, describe_keys
 from service.cache import Cache
 from service.cors import allow_origins
 from service.engine import Engine
-from service.errors import ContractError
 from service.forward import Forward
-from service.golden import check_golden
 from service.imaging import decode, letterbox
 from service.key_ring import KeyRing
 from service.lag import watch_lag
@@ -30,7 +27,7 @@ from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 from service.problems import Problem, install_problem_handlers
 from service.profile import open_profile
-from service.reload import Reloader, load_verified
+from service.reload import Reloader, load_live, load_verified
 from service.scheduler import Scheduler
 from service.settings import Settings
 from service.shadow import Shadow
@@ -41,8 +38,6 @@ from service.versions import find_version
 
 if TYPE_CHECKING:
     from service.spans import Tracing
-
-logger = logging.getLogger("unihead")
 
 _DESCRIPTION = """One small vision model that segments, detects and classifies a picture in a single forward pass.
 
@@ -122,7 +117,7 @@ async def _run_engine(state: ServiceState, engine: Engine | None) -> AsyncIterat
     """
     settings, metrics = state.settings, state.metrics
     if engine is None:
-        engine = await asyncio.to_thread(_load, settings)
+        engine = await asyncio.to_thread(load_live, settings, must_carry_answers=False)
     else:
         await asyncio.to_thread(engine.warm_up)
     await asyncio.to_thread(_warm_up_decoder)
@@ -170,15 +165,6 @@ def _build_shadow(scheduler: Scheduler, settings: Settings, metrics: Metrics) ->
     )
     scheduler.after_pass = shadow.offer
     return shadow
-
-
-def _load(settings: Settings) -> Engine:
-    engine = load_verified(settings.model, settings, sha256=settings.model_sha256)
-    try:
-        check_golden(engine)
-    except ContractError as error:  # somebody chose this file, and there is no other that could answer
-        logger.warning("%s: %s", settings.model, error)
-    return engine
 
 
 def _warm_up_decoder() -> None:

@@ -13,6 +13,16 @@ METADATA_KEY = "unihead.contract"
 FORMAT_VERSION = 1
 INPUT_NAME = "images"
 OUTPUT_NAMES = ("boxes", "scores", "labels", "num_detections", "mask", "class_probs")
+# Element types as ONNX Runtime writes them; that of the input among them.
+ELEMENT_TYPES = {
+    INPUT_NAME: "tensor(uint8)",
+    "boxes": "tensor(float)",
+    "scores": "tensor(float)",
+    "labels": "tensor(int64)",
+    "num_detections": "tensor(int64)",
+    "mask": "tensor(uint8)",
+    "class_probs": "tensor(float)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +105,19 @@ class ModelContract:
             names: tuple[str, ...] = getattr(self, f"{task}_classes")
             if not names or len(set(names)) != len(names):
                 raise ContractError(f"{task}_classes must be distinct names, at least one; got {len(names)}")
+
+    @property
+    def output_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each of OUTPUT_NAMES for one picture; the graph's outputs have N before it."""
+        cells = self.input_size // self.mask_stride
+        return {
+            "boxes": (self.max_detections, 4),
+            "scores": (self.max_detections,),
+            "labels": (self.max_detections,),
+            "num_detections": (),
+            "mask": (cells, cells),
+            "class_probs": (len(self.classification_classes),),
+        }
 
     def to_json(self) -> str:
         """Write the contract as one line of JSON."""

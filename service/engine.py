@@ -6,15 +6,16 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service.contract import INPUT_NAME, METADATA_KEY, OUTPUT_NAMES, ModelContract, parse_contract
-from service.errors import ContractError
+from service.contract import ELEMENT_TYPES, INPUT_NAME, METADATA_KEY, OUTPUT_NAMES, ModelContract, parse_contract
+from service.errors import ContractError, ModelOutputInvalid
 from service.imaging import FloatArray, UInt8Array
+from service.output_check import find_fault, find_wrong_shape
 
 CPU: Final = ("CPUExecutionProvider",)
 _FATAL = 4
@@ -94,18 +95,9 @@ class OnnxSession:
         self._check_shapes(name)
 
     def _check_shapes(self, name: str) -> None:
-        """Compare the shapes that the graph declares with those that the contract implies; N may be anything."""
-        contract = self.contract
-        size, cells, most = contract.input_size, contract.input_size // contract.mask_stride, contract.max_detections
-        wanted: dict[str, list[int]] = {
-            INPUT_NAME: [size, size, 3],
-            "boxes": [most, 4],
-            "scores": [most],
-            "labels": [most],
-            "num_detections": [],
-            "mask": [cells, cells],
-            "class_probs": [len(contract.classification_classes)],
-        }
+        """Compare what the graph declares with what the contract implies; N may be anything."""
+        size = self.contract.input_size
+        wanted = {INPUT_NAME: (size, size, 3), **self.contract.output_shapes}
         for value in (*self._session.get_inputs(), *self._session.get_outputs()):
             shape = wanted.get(value.name)
             # A dimension without a number is one that the exporter could not tell; the run shows it.
@@ -115,8 +107,10 @@ class OnnxSession:
                 or any(isinstance(one, int) and one != two for one, two in zip(value.shape[1:], shape, strict=True))
             ):
                 raise ContractError(
-                    f"{name}: {value.name} has the shape {value.shape}, the contract wants N and {shape}"
+                    f"{name}: {value.name} has the shape {value.shape}, the contract wants N and {list(shape or ())}"
                 )
+            if value.type != ELEMENT_TYPES[value.name]:
+                raise ContractError(f"{name}: {value.name} is {value.type}, not {ELEMENT_TYPES[value.name]}")
 
     def run(self, images: UInt8Array) -> Mapping[str, NDArray[np.generic]]:
         """[N, S, S, 3] RGB uint8 in, the arrays of `OUTPUT_NAMES` out, each with leading N."""
@@ -144,6 +138,7 @@ class Engine:
         """
         self.contract = contract
         self.sha256 = sha256
+        self._shapes = contract.output_shapes
         self._session = session
         self._wide_session = wide_session or session
 
@@ -151,14 +146,14 @@ class Engine:
         """Run each session twice: the first passes of a model are slow.
 
         Raises:
-            ContractError: the model does not answer.
+            ContractError: the model does not answer, or not as a model can.
         """
         size = self.contract.input_size
-        blank = np.zeros((1, size, size, 3), dtype=np.uint8)
+        blank = np.zeros((size, size, 3), dtype=np.uint8)
         try:
-            for session in {id(session): session for session in (self._session, self._wide_session)}.values():
+            for alone in (False, True) if self._wide_session is not self._session else (False,):
                 for _ in range(2):
-                    session.run(blank)
+                    self.predict([blank], alone=alone)
         except Exception as error:  # a runtime raises what it likes
             raise ContractError(f"the model cannot answer a blank picture: {error}") from error
 
@@ -171,20 +166,40 @@ class Engine:
 
         Returns:
             One prediction a picture.
+
+        Raises:
+            ModelOutputInvalid: what the model says about one of them cannot be true.
         """
+        predictions = []
+        for outcome in self.predict_each(images, alone=alone):
+            if isinstance(outcome, ModelOutputInvalid):
+                raise outcome
+            predictions.append(outcome)
+        return predictions
+
+    def predict_each(
+        self, images: Sequence[UInt8Array], *, alone: bool = False
+    ) -> list[Prediction | ModelOutputInvalid]:
+        """Run one forward pass as `predict` does; a picture about which the answer cannot be true fails no other."""
         session = self._wide_session if alone else self._session
         outputs = session.run(images[0][None] if len(images) == 1 else np.stack(images))
-        boxes, scores, labels, counts, masks, class_probs = (outputs[name] for name in OUTPUT_NAMES)
-        return [
-            Prediction(
-                boxes=boxes[index, :count].astype(np.float32, copy=False),
-                scores=scores[index, :count].astype(np.float32, copy=False),
-                labels=labels[index, :count].astype(np.int64, copy=False),
-                mask=masks[index].astype(np.uint8, copy=False),
-                class_probs=class_probs[index].astype(np.float32, copy=False),
-            )
-            for index, count in enumerate(int(count) for count in counts)
-        ]
+        wrong = find_wrong_shape(outputs, self._shapes, len(images))
+        if wrong:
+            return [ModelOutputInvalid(wrong) for _ in images]
+        return [self._read(outputs, index) for index in range(len(images))]
+
+    def _read(self, outputs: Mapping[str, NDArray[Any]], index: int) -> Prediction | ModelOutputInvalid:
+        fault = find_fault(outputs, index, self.contract)
+        if fault:
+            return ModelOutputInvalid(fault)
+        count = int(outputs["num_detections"][index])
+        return Prediction(
+            boxes=outputs["boxes"][index, :count].astype(np.float32, copy=False),
+            scores=outputs["scores"][index, :count].astype(np.float32, copy=False),
+            labels=outputs["labels"][index, :count].astype(np.int64, copy=False),
+            mask=outputs["mask"][index].astype(np.uint8, copy=False),
+            class_probs=outputs["class_probs"][index].astype(np.float32, copy=False),
+        )
 
 
 def read_model(path: Path) -> bytes:

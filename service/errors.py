@@ -15,6 +15,7 @@ UniheadError
 │   ├── NotReady            503 not_ready
 │   ├── Overloaded          503 overloaded
 │   └── DeadlineExceeded    503 deadline_exceeded
+├── ModelOutputInvalid      500 model_output_invalid: the model says what cannot be true
 ├── ClientGone              499, which nobody reads
 └── ContractError           the model file is not what it says; never reaches a caller
 """
@@ -135,6 +136,13 @@ class DeadlineExceeded(Unavailable):
     """The picture was taken and not answered in time."""
 
     code = "deadline_exceeded"
+
+
+class ModelOutputInvalid(UniheadError):
+    """The model says about a picture what cannot be true: no numbers, or classes and boxes that there are not."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "model_output_invalid"
 
 
 class ClientGone(UniheadError):

@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass, field
 
 from service.engine import Engine, Prediction
+from service.errors import ModelOutputInvalid
 from service.imaging import UInt8Array
 from service.metrics import Metrics
 from service.timing import Stopwatch
@@ -19,7 +20,7 @@ class _Batch:
     squares: list[UInt8Array] = field(default_factory=list)
     full: threading.Event = field(default_factory=threading.Event)
     done: threading.Event = field(default_factory=threading.Event)
-    predictions: list[Prediction] = field(default_factory=list)
+    outcomes: list[Prediction | ModelOutputInvalid] = field(default_factory=list)
     error: Exception | None = None
 
 
@@ -53,18 +54,27 @@ class Forward:
 
         Returns:
             The picture's prediction, and how many pictures shared the pass.
+
+        Raises:
+            ModelOutputInvalid: what the model says about this picture cannot be true.
         """
         if self._max_batch > 1:
             return self._run_in_batch(engine, square, watch)
         with self._slots:
             watch.lap("queue")
-            (prediction,) = self._pass(engine, [square], alone=alone)
+            (outcome,) = self._pass(engine, [square], alone=alone)
         watch.lap("forward")
-        return prediction, 1
+        return self._require_valid(outcome), 1
 
-    def _pass(self, engine: Engine, squares: list[UInt8Array], *, alone: bool) -> list[Prediction]:
+    def _pass(self, engine: Engine, squares: list[UInt8Array], *, alone: bool) -> list[Prediction | ModelOutputInvalid]:
         self._metrics.forward_passes.inc()
-        return engine.predict(squares, alone=alone)
+        return engine.predict_each(squares, alone=alone)
+
+    def _require_valid(self, outcome: Prediction | ModelOutputInvalid) -> Prediction:
+        if isinstance(outcome, ModelOutputInvalid):
+            self._metrics.invalid_outputs.inc()
+            raise outcome
+        return outcome
 
     def _run_in_batch(self, engine: Engine, square: UInt8Array, watch: Stopwatch) -> tuple[Prediction, int]:
         batch, place = self._board(engine, square)
@@ -76,14 +86,14 @@ class Forward:
                 self._close(batch)
                 watch.lap("queue")
                 try:
-                    batch.predictions = self._pass(engine, batch.squares, alone=False)
+                    batch.outcomes = self._pass(engine, batch.squares, alone=False)
                 except Exception as error:  # noqa: BLE001 - a runtime raises what it likes, and all who wait must hear
                     batch.error = error
                 batch.done.set()
         watch.lap("forward")
         if batch.error is not None:
             raise batch.error
-        return batch.predictions[place], len(batch.squares)
+        return self._require_valid(batch.outcomes[place]), len(batch.squares)
 
     def _board(self, engine: Engine, square: UInt8Array) -> tuple[_Batch, int]:
         with self._lock:

@@ -20,6 +20,10 @@ _BOX_TOLERANCE_PX = 1.5
 _FRACTION_TOLERANCE = 0.005
 
 
+class NoGoldenAnswers(ContractError):
+    """A model file does not say what the model answers about the shipped pictures."""
+
+
 def answer_golden(engine: Engine, folder: Path = GOLDEN_PICTURES) -> tuple[GoldenAnswer, ...]:
     """Ask the model about each JPEG picture of a folder, sorted by name."""
     return tuple(_answer(engine, path) for path in sorted(folder.glob("*.jpg")))
@@ -50,12 +54,14 @@ def check_golden(engine: Engine, folder: Path = GOLDEN_PICTURES) -> None:
     """Compare a model's answers about the shipped pictures with those that its file carries.
 
     Raises:
-        ContractError: it carries none about a shipped picture, or answers otherwise; says which and how.
+        NoGoldenAnswers: it carries none about a shipped picture.
+        ContractError: it answers otherwise; says about which and how.
+        ModelOutputInvalid: what it says about a picture cannot be true.
     """
     carried = {golden.file: golden for golden in engine.contract.golden}
     asked = [answer for answer in answer_golden(engine, folder) if answer.file in carried]
     if not asked:
-        raise ContractError("the model carries no answers about the golden pictures; export it with `unihead-export`")
+        raise NoGoldenAnswers("the model carries no answers about the golden pictures; export it with `unihead-export`")
     for answer in asked:
         wanted = carried[answer.file]
         if answer.sha256 != wanted.sha256:

@@ -53,6 +53,12 @@ class Metrics:
             "Forward passes started for requests; those that warm a model up are not counted.",
             registry=registry,
         )
+        self.invalid_outputs = Counter(
+            "unihead_invalid_outputs",
+            "Pictures about which the model said what cannot be true, as NaN or a class that there is not; answered "
+            "with 500.",
+            registry=registry,
+        )
         self.images_in_flight = Gauge(
             "unihead_images_in_flight",
             "Requests whose picture has come and whose answer is not finished; those that share a pass count each.",

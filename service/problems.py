@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -14,7 +15,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
-from service.errors import ClientGone, InvalidParameter, RequestError, Unavailable
+from service.errors import ClientGone, InvalidParameter, ModelOutputInvalid, RequestError, Unavailable
+
+logger = logging.getLogger("unihead")
 
 MEDIA_TYPE = "application/problem+json"
 OIP_ROOT = "/v2"
@@ -68,6 +71,7 @@ def install_problem_handlers(app: FastAPI) -> None:
     """Answer every expected exception of an app with a problem; the unexpected ones are `service.middleware`'s."""
     app.exception_handler(RequestError)(_answer_ours)
     app.exception_handler(Unavailable)(_answer_ours)
+    app.exception_handler(ModelOutputInvalid)(_answer_invalid_output)
     app.exception_handler(ClientGone)(_answer_nobody)
     app.exception_handler(RequestValidationError)(_answer_invalid)
     app.exception_handler(HTTPException)(_answer_http)
@@ -76,6 +80,13 @@ def install_problem_handlers(app: FastAPI) -> None:
 async def _answer_ours(request: Request, error: RequestError | Unavailable) -> Response:
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Unavailable) else None
     return make_problem(request.scope, error.status, error.code, str(error), headers)
+
+
+async def _answer_invalid_output(request: Request, error: ModelOutputInvalid) -> Response:
+    request_id = request.scope["state"]["request_id"]
+    logger.error("the model gave no valid answer: %s", error, extra={"fields": {"request_id": request_id}})
+    detail = "the model gave no valid answer about this picture; the service's log has more under this request_id"
+    return make_problem(request.scope, error.status, error.code, detail)
 
 
 async def _answer_nobody(_: Request, __: ClientGone) -> Response:

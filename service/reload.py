@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.engine import Engine, build_engine, read_model
-from service.errors import ContractError
-from service.golden import check_golden
+from service.errors import ContractError, ModelOutputInvalid
+from service.golden import NoGoldenAnswers, check_golden
 from service.memory import give_back_freed_memory
 from service.metrics import Outcome
 from service.onnx_file import inspect_onnx
@@ -55,16 +55,24 @@ def load_verified(path: Path, settings: Settings, *, sha256: str | None = None) 
         ContractError: it is not the pinned file, not what the contract says, refers to other files, needs unknown
             operators, or cannot answer.
     """
-    model = read_model(path)
+    try:
+        return _load(read_model(path), path, settings, sha256)
+    except ContractError as error:
+        if str(error).startswith(f"{path}: "):
+            raise
+        raise ContractError(f"{path}: {error}") from error
+
+
+def _load(model: bytes, path: Path, settings: Settings, sha256: str | None) -> Engine:
     found = hashlib.sha256(model).hexdigest()
     if sha256 is not None and found != sha256.lower():
-        raise ContractError(f"{path}: its SHA-256 is {found}, the setting model_sha256 wants another")
+        raise ContractError(f"its SHA-256 is {found}, the setting model_sha256 wants another")
     facts = inspect_onnx(model)
     if facts.external:
-        raise ContractError(f"{path}: {len(facts.external)} tensors lie in other files; export it as one file")
+        raise ContractError(f"{len(facts.external)} tensors lie in other files; export it as one file")
     unknown = set(facts.opsets) - _DOMAINS
     if unknown or not facts.opsets:
-        raise ContractError(f"{path}: its operators are those of {sorted(facts.opsets)}, not of ONNX alone")
+        raise ContractError(f"its operators are those of {sorted(facts.opsets)}, not of ONNX alone")
     engine = build_engine(
         model,
         threads=1,
@@ -73,6 +81,29 @@ def load_verified(path: Path, settings: Settings, *, sha256: str | None = None) 
         name=str(path),
     )
     engine.warm_up()
+    return engine
+
+
+def load_live(settings: Settings, *, must_carry_answers: bool) -> Engine:
+    """Load the model that is to answer, and ask it about the shipped pictures.
+
+    Args:
+        settings: name the file and its pinned SHA-256, and say what other answers than its own are met with.
+        must_carry_answers: refuse a file that does not say what it answers.
+
+    Raises:
+        ContractError: see `load_verified`; or it does not answer as its file says, or what cannot be true.
+    """
+    engine = load_verified(settings.model, settings, sha256=settings.model_sha256)
+    try:
+        check_golden(engine)
+    except ModelOutputInvalid as error:
+        raise ContractError(f"{settings.model}: about a golden picture the model says: {error}") from error
+    except ContractError as error:
+        tolerated = not must_carry_answers if isinstance(error, NoGoldenAnswers) else settings.golden == "warn"
+        if not tolerated:
+            raise ContractError(f"{settings.model}: {error}") from error
+        logger.warning("%s: %s", settings.model, error)
     return engine
 
 
@@ -124,7 +155,7 @@ class Reloader:
 
     async def _try(self) -> tuple[Outcome, str]:
         try:
-            engine = await asyncio.to_thread(self._load)
+            engine = await asyncio.to_thread(load_live, self._settings, must_carry_answers=True)
         except ContractError as error:
             return "refused", str(error)
         except Exception as error:  # the old model must go on answering, whatever a file does to a parser
@@ -134,8 +165,3 @@ class Reloader:
             return "unchanged", ""
         self._swap(engine)
         return "swapped", ""
-
-    def _load(self) -> Engine:
-        engine = load_verified(self._settings.model, self._settings, sha256=self._settings.model_sha256)
-        check_golden(engine)
-        return engine

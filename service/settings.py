@@ -66,6 +66,11 @@ class Settings(BaseSettings):
         pattern="^[0-9a-fA-F]{64}$",
         description="SHA-256 that the model file must have, at the start and at a reload",
     )
+    golden: Literal["refuse", "warn"] = Field(
+        "refuse",
+        description="what to do with a model that answers otherwise about the shipped pictures than its file says: a "
+        "damaged file does, and so may an execution provider that calculates less exactly",
+    )
     pid_file: Path | None = Field(
         None, description="file that holds the process's number while it serves, for `unihead-serve reload`"
     )

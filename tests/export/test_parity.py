@@ -43,10 +43,11 @@ class FixedSession:
         def repeat(values: list[list[float]] | list[float] | list[int], kind: str) -> NDArray[np.generic]:
             return np.repeat(np.array([values], dtype=kind), count, axis=0)
 
+        empty = CONTRACT.max_detections - len(self.scores)
         return {
-            "boxes": repeat(self.boxes, "float32"),
-            "scores": repeat(self.scores, "float32"),
-            "labels": repeat(self.labels, "int64"),
+            "boxes": repeat(self.boxes + [[0.0] * 4] * empty, "float32"),
+            "scores": repeat(self.scores + [0.0] * empty, "float32"),
+            "labels": repeat(self.labels + [0] * empty, "int64"),
             "num_detections": np.full(count, len(self.scores)),
             "mask": np.full((count, 8, 8), self.mask_value, dtype=np.uint8),
             "class_probs": repeat([self.first_class, 1 - self.first_class], "float32"),

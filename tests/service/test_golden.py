@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from service.contract import GoldenAnswer
 from service.engine import Engine, load_engine
-from service.errors import ContractError
+from service.errors import ContractError, ModelOutputInvalid
 from service.golden import answer_golden, check_golden
 from service.imaging import UInt8Array
 from service.settings import Settings
@@ -67,11 +67,11 @@ def test_another_box_is_refused(changes: dict[str, object]) -> None:
         check_golden(make_engine(dataclasses.replace(first, detections=(moved, *others)), *rest))
 
 
-def test_not_a_number_is_another_answer() -> None:
+def test_an_answer_that_cannot_be_true_is_an_error_of_its_own() -> None:
     class Lost(FakeSession):
         def run(self, images: UInt8Array) -> Mapping[str, NDArray[np.generic]]:
             outputs = dict(super().run(images))
             return {**outputs, "class_probs": np.full_like(outputs["class_probs"], np.nan)}
 
-    with pytest.raises(ContractError, match="class probabilities are"):
+    with pytest.raises(ModelOutputInvalid, match="class_probs holds values that are no finite numbers"):
         check_golden(make_engine(*make_answers(), session=Lost()))

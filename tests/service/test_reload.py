@@ -65,6 +65,12 @@ def lose_weight(model: onnx.ModelProto) -> None:
     sharpness.CopyFrom(numpy_helper.from_array(np.array(np.nan, dtype=np.float32), "sharpness"))
 
 
+def overdo_weight(model: onnx.ModelProto) -> None:
+    """A blank picture is answered, any other is too much."""
+    (sharpness,) = (tensor for tensor in model.graph.initializer if tensor.name == "sharpness")
+    sharpness.CopyFrom(numpy_helper.from_array(np.array(3e38, dtype=np.float32), "sharpness"))
+
+
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "gone": (lambda path: path.unlink(), "cannot be read"),
     "empty": (lambda path: path.write_bytes(b""), "not of ONNX alone"),
@@ -99,7 +105,8 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         "ONNX Runtime cannot load it",
     ),
     "another weight": (lambda path: rewrite(path, change_weight), "answers otherwise than its file says"),
-    "a weight that is no number": (lambda path: rewrite(path, lose_weight), "answers otherwise than its file says"),
+    "a weight that is no number": (lambda path: rewrite(path, lose_weight), "class_probs holds values that are no"),
+    "a weight beyond measure": (lambda path: rewrite(path, overdo_weight), "class_probs holds values that are no"),
     "no golden answers": (lambda path: write_tiny_model(path, make_contract()), "carries no answers"),
 }
 
@@ -172,6 +179,30 @@ async def test_a_broken_file_is_refused_and_the_old_model_serves_on(
     assert 'unihead_model_reloads_total{outcome="refused"} 1.0' in (await client.get("/metrics")).text
     write_model(model, "mended")
     assert (await reload(app)).outcome == "swapped"
+
+
+@pytest.mark.parametrize("kind", sorted(set(BROKEN) - {"no golden answers"}))
+async def test_a_broken_file_stops_the_start(model: Path, kind: str) -> None:
+    harm, sentence = BROKEN[kind]
+    harm(model)
+    app = create_app(Settings(model=model))
+    with pytest.raises(ContractError) as caught:
+        async with app.router.lifespan_context(app):
+            pass
+    assert str(caught.value).startswith(f"{model}: ")
+    assert sentence in str(caught.value)
+
+
+async def test_other_answers_than_the_file_says_may_be_tolerated_but_not_those_that_cannot_be_true(
+    model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rewrite(model, change_weight)
+    app = create_app(Settings(model=model, golden="warn"))
+    async with app.router.lifespan_context(app), connect(app) as client:
+        assert await version_of(client, encode(make_picture())) == "old"
+        assert "answers otherwise than its file says" in caplog.text
+        rewrite(model, overdo_weight)
+        assert (await reload(app)).outcome == "refused"
 
 
 async def test_another_file_than_the_pinned_one_is_refused(model: Path) -> None:
