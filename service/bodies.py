@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -9,55 +10,74 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from service.errors import BodyTooLarge, EmptyBody, MalformedRequest
+from service.body_budget import Held
+from service.errors import BodyTooLarge, EmptyBody, MalformedRequest, RequestTimeout
+from service.settings import Settings
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 FIELD_NAME = "file"
 _MAX_PARTS = 32
+# A form of this size is read in a millisecond.
+_PARSE_ON_LOOP_BYTES = 2**18
 
 
-async def read_picture(request: Request, *, max_body_bytes: int) -> bytes:
+async def read_picture(request: Request, held: Held, settings: Settings) -> bytes:
     """Take the picture out of a request; any declared type but multipart/form-data means that the body is the picture.
 
     Args:
         request: its body has not been read yet.
-        max_body_bytes: of the whole body, envelope included.
+        held: the bytes that the request holds.
+        settings: limits; those of the body hold for the envelope too.
 
     Raises:
-        BodyTooLarge: more bytes are announced, or come, than `max_body_bytes`.
+        BodyTooLarge, RequestTimeout, Overloaded: see `read_body`.
         MalformedRequest: the form cannot be read or has not exactly one `file`; or the client hung up.
         EmptyBody: the form's `file` has no bytes.
     """
-    body = await read_body(request, max_body_bytes)
+    body = await read_body(request, held, settings)
     content_type, options = parse_options_header(request.headers.get("content-type"))
     if content_type != b"multipart/form-data":
         return body
-    return extract_file(body, options.get(b"boundary", b""))
+    boundary = options.get(b"boundary", b"")
+    if len(body) > _PARSE_ON_LOOP_BYTES:
+        return await asyncio.to_thread(extract_file, body, boundary)
+    return extract_file(body, boundary)
 
 
-async def read_body(request: Request, max_body_bytes: int) -> bytes:
+async def read_body(request: Request, held: Held, settings: Settings) -> bytes:
     """Read a whole body.
 
     Raises:
         BodyTooLarge: more bytes are announced, or come, than `max_body_bytes`.
+        RequestTimeout: it does not come within `body_timeout_s` of the request's first byte.
+        Overloaded: all bodies together have too many bytes.
         MalformedRequest: the client hung up.
     """
+    max_body_bytes = settings.max_body_bytes
     refusal = BodyTooLarge(f"the body has more than {max_body_bytes} bytes, the limit; send a smaller picture")
     announced = request.headers.get("content-length", "")
     # Refused before the first byte is read: curl and others wait for a word before they send much.
     if announced.isdecimal() and int(announced) > max_body_bytes:
         raise refusal
     chunks, total = [], 0
+    # The server notes when the request began; where another server runs the app, it begins here.
+    deadline = (
+        request.scope["state"].get("body_deadline") or asyncio.get_running_loop().time() + settings.body_timeout_s
+    )
     try:
-        async for chunk in request.stream():
-            total += len(chunk)
-            if total > max_body_bytes:
-                raise refusal
-            chunks.append(chunk)
+        async with asyncio.timeout_at(deadline):
+            async for chunk in request.stream():
+                total += len(chunk)
+                if total > max_body_bytes:
+                    raise refusal
+                held.take(len(chunk))
+                chunks.append(chunk)
     except ClientDisconnect as error:
         raise MalformedRequest("the connection was closed before the whole body had come") from error
+    except TimeoutError as error:
+        raise RequestTimeout(f"the body did not come within {settings.body_timeout_s:g} s") from error
     return b"".join(chunks)
 
 

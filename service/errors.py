@@ -6,6 +6,7 @@ UniheadError
 │   ├── MalformedRequest    400 malformed_request
 │   ├── Unauthorized        401 unauthorized
 │   ├── UnknownModel        404 unknown_model
+│   ├── RequestTimeout      408 request_timeout
 │   ├── BodyTooLarge        413 body_too_large
 │   ├── TooManyPixels       413 too_many_pixels
 │   ├── UnsupportedImage    415 unsupported_image
@@ -60,6 +61,13 @@ class UnknownModel(RequestError):
 
     status = 404
     code = "unknown_model"
+
+
+class RequestTimeout(RequestError):
+    """The body did not come in time."""
+
+    status = 408
+    code = "request_timeout"
 
 
 class BodyTooLarge(RequestError):
@@ -122,12 +130,14 @@ class Overloaded(Unavailable):
     """More pictures have come than can be answered in time.
 
     Attributes:
-        reason: queue_full or wait_too_long.
+        reason: queue_full, wait_too_long, or bodies.
     """
 
     code = "overloaded"
 
-    def __init__(self, sentence: str, *, reason: Literal["queue_full", "wait_too_long"], retry_after_s: int) -> None:
+    def __init__(
+        self, sentence: str, *, reason: Literal["queue_full", "wait_too_long", "bodies"], retry_after_s: int
+    ) -> None:
         super().__init__(sentence, retry_after_s=retry_after_s)
         self.reason = reason
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, TypeAlias
 
 import onnxruntime
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from service.agreement import Agreement
+from service.body_budget import BodyBudget
 from service.contract import ModelContract
 from service.timing import SHARED_STAGES, TASK_STAGES, Stage
 
 Task: TypeAlias = Literal["segment", "detect", "classify", "predict", "infer"]
 Outcome: TypeAlias = Literal["swapped", "unchanged", "refused"]
 CacheResult: TypeAlias = Literal["hit", "miss", "coalesced", "bypass"]
-Refusal: TypeAlias = Literal["queue_full", "wait_too_long"]
+Refusal: TypeAlias = Literal["queue_full", "wait_too_long", "bodies"]
 
 TASKS: tuple[Task, ...] = ("segment", "detect", "classify", "predict", "infer")
 
@@ -24,7 +25,7 @@ BUCKETS_MS = (0.5, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 50, 75, 100, 150, 250, 
 LAG_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
 OUTCOMES: tuple[Outcome, ...] = ("swapped", "unchanged", "refused")
 CACHE_RESULTS: tuple[CacheResult, ...] = ("hit", "miss", "coalesced", "bypass")
-REFUSALS: tuple[Refusal, ...] = ("queue_full", "wait_too_long")
+REFUSALS: tuple[Refusal, ...] = ("queue_full", "wait_too_long", "bodies")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -90,11 +91,21 @@ class Metrics:
         refusals = Counter(
             "unihead_refused_requests",
             "Pictures answered with 503 before they were decoded. queue_full: as many as may wait do. wait_too_long: "
-            "the foretold wait outlasts the deadline.",
+            "the foretold wait outlasts the deadline. bodies: all bodies together have too many bytes.",
             ["reason"],
             registry=registry,
         )
         self._refusals = {reason: refusals.labels(reason) for reason in REFUSALS}
+        self._body_bytes = Gauge(
+            "unihead_body_bytes", "Bytes of the bodies that are being read or worked on.", registry=registry
+        )
+        self._body_limit_bytes = Gauge(
+            "unihead_body_limit_bytes", "Bytes that all bodies together may have.", registry=registry
+        )
+        self._connections = Gauge("unihead_connections", "Connections that are open.", registry=registry)
+        self._connection_limit = Gauge(
+            "unihead_connection_limit", "Connections that may be open; the next is refused.", registry=registry
+        )
         self.dropped_images = Counter(
             "unihead_dropped_images",
             "Pictures taken and then dropped before their forward pass: all who asked were late or gone.",
@@ -199,6 +210,16 @@ class Metrics:
     def count_cache_result(self, result: CacheResult) -> None:
         """Count where one request's pass came from."""
         self._results[result].inc()
+
+    def show_bodies(self, budget: BodyBudget) -> None:
+        """Show what bodies hold, and may hold."""
+        self._body_bytes.set_function(lambda: budget.taken)
+        self._body_limit_bytes.set(budget.limit)
+
+    def show_connections(self, count: Callable[[], int], limit: int) -> None:
+        """Show how many connections are open, and may be."""
+        self._connections.set_function(count)
+        self._connection_limit.set(limit)
 
     def count_refusal(self, reason: Refusal) -> None:
         """Count one picture that was not taken."""

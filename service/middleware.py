@@ -46,7 +46,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id = _choose_id(Headers(scope=scope).get("x-request-id", ""))
+        request_id = choose_id(Headers(scope=scope).get("x-request-id", ""))
         scope["state"] = {**scope.get("state", {}), "request_id": request_id}
         added = ((b"x-request-id", request_id.encode()), *find_security_headers(find_route_path(scope)))
         status: int | None = None
@@ -85,7 +85,8 @@ def _share_nothing(app: ASGIApp) -> ASGIApp:
     return app
 
 
-def _choose_id(proposed: str) -> str:
+def choose_id(proposed: str) -> str:
+    """The id that a caller proposes, if it is a plain one, or a new one."""
     if _SANE_ID.fullmatch(proposed):
         return proposed
     # Not from the system's source: asking it gives the interpreter away, and workers take milliseconds to give it back.

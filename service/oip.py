@@ -49,7 +49,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         "description": "Why not",
         "content": {"application/json": {"schema": {"type": "object", "properties": {"error": {"type": "string"}}}}},
     }
-    for status in (400, 404, 413, 415, 422, 500, 503)
+    for status in (400, 404, 408, 413, 415, 422, 500, 503)
 }
 _MODEL_PATH = f"{OIP_ROOT}/models/{{model}}"
 _VERSION_PATH = f"{_MODEL_PATH}/versions/{{version}}"
@@ -132,37 +132,38 @@ async def infer(request: Request) -> Response:
     scheduler, metrics, settings = state.require_scheduler(), state.metrics, state.settings
     contract = scheduler.engine.contract
     patience_s = read_timeout_s(headers.get(TIMEOUT_HEADER), settings.request_timeout_ms)
-    body = await read_body(request, settings.max_body_bytes)
-    # In a thread: JSON of a million numbers takes the event loop's time.
-    asked = await asyncio.to_thread(
-        _read, body, headers.get("content-encoding", ""), headers.get(HEADER_LENGTH), settings.max_body_bytes
-    )
-    pictures, names = _read_pictures(asked, contract), _read_names(asked)
-    patience_s = _read_parameter(asked, patience_s)
-    watches = [Stopwatch() for _ in pictures]
-    traces = trace_pictures(request.scope, watches)
-    with metrics.images_in_flight.track_inprogress():
-        tasks = [
-            asyncio.ensure_future(
-                scheduler.submit(
-                    picture,
-                    partial(_collect, names=names, as_files=asked.inputs[0].name == FILES),
-                    watch=watch,
-                    timeout_s=patience_s,
-                    fresh=wants_fresh(headers.get("cache-control", "")),
-                    hang_up=partial(wait_for_disconnect, request.receive),
-                    trace=trace,
+    with state.bodies.hold() as held:
+        body = await read_body(request, held, settings)
+        # In a thread: JSON of a million numbers takes the event loop's time.
+        asked = await asyncio.to_thread(
+            _read, body, headers.get("content-encoding", ""), headers.get(HEADER_LENGTH), settings.max_body_bytes
+        )
+        pictures, names = _read_pictures(asked, contract), _read_names(asked)
+        patience_s = _read_parameter(asked, patience_s)
+        watches = [Stopwatch() for _ in pictures]
+        traces = trace_pictures(request.scope, watches)
+        with metrics.images_in_flight.track_inprogress():
+            tasks = [
+                asyncio.ensure_future(
+                    scheduler.submit(
+                        picture,
+                        partial(_collect, names=names, as_files=asked.inputs[0].name == FILES),
+                        watch=watch,
+                        timeout_s=patience_s,
+                        fresh=wants_fresh(headers.get("cache-control", "")),
+                        hang_up=partial(wait_for_disconnect, request.receive),
+                        trace=trace,
+                    )
                 )
-            )
-            for picture, watch, trace in zip(pictures, watches, traces, strict=True)
-        ]
-        try:
-            results = await asyncio.gather(*tasks)
-        except BaseException:
-            for task in tasks:
-                task.cancel()
-            raise
-    request.scope["state"]["cache_result"] = " ".join(sorted({result for _, result in results}))
+                for picture, watch, trace in zip(pictures, watches, traces, strict=True)
+            ]
+            try:
+                results = await asyncio.gather(*tasks)
+            except BaseException:
+                for task in tasks:
+                    task.cancel()
+                raise
+        request.scope["state"]["cache_result"] = " ".join(sorted({result for _, result in results}))
     for watch, (_, result) in zip(watches, results, strict=True):
         watch.finish()
         metrics.observe_task("infer", watch.timings_ms, own_pass=result in {"miss", "bypass"})

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
-from service.errors import ClientGone, InvalidParameter, ModelOutputInvalid, RequestError, Unavailable
+from service.errors import ClientGone, InvalidParameter, ModelOutputInvalid, RequestError, RequestTimeout, Unavailable
 
 logger = logging.getLogger("unihead")
 
@@ -78,7 +78,11 @@ def install_problem_handlers(app: FastAPI) -> None:
 
 
 async def _answer_ours(request: Request, error: RequestError | Unavailable) -> Response:
-    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Unavailable) else None
+    headers = None
+    if isinstance(error, Unavailable):
+        headers = {"Retry-After": str(error.retry_after_s)}
+    elif isinstance(error, RequestTimeout):
+        headers = {"Connection": "close"}  # what is still to come of the body belongs to no request
     return make_problem(request.scope, error.status, error.code, str(error), headers)
 
 

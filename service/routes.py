@@ -55,7 +55,7 @@ _BODY = {
     },
 }
 router = APIRouter(
-    route_class=PictureRoute, tags=["pictures"], responses=document_problems(400, 413, 415, 422, 500, 503)
+    route_class=PictureRoute, tags=["pictures"], responses=document_problems(400, 408, 413, 415, 422, 500, 503)
 )
 
 
@@ -128,19 +128,20 @@ async def _respond(
     scheduler, metrics = state.require_scheduler(), state.metrics
     _check_most(query, scheduler.engine.contract.max_detections)
     timeout_s = read_timeout_s(request.headers.get(TIMEOUT_HEADER), state.settings.request_timeout_ms)
-    body = await read_picture(request, max_body_bytes=state.settings.max_body_bytes)
-    watch = Stopwatch()
-    (trace,) = trace_pictures(request.scope, [watch])
-    with metrics.images_in_flight.track_inprogress():
-        finished, result = await scheduler.submit(
-            body,
-            finish_png if as_png else partial(finish_json, wanted=wanted, shape=shape),
-            watch=watch,
-            timeout_s=timeout_s,
-            fresh=wants_fresh(request.headers.get("cache-control", "")),
-            hang_up=partial(wait_for_disconnect, request.receive),
-            trace=trace,
-        )
+    with state.bodies.hold() as held:
+        body = await read_picture(request, held, state.settings)
+        watch = Stopwatch()
+        (trace,) = trace_pictures(request.scope, [watch])
+        with metrics.images_in_flight.track_inprogress():
+            finished, result = await scheduler.submit(
+                body,
+                finish_png if as_png else partial(finish_json, wanted=wanted, shape=shape),
+                watch=watch,
+                timeout_s=timeout_s,
+                fresh=wants_fresh(request.headers.get("cache-control", "")),
+                hang_up=partial(wait_for_disconnect, request.receive),
+                trace=trace,
+            )
     watch.finish()
     request.scope["state"]["cache_result"] = result
     metrics.observe_task(task, watch.timings_ms, own_pass=result in {"miss", "bypass"})

@@ -27,6 +27,7 @@ from service.logs import open_log
 from service.memory import keep_freed_memory
 from service.pid_file import PidFileError, hold_pid_file
 from service.profile import ProfileError
+from service.protocol import Protocol, max_connections, sweep_connections
 from service.settings import ENV_PREFIX, Settings, describe_unknown_variables
 from service.state import ServiceState
 from service.tracing import TracingError
@@ -128,9 +129,10 @@ async def _run(settings: Settings, listener: socket.socket, log: LineWriter) -> 
     config = uvicorn.Config(
         app,
         lifespan="off",  # entered here, so that a model that cannot be loaded is one sentence and no traceback
-        http="httptools",
+        http=Protocol,
+        ws="none",
         log_config=None,
-        log_level="warning",
+        log_level="error",  # it warns of every malformed request
         access_log=False,
         server_header=False,
         proxy_headers=False,  # nobody here asks who the client is
@@ -143,7 +145,10 @@ async def _run(settings: Settings, listener: socket.socket, log: LineWriter) -> 
         where = f"[{host}]" if ":" in host else host
         with hold_pid_file(settings.pid_file), _serve_metrics(settings, app):
             logger.info("ready on http://%s:%d with %s", where, port, settings.model)
-            await uvicorn.Server(config).serve(sockets=[listener])
+            server = uvicorn.Server(config)
+            state.metrics.show_connections(lambda: len(server.server_state.connections), max_connections(settings))
+            async with sweep_connections(server):
+                await server.serve(sockets=[listener])
 
 
 @contextlib.contextmanager

@@ -112,6 +112,20 @@ class Settings(BaseSettings):
         description="bytes of forward passes kept for the next request about the same picture; 0: none",
     )
     cache_max_age_s: float = Field(60, ge=0, description="seconds that a forward pass is kept; 0: none is")
+    header_timeout_s: float = Field(
+        5, gt=0, allow_inf_nan=False, description="seconds from a connection, or a request's first byte, to its header"
+    )
+    body_timeout_s: float = Field(
+        15, gt=0, allow_inf_nan=False, description="seconds from a request's first byte to its body's last one"
+    )
+    write_timeout_s: float = Field(
+        10, gt=0, allow_inf_nan=False, description="seconds that a client may read nothing of an answer"
+    )
+    max_header_bytes: int = Field(32 * 2**10, ge=1024, description="largest request line and header, in bytes")
+    max_connections: int = Field(1024, ge=1, description="connections open at once; the next is refused with 503")
+    max_bodies_bytes: int = Field(
+        256 * 2**20, ge=1, description="bytes of all bodies that are being read or worked on; more are refused with 503"
+    )
     max_body_bytes: int = Field(10_000_000, ge=1, description="largest request body, in bytes")
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest picture, width times height, in pixels")
     profile: Path | None = Field(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from starlette.requests import Request
 
+from service.body_budget import BodyBudget
 from service.errors import NotReady
 from service.key_ring import KeyRing
 from service.metrics import Metrics
@@ -25,11 +26,17 @@ class ServiceState:
 
     settings: Settings
     metrics: Metrics
+    bodies: BodyBudget = field(init=False)
     scheduler: Scheduler | None = None
     reloader: Reloader | None = None
     profile: Profile | None = None
     tracing: Tracing | None = None
     keys: KeyRing | None = None
+
+    def __post_init__(self) -> None:
+        """Begin to count bodies."""
+        self.bodies = BodyBudget(self.settings.max_bodies_bytes, lambda: self.metrics.count_refusal("bodies"))
+        self.metrics.show_bodies(self.bodies)
 
     def require_scheduler(self) -> Scheduler:
         """Return what takes pictures.

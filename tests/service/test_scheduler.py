@@ -111,7 +111,7 @@ async def test_a_failed_pass_fails_all_who_share_it_and_nobody_later(house: Hous
     with pytest.raises(DamagedImage):
         await house.ask(damaged)
     assert house.passes == 0
-    assert (house.admission.waiting, house.admission.active) == (0, 0)
+    await until(lambda: (house.admission.waiting, house.admission.active) == (0, 0))  # a moment after the answers
 
 
 async def test_an_answer_that_cannot_be_finished_fails_its_own_request_only(house: House) -> None:

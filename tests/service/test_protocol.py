@@ -1,0 +1,264 @@
+"""Connections that are slow, loud, malformed or many, against a real server with short limits."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from service.golden import GOLDEN_PICTURES
+from service.spawn import Spawned, spawn_service
+from tests.service.hostile.framing import FRAMINGS, Framing
+from tests.service.hostile.watching import look, scrape
+
+pytestmark = pytest.mark.slow
+
+PICTURE = (GOLDEN_PICTURES / "chelsea.jpg").read_bytes()
+WORDS = ["--header-timeout-s", "1", "--body-timeout-s", "2", "--write-timeout-s", "2", "--log-level", "error"]
+HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Spawned]:
+    with spawn_service(WORDS) as spawned:
+        yield spawned
+
+
+@contextlib.contextmanager
+def connect(service: Spawned) -> Iterator[socket.socket]:
+    with socket.create_connection((service.host, service.port), timeout=20) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        yield connection
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    """All that comes until the server closes; a reset loses nothing that has come before."""
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := connection.recv(65536):
+            received += piece
+    return received
+
+
+def read_answer(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    """One answer of a connection that stays open."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        piece = connection.recv(65536)
+        assert piece, f"closed after {received!r}"
+        received += piece
+    head, _, body = received.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
+    while len(body) < int(headers["content-length"]):
+        body += connection.recv(65536)
+    return int(lines[0].split()[1]), headers, body
+
+
+def statuses(received: bytes) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
+
+
+@pytest.mark.parametrize("framing", FRAMINGS, ids=lambda one: one.name)
+def test_each_framing_gets_its_status_and_nothing_hangs(service: Spawned, framing: Framing) -> None:
+    started = time.monotonic()
+    with connect(service) as connection:
+        connection.sendall(framing.sent)
+        status, headers, body = read_answer(connection)
+    assert status in framing.statuses, body
+    assert time.monotonic() - started < 1.5
+    if status >= 400:
+        assert headers["content-type"] == "application/problem+json"
+        problem = json.loads(body)
+        assert (problem["status"], problem["request_id"]) == (status, headers["x-request-id"])
+
+
+def test_who_says_nothing_is_closed_without_a_word(service: Spawned) -> None:
+    started = time.monotonic()
+    with connect(service) as connection:
+        assert read_to_end(connection) == b""
+    assert 0.9 < time.monotonic() - started < 2.5
+
+
+def drip(connection: socket.socket, pieces: bytes, every_s: float = 0.2) -> tuple[bytes, float]:
+    """Send a byte at a time until the server closes; returns what it said, and after how many seconds."""
+    started = time.monotonic()
+    connection.settimeout(every_s)
+    received = b""
+    for byte in pieces:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(bytes([byte]))
+        try:
+            piece = connection.recv(65536)
+        except TimeoutError:
+            continue
+        except ConnectionResetError:
+            break
+        received += piece
+        if not piece:
+            break
+    return received, time.monotonic() - started
+
+
+def test_a_dripping_header_is_refused_in_time(service: Spawned) -> None:
+    with connect(service) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\n")
+        received, took_s = drip(connection, b"X-Slow: " + b"a" * 100)
+    assert statuses(received) == [408]
+    assert 0.9 < took_s < 3
+
+
+def test_empty_lines_keep_no_connection_open(service: Spawned) -> None:
+    with connect(service) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert read_answer(connection)[0] == 200
+        _, took_s = drip(connection, b"\r\n" * 50)
+    assert took_s < 3
+
+
+def test_a_dripping_body_is_refused_in_time(service: Spawned) -> None:
+    with connect(service) as connection:
+        connection.sendall(HEAD + b"Content-Length: 1000\r\n\r\n")
+        received, took_s = drip(connection, PICTURE[:100])
+    assert statuses(received) == [408]
+    assert b"connection: close" in received.lower()
+    assert 1.9 < took_s < 4
+
+
+def test_a_body_that_nobody_wants_is_not_listened_to_for_ever(service: Spawned) -> None:
+    with connect(service) as connection:
+        connection.sendall(b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+        received, took_s = drip(connection, PICTURE[:100])
+    assert statuses(received) == [404]
+    assert took_s < 4
+
+
+@pytest.mark.parametrize("connection_header", [b"", b"Connection: close\r\n"])
+def test_a_refusal_reaches_a_client_that_is_still_sending(service: Spawned, connection_header: bytes) -> None:
+    length = 40_000_000
+    with connect(service) as connection:
+        connection.sendall(HEAD + connection_header + b"Content-Length: %d\r\n\r\n" % length)
+        sent = 0
+        # As a client that looks for an answer only when it has sent all, or cannot send any more.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while sent < 8_000_000:
+                sent += connection.send(bytes(65536))
+        assert statuses(read_to_end(connection))[0] == 413
+    assert sent >= 8_000_000
+
+
+def test_after_a_refusal_whose_body_was_drained_the_connection_goes_on(service: Spawned) -> None:
+    with connect(service) as connection:
+        connection.sendall(b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 500000\r\n\r\n")
+        assert read_answer(connection)[0] == 404
+        connection.sendall(bytes(500_000))
+        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(PICTURE) + PICTURE)
+        assert read_answer(connection)[0] == 200
+
+
+def test_who_waits_to_be_asked_is_asked_once_or_refused_and_closed(service: Spawned) -> None:
+    head = HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n"
+    with connect(service) as connection:
+        connection.sendall(head % len(PICTURE))
+        assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(PICTURE)
+        assert read_answer(connection)[0] == 200
+    with connect(service) as connection:
+        connection.sendall(head % 99_999_999)
+        # What follows could be the body as well as the next request; nobody may guess.
+        assert statuses(read_to_end(connection)) == [413]
+
+
+def test_requests_in_a_row_are_answered_in_order(service: Spawned) -> None:
+    one = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    other = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
+    with connect(service) as connection:
+        connection.sendall(one + other + one.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        assert statuses(read_to_end(connection)) == [200, 404, 200]
+
+
+def test_noise_behind_a_request_does_not_take_its_answer(service: Spawned) -> None:
+    with connect(service) as connection:
+        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(PICTURE) + PICTURE + b"\0noise\0" * 10)
+        assert statuses(read_to_end(connection))[0] == 200
+
+
+def test_a_header_without_end_costs_no_memory(service: Spawned) -> None:
+    before = look(service.pid).memory_mb
+    with connect(service) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nX: ")
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for _ in range(1600):
+                connection.sendall(b"a" * 65536)
+        received = read_to_end(connection)
+    assert statuses(received) in ([431], [])  # after 10 MB nobody listens any more
+    assert look(service.pid).memory_mb - before < 5
+
+
+def test_who_never_reads_is_cut_off(service: Spawned) -> None:
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect((service.host, service.port))
+        connection.settimeout(0.5)
+        before = scrape(service)["unihead_connections", ()]
+        # Answers pile up: at first in the kernel, then in the service.
+        with contextlib.suppress(TimeoutError):
+            for _ in range(3000):
+                connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
+        deadline = time.monotonic() + 15
+        while scrape(service)["unihead_connections", ()] >= before and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert scrape(service)["unihead_connections", ()] < before
+
+
+def test_outcomes_of_the_protocol_are_counted(service: Spawned) -> None:
+    def count() -> float:
+        labels = (("method", "other"), ("route", "unmatched"), ("status", "431"))
+        return scrape(service).get(("unihead_http_requests_total", labels), 0)
+
+    before = count()
+    with connect(service) as connection:
+        connection.sendall(b"GET /" + b"a" * 40_000)
+        assert statuses(read_to_end(connection)) == [431]
+    assert count() == before + 1
+
+
+def test_the_connection_after_the_last_is_told_so() -> None:
+    with spawn_service([*WORDS, "--max-connections", "5", "--header-timeout-s", "30"]) as service:
+        with contextlib.ExitStack() as stack:
+            for _ in range(5):
+                stack.enter_context(connect(service))
+            time.sleep(0.2)
+            with connect(service) as connection:
+                received = read_to_end(connection)
+            assert statuses(received) == [503]
+            assert b"retry-after: 1" in received.lower()
+        time.sleep(0.2)
+        with connect(service) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert read_answer(connection)[0] == 200
+
+
+def test_bodies_together_have_a_limit_that_slow_clients_do_not_take() -> None:
+    words = ["--max-bodies-bytes", "100000", "--body-timeout-s", "5", "--log-level", "error"]
+    with spawn_service(words) as service, contextlib.ExitStack() as stack:
+        for _ in range(20):  # they announce two megabytes, and send little
+            slow = stack.enter_context(connect(service))
+            slow.sendall(HEAD + b"Content-Length: 100000\r\n\r\n" + PICTURE[:100])
+        with connect(service) as connection:
+            connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(PICTURE) + PICTURE)
+            assert read_answer(connection)[0] == 200
+        big = stack.enter_context(connect(service))
+        big.sendall(HEAD + b"Content-Length: 95000\r\n\r\n" + bytes(90_000))
+        time.sleep(0.3)
+        assert scrape(service)["unihead_body_bytes", ()] == pytest.approx(92_000)
+        with connect(service) as connection:
+            connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(PICTURE) + PICTURE)
+            status, headers, body = read_answer(connection)
+        assert (status, json.loads(body)["code"], headers["retry-after"]) == (503, "overloaded", "1")
+        assert scrape(service)["unihead_refused_requests_total", (("reason", "bodies"),)] == 1
