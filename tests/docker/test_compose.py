@@ -29,7 +29,11 @@ def test_what_is_handed_on_are_settings_of_the_service_without_a_second_default(
     names = {entry for entry in SERVICES["unihead"]["environment"] if "=" not in entry}
     opentelemetry = {value for name, value in vars(environment_variables).items() if name.startswith("OTEL_")}
     assert {name.partition("=")[0] for name in SERVICES["unihead"]["environment"]} <= settings | opentelemetry
-    assert set(SERVICES["unihead"]["environment"]) - names == {"UNIHEAD_METRICS_PORT=9000", "UNIHEAD_AUTH=off"}
+    assert set(SERVICES["unihead"]["environment"]) - names == {
+        "UNIHEAD_METRICS_PORT=9000",
+        "UNIHEAD_AUTH=off",
+        "OTEL_RESOURCE_ATTRIBUTES=${TRACE_ATTRIBUTES:-}",
+    }
 
 
 @pytest.mark.parametrize("name", SERVICES)
