@@ -12,6 +12,9 @@ LOCK_FOLDER ?= docker
 # So long a release waits before it is taken: a hijacked one is mostly found out within days.
 LOCK_WAIT ?= 3 days
 
+# The plugin of docker where there is one, else the command of its own.
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -39,7 +42,7 @@ test-all: $(VENV)/.dev ## the quick suite, and what needs browsers, other server
 	@$(say_inputs)
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-check: $(VENV)/.dev ## formatting, lint, types, walls between the packages, Dockerfiles, YAML
+check: $(VENV)/.dev ## formatting, lint, types, walls between the packages, Dockerfiles, compose, manifests, rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy service training export tests
@@ -48,10 +51,11 @@ check: $(VENV)/.dev ## formatting, lint, types, walls between the packages, Dock
 	$(BIN)/yamllint --strict .
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker/keys.compose.yml
 	$(BIN)/kubernetes-validate --strict --no-warn docker/kubernetes/[!k]*.yaml
-	$(BIN)/shellcheck .ci/run .ci/install-debian-packages docker/train.sh
-	@if command -v promtool; then promtool check config docker/prometheus/prometheus.yml && promtool test rules docker/prometheus/rules_test.yml; \
-	elif test -n "$$CI"; then echo "promtool is missing; run .ci/install-debian-packages" >&2; exit 1; \
-	else echo "docker/prometheus is not checked: no promtool here (Debian package prometheus)"; fi
+	$(BIN)/shellcheck .ci/run .ci/install-debian-packages .ci/if-installed docker/train.sh
+	.ci/if-installed $(COMPOSE) --env-file tests/docker/no_variable.env --profile '*' config --quiet
+	.ci/if-installed $(COMPOSE) --file docker-compose.yml --file docker/keys.compose.yml --env-file tests/docker/every_variable.env --profile '*' config --quiet
+	.ci/if-installed promtool check config docker/prometheus/prometheus.yml
+	.ci/if-installed promtool test rules docker/prometheus/rules_test.yml
 
 format: $(VENV)/.dev ## mend formatting and what ruff can mend by itself
 	$(BIN)/ruff check --fix .

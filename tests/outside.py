@@ -1,6 +1,7 @@
-"""Real data and weights, which tests use where the environment names them; in CI they may not be forgotten."""
+"""What tests use where it is there: real data, real weights, other programs; in CI none may be forgotten."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,3 +16,12 @@ def find_outside(variable: str, folder: str) -> Path:
     if os.environ.get("CI") and (SHARED / folder).is_dir():
         pytest.fail(f"CI has {SHARED / folder}, but {variable} does not say so")
     pytest.skip(f"{variable} is not set; it names real {folder}")
+
+
+def find_command(name: str) -> str:
+    """The path of a program that a Debian package brings; without it skip, but fail in CI."""
+    if path := shutil.which(name):
+        return path
+    if os.environ.get("CI"):
+        pytest.fail(f"{name} is missing; run .ci/install-debian-packages")
+    pytest.skip(f"{name} is missing; .ci/install-debian-packages brings it")

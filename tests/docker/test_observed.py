@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from service.golden import GOLDEN_PICTURES
 from service.settings import Settings
 from service.spawn import Spawned, spawn_service
 from tests.docker.observing import DASHBOARD, ROOT, Prometheus, run_prometheus
+from tests.outside import find_command
 
 RULES: list[dict[str, Any]] = [
     rule
@@ -42,10 +42,7 @@ def service() -> Iterator[Spawned]:
 
 @pytest.fixture(scope="module")
 def prometheus(service: Spawned, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    binary = shutil.which("prometheus")
-    if binary is None:
-        pytest.skip("prometheus is not installed (Debian package prometheus)")
-    with run_prometheus(binary, service, tmp_path_factory.mktemp("prometheus")) as asked:
+    with run_prometheus(find_command("prometheus"), service, tmp_path_factory.mktemp("prometheus")) as asked:
         _send_pictures(service)
         yield asked
 

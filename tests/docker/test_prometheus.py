@@ -1,10 +1,11 @@
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tests.outside import find_command
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "docker/prometheus/prometheus.yml"
@@ -35,9 +36,6 @@ def test_prometheus_scrapes_every_five_seconds(config: dict[str, Any]) -> None:
 
 
 def test_promtool_accepts_the_config() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed (Debian package prometheus)")
-    command = [promtool, "check", "config", str(CONFIG)]
+    command = [find_command("promtool"), "check", "config", str(CONFIG)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
