@@ -15,6 +15,9 @@ LOCK_WAIT ?= 3 days
 # The plugin of docker where there is one, else the command of its own.
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
+# Whatever git knows that begins like one; as root in a container the checkout belongs to somebody else.
+SHELL_SCRIPTS = $(shell git -c safe.directory='*' grep -lIE '^\#!.*[/ ](ba|da)?sh( |$$)')
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -42,7 +45,7 @@ test-all: $(VENV)/.dev ## the quick suite, and what needs browsers, other server
 	@$(say_inputs)
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-check: $(VENV)/.dev ## formatting, lint, types, walls between the packages, Dockerfiles, compose, manifests, rules
+check: $(VENV)/.dev ## formatting, lint, types, walls between the packages, Dockerfiles, compose, manifests, rules, workflow, shell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy service training export tests
@@ -51,7 +54,9 @@ check: $(VENV)/.dev ## formatting, lint, types, walls between the packages, Dock
 	$(BIN)/yamllint --strict .
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker/keys.compose.yml
 	$(BIN)/kubernetes-validate --strict --no-warn docker/kubernetes/[!k]*.yaml
-	$(BIN)/shellcheck .ci/run .ci/install-debian-packages .ci/if-installed docker/train.sh
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --quiet --offline --strict-collection --pedantic .github
+	$(BIN)/shellcheck $(SHELL_SCRIPTS)
 	.ci/if-installed $(COMPOSE) --env-file tests/docker/no_variable.env --profile '*' config --quiet
 	.ci/if-installed $(COMPOSE) --file docker-compose.yml --file docker/keys.compose.yml --env-file tests/docker/every_variable.env --profile '*' config --quiet
 	.ci/if-installed promtool check config docker/prometheus/prometheus.yml

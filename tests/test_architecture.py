@@ -2,7 +2,6 @@
 
 import ast
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.checkout import ROOT, tracked_files
+
 PACKAGES = ("service", "training", "export")
 
 TOP_LEVEL = {
@@ -27,6 +27,7 @@ TOP_LEVEL = {
     "LICENSE",
     "Makefile",
     ".ci",
+    ".github",
     ".gitignore",
     ".dockerignore",
     ".editorconfig",
@@ -65,13 +66,6 @@ def run(*command: str) -> str:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def tracked_files() -> list[Path]:
-    if shutil.which("git") is None or not (ROOT / ".git").exists():
-        pytest.skip("not a git checkout")
-    # A checkout that belongs to somebody else, as on CI machines, is safe enough to list.
-    return [Path(line) for line in run("git", "-c", "safe.directory=*", "ls-files").splitlines()]
 
 
 def modules_of(package: str) -> list[Path]:

@@ -1,13 +1,16 @@
 """`make check` runs every checker that we mean it to run, on every file of its kind."""
 
+import itertools
 import os
+import re
 import shlex
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.checkout import ROOT, tracked_files
 
 CHECKERS = {
     "ruff",
@@ -17,6 +20,7 @@ CHECKERS = {
     "yamllint",
     "check-jsonschema",
     "kubernetes-validate",
+    "zizmor",
     "shellcheck",
     "docker-compose",
     "promtool",
@@ -49,6 +53,30 @@ def if_installed(command: str, **environment: str) -> subprocess.CompletedProces
 
 def test_make_check_runs_every_checker(commands: list[list[str]]) -> None:
     assert CHECKERS - {Path(words[0]).name for words in commands} == set()
+
+
+def is_shell_script(path: Path) -> bool:
+    with (ROOT / path).open("rb") as file:
+        return re.match(rb"#!.*[/ ](ba|da)?sh\b", file.readline()) is not None
+
+
+@pytest.mark.parametrize(
+    ("checker", "is_of_its_kind"),
+    [
+        ("hadolint", lambda path: "Dockerfile" in path.name),
+        ("kubernetes-validate", lambda path: path.match("docker/kubernetes/*") and path.stem != "kustomization"),
+        ("check-jsonschema", lambda path: path.match(".github/workflows/*") or path.match("*compose.yml")),
+        ("shellcheck", is_shell_script),
+    ],
+)
+def test_a_checker_gets_every_file_of_its_kind(
+    checker: str, is_of_its_kind: Callable[[Path], bool], commands: list[list[str]]
+) -> None:
+    words = itertools.chain(*(words[1:] for words in commands if Path(words[0]).name == checker))
+    given = {path.relative_to(ROOT) for word in words for path in ROOT.glob(word)}
+    due = {path for path in tracked_files() if is_of_its_kind(path)}
+    assert len(due) >= 2
+    assert given == due
 
 
 def test_a_program_that_is_there_is_run_and_its_failure_counts() -> None:
