@@ -53,6 +53,7 @@ check: $(VENV)/.dev ## formatting, lint, types, walls between the packages, Dock
 	$(BIN)/hadolint docker/*.Dockerfile
 	$(BIN)/yamllint --strict .
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker/keys.compose.yml
+	$(BIN)/compose-lint check --quiet --skip-suppressed --fail-on low --strict-config --no-env --no-merge-overrides --config docker/compose-lint.yml docker-compose.yml
 	$(BIN)/kubernetes-validate --strict --no-warn docker/kubernetes/[!k]*.yaml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/zizmor --quiet --offline --strict-collection --pedantic .github

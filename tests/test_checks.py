@@ -19,6 +19,7 @@ CHECKERS = {
     "hadolint",
     "yamllint",
     "check-jsonschema",
+    "compose-lint",
     "kubernetes-validate",
     "zizmor",
     "shellcheck",

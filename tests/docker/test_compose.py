@@ -48,6 +48,7 @@ def test_services_can_neither_write_to_their_image_nor_gain_rights(name: str) ->
 def test_services_cannot_take_the_whole_machine(name: str) -> None:
     assert SERVICES[name]["mem_limit"]
     assert SERVICES[name]["pids_limit"]
+    assert "cpus" in SERVICES[name] or name == "training"
 
 
 @pytest.mark.parametrize("name", SERVICES)
