@@ -149,7 +149,7 @@ def _build_scheduler(engine: Engine, settings: Settings, metrics: Metrics) -> Sc
         admission=Admission(limit=settings.queue_limit),
         cache=Cache(max_bytes=settings.cache_max_bytes, max_age_s=settings.cache_max_age_s),
         workers=settings.workers,
-        max_pixels=settings.max_pixels,
+        limits=settings.picture_limits,
     )
 
 
@@ -161,7 +161,7 @@ def _build_shadow(scheduler: Scheduler, settings: Settings, metrics: Metrics) ->
         metrics,
         live=lambda: scheduler.engine,
         percent=settings.shadow_percent,
-        max_pixels=settings.max_pixels,
+        limits=settings.picture_limits,
     )
     scheduler.after_pass = shadow.offer
     return shadow

@@ -11,6 +11,7 @@ UniheadError
 │   ├── TooManyPixels       413 too_many_pixels
 │   ├── UnsupportedImage    415 unsupported_image
 │   ├── DamagedImage        422 damaged_image
+│   ├── PictureTooCostly    422 picture_too_costly
 │   └── InvalidParameter    422 invalid_parameter
 ├── Unavailable             nobody is to blame; trying again later helps
 │   ├── NotReady            503 not_ready
@@ -78,7 +79,7 @@ class BodyTooLarge(RequestError):
 
 
 class TooManyPixels(RequestError):
-    """The picture's header announces more pixels than the service decodes."""
+    """The picture's header announces more pixels, in all or a side, than the service decodes."""
 
     status = 413
     code = "too_many_pixels"
@@ -92,10 +93,17 @@ class UnsupportedImage(RequestError):
 
 
 class DamagedImage(RequestError):
-    """The picture begins well and cannot be decoded."""
+    """The picture begins well and cannot be decoded here."""
 
     status = 422
     code = "damaged_image"
+
+
+class PictureTooCostly(RequestError):
+    """The picture is no larger than others, and its scans, frames, chunks or shape would cost much more."""
+
+    status = 422
+    code = "picture_too_costly"
 
 
 class InvalidParameter(RequestError):

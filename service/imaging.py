@@ -14,57 +14,44 @@ import numpy as np
 import simplejpeg
 from cykooz_resizer import FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
-from service.errors import DamagedImage, EmptyBody, TooManyPixels, UnsupportedImage
+from service.errors import DamagedImage
+from service.picture_header import check_picture
+from service.picture_limits import DEFAULT_LIMITS, PictureHeader, PictureLimits
 
 UInt8Array: TypeAlias = NDArray[np.uint8]
 FloatArray: TypeAlias = NDArray[np.float32]
 
-MAX_PIXELS = 25_000_000
-_EXIF_ORIENTATION = 0x0112
+_PLUGINS = {"PNG": PngImageFile, "WEBP": WebPImageFile}
+_FOUR_INKS = frozenset({"CMYK", "YCCK"})
 _TURNED = frozenset({5, 6, 7, 8})  # the orientations that swap width and height
 _ALPHA_BACKGROUND = (255, 255, 255)
 
 
-def sniff_format(body: bytes) -> str:
-    """Name the picture format by its first bytes: "JPEG", "PNG" or "WEBP".
-
-    Raises:
-        EmptyBody: there are no bytes.
-        UnsupportedImage: the bytes begin like none of the three.
-    """
-    if not body:
-        raise EmptyBody("the request has no body; send the picture's bytes, or multipart with a field named `file`")
-    if body.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if body.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if body.startswith(b"RIFF") and body[8:12] == b"WEBP":
-        return "WEBP"
-    raise UnsupportedImage("the first bytes are not those of a JPEG, PNG or WebP picture; convert it and send it again")
-
-
-def decode(body: bytes, max_pixels: int = MAX_PIXELS) -> UInt8Array:
+def decode(body: bytes, limits: PictureLimits = DEFAULT_LIMITS) -> UInt8Array:
     """Decode a JPEG, PNG or WebP picture to upright RGB; bytes after its end marker are ignored.
 
     One rule a kind: EXIF orientation is applied; grey is repeated; 16 bits are scaled to 8; palettes are looked up;
-    CMYK is converted without colour profiles; transparency lies over white; of an animation the first frame counts.
+    CMYK is converted without colour profiles; transparency lies over white; of an animation the first frame counts,
+    and of a file with several JPEGs (MPO) the first one. Nothing else of the metadata is read.
 
     Args:
         body: the picture as it came.
-        max_pixels: width times height beyond which the picture is refused before it is decoded.
+        limits: beyond which it is refused before it is decoded.
 
     Returns:
         [H, W, 3] RGB, 0..255.
 
     Raises:
-        EmptyBody, UnsupportedImage, TooManyPixels, DamagedImage: see `service.errors`.
+        EmptyBody, UnsupportedImage, TooManyPixels, DamagedImage, PictureTooCostly: see `service.errors`.
     """
-    return _decode(body, max_pixels, enough=None)[0]
+    return _decode(body, limits, enough=None)[0]
 
 
-def decode_for(size: int, body: bytes, max_pixels: int = MAX_PIXELS) -> tuple[UInt8Array, tuple[int, int]]:
+def decode_for(size: int, body: bytes, limits: PictureLimits = DEFAULT_LIMITS) -> tuple[UInt8Array, tuple[int, int]]:
     """Decode a picture that will be letterboxed to `size` pixels: as `decode`, but no more of a large JPEG than needed.
 
     A JPEG can be decoded at a half, a quarter or an eighth of its sides, which saves most of the work. This is done as
@@ -74,40 +61,49 @@ def decode_for(size: int, body: bytes, max_pixels: int = MAX_PIXELS) -> tuple[UI
         [h, w, 3] RGB, 0..255, perhaps smaller than the picture; and the width and height of the upright original.
 
     Raises:
-        EmptyBody, UnsupportedImage, TooManyPixels, DamagedImage: as `decode`.
+        EmptyBody, UnsupportedImage, TooManyPixels, DamagedImage, PictureTooCostly: as `decode`.
     """
-    return _decode(body, max_pixels, enough=size * 3 // 2)
+    return _decode(body, limits, enough=size * 3 // 2)
 
 
-def _decode(body: bytes, max_pixels: int, *, enough: int | None) -> tuple[UInt8Array, tuple[int, int]]:
-    kind = sniff_format(body)
+def _decode(body: bytes, limits: PictureLimits, *, enough: int | None) -> tuple[UInt8Array, tuple[int, int]]:
+    header = check_picture(body, limits)
     try:
-        # Pillow reads the header only; pixels are decoded further down.
-        with Image.open(io.BytesIO(body), formats=[kind]) as picture:
-            width, height = picture.size
-            if width * height > max_pixels:
-                raise TooManyPixels(f"the picture has {width} x {height} pixels; the limit is {max_pixels} in all")
-            if kind == "JPEG" and picture.mode in {"RGB", "L"}:
-                orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
-                pixels = _upright(_decode_jpeg(body, width, height, enough), orientation)
-                return pixels, (height, width) if orientation in _TURNED else (width, height)
-            pixels = np.asarray(_to_rgb(ImageOps.exif_transpose(picture)))
-            return pixels, (pixels.shape[1], pixels.shape[0])
-    except TooManyPixels:
+        pixels = _decode_jpeg(body, header, enough) if header.kind == "JPEG" else _decode_by_pillow(body, header)
+    except MemoryError:  # no fault of the picture, which is as small as allowed
         raise
-    except Image.DecompressionBombError as error:
-        raise TooManyPixels(f"the picture has too many pixels; the limit is {max_pixels} in all") from error
     except Exception as error:  # decoders raise nearly every built-in type on damaged bytes
-        raise DamagedImage(f"the {kind} picture is damaged or cut short and cannot be decoded") from error
+        raise DamagedImage(f"the {header.kind} picture is damaged or cut short and cannot be decoded") from error
+    size = (header.width, header.height)
+    return _upright(pixels, header.orientation), size[::-1] if header.orientation in _TURNED else size
 
 
-def _decode_jpeg(body: bytes, width: int, height: int, enough: int | None) -> UInt8Array:
+def _decode_jpeg(body: bytes, header: PictureHeader, enough: int | None) -> UInt8Array:
+    height, width, colours, _ = simplejpeg.decode_jpeg_header(body)
+    _require_same_size((width, height), header)
     least = {}
     for factor in (2, 4, 8):  # those that libjpeg-turbo computes with SIMD
         if enough is not None and max(width, height) >= factor * enough:
             least = {"min_width": -(-width // factor), "min_height": -(-height // factor)}
+    if colours in _FOUR_INKS:
+        inks = simplejpeg.decode_jpeg(body, colorspace="CMYK", **least)
+        # Adobe stores inks inverted, and nobody else stores any.
+        picture = Image.frombuffer("CMYK", inks.shape[1::-1], inks, "raw", "CMYK;I", 0, 1)
+        return np.asarray(picture.convert("RGB"))
     pixels: UInt8Array = simplejpeg.decode_jpeg(body, colorspace="RGB", **least)
     return pixels
+
+
+def _decode_by_pillow(body: bytes, header: PictureHeader) -> UInt8Array:
+    # One plugin asked directly: no other can answer, and nothing depends on Pillow's own limit of pixels.
+    with _PLUGINS[header.kind](io.BytesIO(body)) as picture:
+        _require_same_size(picture.size, header)
+        return np.asarray(_to_rgb(picture))
+
+
+def _require_same_size(size: tuple[int, int], header: PictureHeader) -> None:
+    if size != (header.width, header.height):
+        raise ValueError(f"the decoder sees {size[0]} x {size[1]} pixels, the header {header.width} x {header.height}")
 
 
 def _upright(pixels: UInt8Array, orientation: int) -> UInt8Array:

@@ -21,6 +21,7 @@ logger = logging.getLogger("unihead")
 
 MEDIA_TYPE = "application/problem+json"
 OIP_ROOT = "/v2"
+_CODES = sorted(kind.code for base in (RequestError, Unavailable) for kind in base.__subclasses__())
 _CLIENT_GONE = 499  # no standard status; nginx logs it so
 _HINTS = {404: "there is no such path; `GET /` lists what there is", 405: "this path does not take that method"}
 
@@ -45,7 +46,7 @@ class Problem(BaseModel):
     title: str = Field(description="the status in words")
     status: int
     detail: str = Field(description="one sentence: what came, what was wanted")
-    code: str = Field(description="which kind of failure, for programs")
+    code: str = Field(description=f"which kind of failure, for programs: {', '.join(_CODES)}, or the status in words")
     request_id: str = Field(description="also in X-Request-ID and in the log")
 
 

@@ -44,7 +44,8 @@ _BODY = {
     "requestBody": {
         "required": True,
         "description": "The picture itself, or a form with it in the field `file`. The first bytes decide what it is; "
-        "the declared type is a hint. JPEG, PNG or WebP.",
+        "the declared type is a hint. JPEG, PNG or WebP; `GET /info` has the limits. 413 `too_many_pixels` and 422 "
+        "`picture_too_costly` are said by the header, before anything is decoded.",
         "content": {
             "image/jpeg": _BINARY,
             "image/png": _BINARY,

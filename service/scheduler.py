@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from service.admission import Admission
@@ -20,6 +21,8 @@ from service.errors import ClientGone, DeadlineExceeded, NotReady, Overloaded
 from service.flights import Answer, Finished, Flight, Passenger
 from service.forward import Forward
 from service.metrics import CacheResult, Metrics
+from service.picture_header import check_picture
+from service.picture_limits import PictureLimits
 from service.prepare import Picture, digest, prepare
 from service.timing import SHARED_STAGES, Stopwatch
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from service.spans import PictureTrace
 
 # Hashing more than this takes a millisecond, which the event loop does not have.
-_HASH_ON_LOOP_BYTES = 2**18
+_LOOK_ON_LOOP_BYTES = 2**18
 # Of an answer in the cache: keys, objects and array headers, beside the arrays themselves.
 _OVERHEAD_BYTES = 2048
 
@@ -49,7 +52,7 @@ class Scheduler:
         admission: Admission,
         cache: Cache[Answer],
         workers: int,
-        max_pixels: int,
+        limits: PictureLimits,
     ) -> None:
         """Take what a picture passes through.
 
@@ -60,7 +63,7 @@ class Scheduler:
             admission: how many pictures may wait.
             cache: of answers.
             workers: threads that take pictures from bytes to answers.
-            max_pixels: width times height beyond which a picture is refused.
+            limits: beyond which a picture is refused before it waits.
         """
         self.after_pass: Callable[[bytes], None] | None = None
         self.engine = engine
@@ -68,7 +71,7 @@ class Scheduler:
         self._metrics = metrics
         self._admission = admission
         self._cache = cache
-        self._max_pixels = max_pixels
+        self._limits = limits
         self._flights: dict[bytes, Flight] = {}
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="picture")
         # Threads of their own, so that answers from the cache do not queue behind pictures.
@@ -134,10 +137,11 @@ class Scheduler:
             Overloaded: the queue is full, or the wait would be longer than the timeout.
             DeadlineExceeded: the timeout is over.
             ClientGone: `hang_up` returned.
-            EmptyBody, UnsupportedImage, TooManyPixels, DamagedImage: see `service.imaging.decode_for`.
+            EmptyBody, UnsupportedImage, TooManyPixels, DamagedImage, PictureTooCostly: see `service.imaging`; most of
+                them before the picture takes a place in the queue.
         """
         deadline = time.monotonic() + timeout_s
-        key = b"" if fresh else await self._digest(picture)
+        key = await self._look_at(picture, fresh=fresh)
         if self._stopped:
             raise NotReady("the service is stopping; ask another one, or this one after its restart")
         passenger = Passenger(finish, watch, deadline, asyncio.get_running_loop().create_future(), trace)
@@ -161,10 +165,16 @@ class Scheduler:
             if watcher is not None:
                 watcher.cancel()
 
-    async def _digest(self, picture: Picture) -> bytes:
-        if isinstance(picture, bytes) and len(picture) <= _HASH_ON_LOOP_BYTES:
-            return digest(picture)
-        return await asyncio.get_running_loop().run_in_executor(self._side, digest, picture)
+    async def _look_at(self, picture: Picture, *, fresh: bool) -> bytes:
+        """Refuse what is too much before it waits for anything; returns what tells pictures apart, if it is shared."""
+        if isinstance(picture, bytes) and len(picture) <= _LOOK_ON_LOOP_BYTES:
+            return self._check(picture, fresh=fresh)
+        return await asyncio.get_running_loop().run_in_executor(self._side, partial(self._check, picture, fresh=fresh))
+
+    def _check(self, picture: Picture, *, fresh: bool) -> bytes:
+        if isinstance(picture, bytes):
+            check_picture(picture, self._limits)
+        return b"" if fresh else digest(picture)
 
     def _take(self, passenger: Passenger[Any], name: bytes, picture: Picture) -> CacheResult:
         """Find an answer or a flight to board, or open one."""
@@ -245,7 +255,7 @@ class Scheduler:
         watch, contract = leader.watch, flight.engine.contract
         watch.lap("queue")
         self._require_wanted(flight)
-        square, place = prepare(flight.picture, contract, watch, max_pixels=self._max_pixels)
+        square, place = prepare(flight.picture, contract, watch, limits=self._limits)
         self._require_wanted(flight)
         prediction, shared_by = self._forward.run(flight.engine, square, watch, alone=self._admission.is_alone())
         self._metrics.observe_shared({stage: watch.timings_ms[stage] for stage in SHARED_STAGES})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
 import re
@@ -12,11 +13,12 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from service.imaging import MAX_PIXELS
 from service.logs import LogFormat
+from service.picture_limits import DEFAULT_LIMITS, MOST_COUNTED, PictureLimits
 
 ENV_PREFIX = "UNIHEAD_"
 MAX_TIMEOUT_MS = 600_000
+_MOST_PIXELS = 178_956_970  # beyond which Pillow refuses a WebP
 # Read by tests, the Makefile and training; no business of the service, and no typing error either.
 _OTHERS_VARIABLES = frozenset({"UNIHEAD_DATA", "UNIHEAD_BACKBONE_WEIGHTS"})
 # As browsers send it: no path, no wildcard.
@@ -127,7 +129,25 @@ class Settings(BaseSettings):
         256 * 2**20, ge=1, description="bytes of all bodies that are being read or worked on; more are refused with 503"
     )
     max_body_bytes: int = Field(10_000_000, ge=1, description="largest request body, in bytes")
-    max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest picture, width times height, in pixels")
+    max_pixels: int = Field(
+        DEFAULT_LIMITS.max_pixels,
+        ge=1,
+        le=_MOST_PIXELS,
+        description="largest picture, width times height, in pixels",
+    )
+    max_side: int = Field(DEFAULT_LIMITS.max_side, ge=1, description="longest side of a picture, in pixels")
+    max_aspect: int = Field(
+        DEFAULT_LIMITS.max_aspect, ge=1, description="times that a side may be longer than the other"
+    )
+    max_scans: int = Field(DEFAULT_LIMITS.max_scans, ge=1, le=MOST_COUNTED, description="scans of a progressive JPEG")
+    max_scan_megapixels: int = Field(
+        DEFAULT_LIMITS.max_scan_megapixels,
+        ge=1,
+        description="megapixels of a progressive JPEG, all its scans together; a thousand take 0.7 s",
+    )
+    max_frames: int = Field(
+        DEFAULT_LIMITS.max_frames, ge=1, le=MOST_COUNTED, description="frames of an animation; the first is looked at"
+    )
     profile: Path | None = Field(
         None,
         description="file that gets the stages of every request as trace events, for ui.perfetto.dev; slows serving",
@@ -168,6 +188,11 @@ class Settings(BaseSettings):
         if self.auth == "off" and self.keys is not None:
             raise ValueError(f"auth is `off`, and {self.keys} is set as key file: leave one of them out")
         return self
+
+    @property
+    def picture_limits(self) -> PictureLimits:
+        """What a picture may be, and may cost."""
+        return PictureLimits(**{field.name: getattr(self, field.name) for field in dataclasses.fields(PictureLimits)})
 
     @property
     def cpu_threads(self) -> int:

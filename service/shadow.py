@@ -16,6 +16,7 @@ from service.engine import Engine, Prediction
 from service.errors import ContractError
 from service.imaging import Letterbox
 from service.metrics import Metrics
+from service.picture_limits import PictureLimits
 from service.prepare import prepare
 
 logger = logging.getLogger("unihead")
@@ -37,7 +38,7 @@ class Shadow:
         *,
         live: Callable[[], Engine],
         percent: float,
-        max_pixels: int,
+        limits: PictureLimits,
         choose: Callable[[], float] = random.random,
     ) -> None:
         """Start the thread.
@@ -47,7 +48,7 @@ class Shadow:
             metrics: where agreement and times are counted.
             live: the model that answers.
             percent: of the forward passes, 0..100.
-            max_pixels: as the service takes them.
+            limits: of pictures, as the service has them.
             choose: a number from 0 to 1; a picture is taken where it is below the share.
 
         Raises:
@@ -58,7 +59,7 @@ class Shadow:
         self._metrics = metrics
         self._live = live
         self._share = percent / 100
-        self._max_pixels = max_pixels
+        self._limits = limits
         self._choose = choose
         self._pictures: queue.Queue[bytes | None] = queue.Queue(_QUEUE_LIMIT)
         metrics.show_shadow(engine.contract, engine.sha256)
@@ -97,7 +98,7 @@ class Shadow:
         self._metrics.observe_shadow(agreement, live_ms=live_ms, shadow_ms=shadow_ms)
 
     def _run(self, engine: Engine, body: bytes) -> tuple[Prediction, Letterbox, float]:
-        square, place = prepare(body, engine.contract, max_pixels=self._max_pixels)
+        square, place = prepare(body, engine.contract, limits=self._limits)
         started = time.perf_counter()
         (prediction,) = engine.predict([square])
         return prediction, place, (time.perf_counter() - started) * 1000

@@ -14,6 +14,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from service.key_ring import KeyRing
+from service.picture_limits import PictureLimits
 from service.problems import document_problems
 from service.schemas import Info, Threads
 from service.settings import Settings
@@ -25,7 +26,7 @@ _LIBRARIES = ("unihead", "onnxruntime", "numpy", "pillow", "simplejpeg", "fastap
 
 _LIMITS = (
     "max_body_bytes",
-    "max_pixels",
+    *(field.name for field in dataclasses.fields(PictureLimits)),
     "queue_limit",
     "request_timeout_ms",
     "cache_max_bytes",

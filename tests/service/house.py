@@ -17,9 +17,12 @@ from service.flights import Answer
 from service.forward import Forward
 from service.imaging import UInt8Array
 from service.metrics import CacheResult, Metrics
+from service.picture_limits import PictureLimits
 from service.scheduler import Scheduler
 from service.timing import Stopwatch
 from tests.service.fakes import FakeSession, encode, make_contract, make_picture
+
+LIMITS = PictureLimits(max_pixels=10_000)
 
 
 class GatedSession(FakeSession):
@@ -47,7 +50,14 @@ class GatedSession(FakeSession):
 class House:
     """A scheduler with everything that it needs, and short words to ask it."""
 
-    def __init__(self, *, queue_limit: int = 64, workers: int = 2, cache_max_bytes: int = 2**20) -> None:
+    def __init__(
+        self,
+        *,
+        queue_limit: int = 64,
+        workers: int = 2,
+        cache_max_bytes: int = 2**20,
+        limits: PictureLimits = LIMITS,
+    ) -> None:
         self.session = GatedSession()
         self.metrics = Metrics(CollectorRegistry())
         self.admission = Admission(limit=queue_limit)
@@ -58,7 +68,7 @@ class House:
             admission=self.admission,
             cache=Cache(max_bytes=cache_max_bytes, max_age_s=60),
             workers=workers,
-            max_pixels=10_000,
+            limits=limits,
         )
 
     async def ask(self, body: bytes, *, timeout_s: float = 10, fresh: bool = False) -> tuple[Answer, CacheResult]:

@@ -16,6 +16,7 @@ from service.engine import Engine
 from service.settings import Settings
 from tests.service.conftest import connect
 from tests.service.fakes import GOLDEN, FakeSession, encode, make_contract, make_form, make_picture
+from tests.service.hostile.bombs import scan_bomb
 
 pytestmark = pytest.mark.anyio
 
@@ -166,6 +167,8 @@ async def test_bad_parameters_are_named(
         (PICTURE[:300], 422, "damaged_image"),
         (bytes(200_001), 413, "body_too_large"),
         (encode(Image.new("L", (501, 500))), 413, "too_many_pixels"),
+        (encode(Image.new("L", (201, 1))), 422, "picture_too_costly"),
+        (scan_bomb(40, 30, 200), 422, "picture_too_costly"),
     ],
 )
 async def test_bad_bodies_are_refused(

@@ -1,17 +1,28 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 
 import numpy as np
 import pytest
 
 from service.engine import Engine
-from service.errors import DamagedImage, NotReady
+from service.errors import (
+    DamagedImage,
+    EmptyBody,
+    NotReady,
+    Overloaded,
+    PictureTooCostly,
+    RequestError,
+    TooManyPixels,
+    UnsupportedImage,
+)
 from service.flights import Answer
 from service.timing import Stopwatch
 from tests.service.fakes import FakeSession, encode, make_contract, make_picture
-from tests.service.house import House, body_of, keep, until
+from tests.service.hostile import bombs
+from tests.service.house import LIMITS, House, body_of, keep, until
 
 pytestmark = pytest.mark.anyio
 
@@ -112,6 +123,44 @@ async def test_a_failed_pass_fails_all_who_share_it_and_nobody_later(house: Hous
         await house.ask(damaged)
     assert house.passes == 0
     await until(lambda: (house.admission.waiting, house.admission.active) == (0, 0))  # a moment after the answers
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("padding", [0, 2**19])
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (bombs.pixel_bomb_webp(101, 100), TooManyPixels),
+        (bombs.scan_bomb(40, 30, 200), PictureTooCostly),
+        (bombs.apng(2), PictureTooCostly),
+        (bombs.png(4, 4, pixels=b""), DamagedImage),
+        (b"GIF89a" + bytes(40), UnsupportedImage),
+        (b"", EmptyBody),
+    ],
+)
+async def test_a_picture_is_refused_by_its_header_before_it_takes_a_place(
+    build: Callable[..., House], body: bytes, error: type[RequestError], padding: int, fresh: bool
+) -> None:
+    house = build(queue_limit=1, workers=1)
+    house.session.gate.clear()
+    pending = [house.begin(body_of(0))]
+    await until(lambda: house.session.inside == 1)
+    pending.append(house.begin(body_of(1)))
+    await until(lambda: house.admission.waiting == 1)
+    with pytest.raises(Overloaded):
+        await house.ask(body_of(2))
+    with pytest.raises(error):
+        await house.ask(body + bytes(padding if body else 0), fresh=fresh)
+    assert (house.admission.waiting, house.admission.active) == (1, 1)
+    assert sum(house.count("unihead_cache_requests_total", result=result) for result in ("miss", "bypass")) == 2
+    house.session.gate.set()
+    await asyncio.gather(*pending)
+
+
+async def test_a_picture_within_other_limits_is_taken(build: Callable[..., House]) -> None:
+    house = build(limits=dataclasses.replace(LIMITS, max_frames=2))
+    answer, _ = await house.ask(bombs.animated_webp(2, 20, 10))
+    assert (answer.place.width, answer.place.height) == (20, 10)
 
 
 async def test_an_answer_that_cannot_be_finished_fails_its_own_request_only(house: House) -> None:

@@ -14,6 +14,7 @@ from service.engine import Engine
 from service.errors import ContractError
 from service.imaging import UInt8Array
 from service.metrics import Metrics
+from service.picture_limits import PictureLimits
 from service.settings import Settings
 from service.shadow import Shadow
 from tests.service.conftest import connect
@@ -42,7 +43,7 @@ def build(metrics: Metrics, session: FakeSession, chosen: Iterator[float], *, pe
         metrics,
         live=lambda: live,
         percent=percent,
-        max_pixels=10_000,
+        limits=PictureLimits(max_pixels=10_000),
         choose=lambda: next(chosen),
     )
 
@@ -112,7 +113,7 @@ def test_other_classes_are_refused(metrics: Metrics) -> None:
         make_contract(segmentation_classes=("background", "dog", "cat")),
     )
     with pytest.raises(ContractError, match="has other segmentation classes"):
-        Shadow(Engine(FakeSession(), other), metrics, live=lambda: live, percent=5, max_pixels=1)
+        Shadow(Engine(FakeSession(), other), metrics, live=lambda: live, percent=5, limits=PictureLimits())
 
 
 @pytest.mark.anyio

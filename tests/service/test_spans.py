@@ -191,7 +191,7 @@ async def test_what_a_caller_can_mend_is_no_error_of_the_server() -> None:
     assert attributes["unihead.problem_code"] == "unsupported_image"
     assert "error.type" not in attributes
     assert server.status.status_code is StatusCode.UNSET
-    assert names(stages) == ["read", "queue"]
+    assert names(stages) == ["read"]
 
 
 async def test_an_unexpected_failure_tells_its_type_and_nothing_more() -> None:

@@ -71,6 +71,11 @@ async def test_info_tells_model_contract_versions_and_limits(client: httpx.Async
     assert info["limits"] == {
         "max_body_bytes": 200_000,
         "max_pixels": 250_000,
+        "max_side": 16_384,
+        "max_aspect": 200,
+        "max_scans": 100,
+        "max_scan_megapixels": 400,
+        "max_frames": 1,
         "queue_limit": 64,
         "request_timeout_ms": 10_000,
         "cache_max_bytes": 64 * 2**20,
