@@ -123,7 +123,7 @@ async def _run_engine(state: ServiceState, engine: Engine | None) -> AsyncIterat
     await asyncio.to_thread(_warm_up_decoder)
     scheduler = _build_scheduler(engine, settings, metrics)
     shadow = await asyncio.to_thread(_build_shadow, scheduler, settings, metrics)
-    lag = asyncio.ensure_future(watch_lag(metrics.event_loop_lag.observe))
+    watcher = asyncio.ensure_future(_watch(scheduler, metrics))
     state.reloader = Reloader(
         settings, current=lambda: scheduler.engine, swap=scheduler.swap, count=metrics.count_reload
     )
@@ -132,10 +132,20 @@ async def _run_engine(state: ServiceState, engine: Engine | None) -> AsyncIterat
         yield
     finally:
         state.scheduler = state.reloader = None
-        lag.cancel()
+        watcher.cancel()
         await scheduler.stop()
         if shadow is not None:
             await asyncio.to_thread(shadow.stop)
+
+
+async def _watch(scheduler: Scheduler, metrics: Metrics) -> None:
+    """A few times a second, for ever: note how late the event loop is, and replace workers that are stuck."""
+
+    def look(late_s: float) -> None:
+        metrics.event_loop_lag.observe(late_s)
+        scheduler.relieve_workers()
+
+    await watch_lag(look)
 
 
 def _build_scheduler(engine: Engine, settings: Settings, metrics: Metrics) -> Scheduler:

@@ -88,6 +88,16 @@ class Metrics:
         self._worker_limit_images = Gauge(
             "unihead_worker_limit_images", "Pictures that workers take at once.", registry=registry
         )
+        self.stuck_workers = Gauge(
+            "unihead_stuck_workers",
+            "Workers that have had one picture in their hands for more than a second.",
+            registry=registry,
+        )
+        self.stuck_images = Counter(
+            "unihead_stuck_images",
+            "Pictures that took so long that a spare worker took the place of theirs.",
+            registry=registry,
+        )
         refusals = Counter(
             "unihead_refused_requests",
             "Pictures answered with 503 before they were decoded. queue_full: as many as may wait do. wait_too_long: "

@@ -8,6 +8,7 @@ takes a flight from bytes to finished answers, so that a request changes threads
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -25,9 +26,12 @@ from service.picture_header import check_picture
 from service.picture_limits import PictureLimits
 from service.prepare import Picture, digest, prepare
 from service.timing import SHARED_STAGES, Stopwatch
+from service.workers import WorkerPool
 
 if TYPE_CHECKING:
     from service.spans import PictureTrace
+
+logger = logging.getLogger("unihead")
 
 # Hashing more than this takes a millisecond, which the event loop does not have.
 _LOOK_ON_LOOP_BYTES = 2**18
@@ -73,7 +77,7 @@ class Scheduler:
         self._cache = cache
         self._limits = limits
         self._flights: dict[bytes, Flight] = {}
-        self._workers = ThreadPoolExecutor(workers, thread_name_prefix="picture")
+        self._workers = WorkerPool(workers, name="picture")
         # Threads of their own, so that answers from the cache do not queue behind pictures.
         self._side = ThreadPoolExecutor(max(1, workers // 2), thread_name_prefix="cached")
         self._stopped = False
@@ -82,6 +86,7 @@ class Scheduler:
         metrics.queue_images.set_function(lambda: admission.waiting)
         metrics.worker_images.set_function(lambda: admission.active)
         metrics.cache_bytes.set_function(lambda: cache.bytes_held)
+        metrics.stuck_workers.set_function(self._workers.count_stuck)
 
     def shed(self) -> None:
         """Refuse a picture whose body has not been read yet, if that is what mostly happens; see `Admission.shed`.
@@ -101,8 +106,17 @@ class Scheduler:
         self._cache.clear()
         self._metrics.show_model(engine.contract, engine.sha256)
 
+    def relieve_workers(self) -> None:
+        """Let spare threads take the places of those that are stuck; to be called a few times a second."""
+        relieved = self._workers.relieve()
+        if relieved:
+            self._metrics.stuck_images.inc(relieved)
+            logger.warning(
+                "%d pictures hold a worker for more than %g s; spare ones take over", relieved, self._workers.patience_s
+            )
+
     async def stop(self) -> None:
-        """Take no more pictures; wait for those that were taken."""
+        """Take no more pictures; wait for those that were taken and do not hang."""
         self._stopped = True
         await asyncio.to_thread(self._workers.shutdown)
         await asyncio.to_thread(self._side.shutdown)
@@ -245,7 +259,8 @@ class Scheduler:
             leader.serve(answer)
             for passenger in passengers[1:]:
                 _serve_from(answer, passenger)
-            took_s = time.monotonic() - started
+            # Of a picture that was stuck, others waited only until a spare worker came.
+            took_s = min(time.monotonic() - started, self._workers.patience_s)
             if self.after_pass is not None and isinstance(flight.picture, bytes):
                 self.after_pass(flight.picture)
         finally:

@@ -163,6 +163,22 @@ async def test_a_picture_within_other_limits_is_taken(build: Callable[..., House
     assert (answer.place.width, answer.place.height) == (20, 10)
 
 
+async def test_workers_that_are_stuck_are_counted_and_replaced_once(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(house.scheduler._workers, "patience_s", 0.01)
+    house.session.gate.clear()
+    pending = house.begin(body_of(0))
+    await until(lambda: house.count("unihead_stuck_workers") == 1)
+    house.scheduler.relieve_workers()
+    house.scheduler.relieve_workers()
+    assert house.count("unihead_stuck_images_total") == 1
+    assert caplog.messages == ["1 pictures hold a worker for more than 0.01 s; spare ones take over"]
+    house.session.gate.set()
+    await pending
+    await until(lambda: house.count("unihead_stuck_workers") == 0)
+
+
 async def test_an_answer_that_cannot_be_finished_fails_its_own_request_only(house: House) -> None:
     def fail(*_: object) -> Answer:
         raise ZeroDivisionError
