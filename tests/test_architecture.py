@@ -47,6 +47,9 @@ DOORS: dict[str, dict[str, set[str]]] = {
     },
 }
 
+# People copy the client alone into their projects, which they could not do with several modules.
+MOST_LINES = {"service/client.py": 500}
+
 IMPORT_ALL_WITHOUT = """
 import importlib, pkgutil, sys
 
@@ -100,7 +103,7 @@ def test_tests_are_no_packages() -> None:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_module_grows_past_300_lines(package: str) -> None:
     lengths = {str(path): len((ROOT / path).read_text().splitlines()) for path in modules_of(package)}
-    assert {path: length for path, length in lengths.items() if length > 300} == {}
+    assert {path: length for path, length in lengths.items() if length > MOST_LINES.get(path, 300)} == {}
 
 
 @pytest.mark.parametrize("path", [path for package in PACKAGES for path in modules_of(package)], ids=str)
