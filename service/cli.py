@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -45,6 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if words == ["--version"]:
         print(f"{_PROGRAM} {find_version('unihead')}")
         return
+    with _leave_at_once():
+        _serve(words)
+
+
+def _serve(words: Sequence[str]) -> None:
     from service.server import StartError, serve  # noqa: PLC0415 - takes most of a second
 
     try:
@@ -52,6 +57,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except StartError as error:
         print(f"{_PROGRAM}: {error}", file=sys.stderr)
         sys.exit(error.code)
+
+
+@contextlib.contextmanager
+def _leave_at_once() -> Iterator[None]:
+    """Until the service has handlers of its own: a container's first process would not even notice SIGTERM."""
+    handlers = {number: lambda *_: os._exit(0) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nothing has been read that could change
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _ask_health(words: Sequence[str]) -> int:

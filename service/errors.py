@@ -15,6 +15,7 @@ UniheadError
 │   └── InvalidParameter    422 invalid_parameter
 ├── Unavailable             nobody is to blame; trying again later helps
 │   ├── NotReady            503 not_ready
+│   ├── Draining            503 draining
 │   ├── Overloaded          503 overloaded
 │   └── DeadlineExceeded    503 deadline_exceeded
 ├── ModelOutputInvalid      500 model_output_invalid: the model says what cannot be true
@@ -132,6 +133,12 @@ class NotReady(Unavailable):
     """No model is loaded and warm, so no picture can be answered yet."""
 
     code = "not_ready"
+
+
+class Draining(Unavailable):
+    """The service is about to stop."""
+
+    code = "draining"
 
 
 class Overloaded(Unavailable):

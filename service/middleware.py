@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import re
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.errors import Draining
 from service.logs import log_request
 from service.metrics import METHODS, Metrics
 from service.paths import find_route_path
@@ -60,6 +62,12 @@ class RequestMiddleware:
 
         try:
             await self._app(scope, receive, send_with_headers)
+        except asyncio.CancelledError:
+            if status is None:
+                detail = "the service stops and cannot wait for this answer any longer; ask another one"
+                problem = make_problem(scope, Draining.status, Draining.code, detail, {"Retry-After": "1"})
+                await self._share(problem)(scope, receive, send_with_headers)
+            raise
         except Exception:  # whatever a route did not foresee: no trace of it may leave the house
             logger.exception("request %s failed", request_id, extra={"fields": {"request_id": request_id}})
             if status is not None:  # half an answer is out: only closing the connection tells the client

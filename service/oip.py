@@ -82,17 +82,17 @@ async def live() -> dict[str, bool]:
 
 @router.get(f"{OIP_ROOT}/health/ready", summary="The model is loaded and warm")
 async def ready(request: Request) -> dict[str, bool]:
-    """Answer 200 once pictures are taken, 503 before."""
-    state_of(request).require_scheduler()
+    """Answer 200 while pictures should be sent here; 503 before the model is warm, and from SIGTERM on."""
+    state_of(request).require_ready()
     return {"live": True, "ready": True}
 
 
 @router.get(f"{_VERSION_PATH}/ready", summary="This version is loaded and warm")
 @router.get(f"{_MODEL_PATH}/ready", summary="The model is loaded and warm")
 async def model_ready(request: Request) -> dict[str, Any]:
-    """Answer 200 once pictures are taken, 503 before."""
+    """Answer 200 while pictures should be sent here; 503 before the model is warm, and from SIGTERM on."""
     _require_known(request.path_params)
-    state_of(request).require_scheduler()
+    state_of(request).require_ready()
     return {"name": MODEL, "ready": True}
 
 

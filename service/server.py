@@ -9,8 +9,9 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
+from types import FrameType
 
 import uvicorn
 import uvloop
@@ -22,6 +23,7 @@ from pydantic_settings import SettingsError
 from service.app import create_app
 from service.errors import ContractError
 from service.keys import KeyFileError
+from service.leaving import DRAIN_S, SIGNALS, LeavingServer
 from service.log_writer import LineWriter
 from service.logs import open_log
 from service.memory import keep_freed_memory
@@ -36,7 +38,6 @@ logger = logging.getLogger("unihead")
 
 # An event loop holds its tasks weakly.
 _tasks: set[asyncio.Task[None]] = set()
-_SHUTDOWN_S = 20
 # Longer than proxies and clients keep idle connections (60 s): who closes first may not lose a request on its way.
 _KEEP_ALIVE_S = 75
 _BACKLOG = 2048
@@ -68,9 +69,8 @@ def serve(words: Sequence[str]) -> None:
             logger.warning(sentence)
         if settings.auth == "off" and not _is_loopback(listener):
             logger.warning("auth is off: whoever reaches %s port %d is answered", *listener.getsockname()[:2])
-        # uvicorn raises the signal that stopped it once more when it is done: by then leaving with 0 is right.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: sys.exit(0))
+        for number in SIGNALS:
+            signal.signal(number, partial(_leave_at_once, log))
         try:
             uvloop.run(_run(settings, listener, log))
         except (ContractError, KeyFileError, PidFileError, ProfileError, TracingError) as error:
@@ -122,6 +122,13 @@ def _is_loopback(listener: socket.socket) -> bool:
     return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
+def _leave_at_once(log: LineWriter, number: int, _: FrameType | None) -> None:
+    """Before anything has been taken there is nothing to finish; a model that is being loaded would be waited for."""
+    logger.info("stopped by %s before it was ready", signal.Signals(number).name)
+    log.stop()
+    os._exit(0)
+
+
 async def _run(settings: Settings, listener: socket.socket, log: LineWriter) -> None:
     app = create_app(settings)
     state: ServiceState = app.state.service
@@ -136,16 +143,19 @@ async def _run(settings: Settings, listener: socket.socket, log: LineWriter) -> 
         access_log=False,
         server_header=False,
         proxy_headers=False,  # nobody here asks who the client is
-        timeout_graceful_shutdown=_SHUTDOWN_S,
+        timeout_graceful_shutdown=DRAIN_S,
         timeout_keep_alive=_KEEP_ALIVE_S,
     )
+    server, ready = LeavingServer(config, on_leave=state.drain, delay_s=settings.drain_delay_s), asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, state, ready)
     async with app.router.lifespan_context(app):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, app)
+        for number in SIGNALS:
+            signal.signal(number, server.handle_exit)
+        ready.set()
         host, port = listener.getsockname()[:2]
         where = f"[{host}]" if ":" in host else host
         with hold_pid_file(settings.pid_file), _serve_metrics(settings, app):
             logger.info("ready on http://%s:%d with %s", where, port, settings.model)
-            server = uvicorn.Server(config)
             state.metrics.show_connections(lambda: len(server.server_state.connections), max_connections(settings))
             async with sweep_connections(server):
                 await server.serve(sockets=[listener])
@@ -174,14 +184,15 @@ def _serve_metrics(settings: Settings, app: FastAPI) -> Iterator[None]:
         thread.join()
 
 
-def _reload(app: FastAPI) -> None:
+def _reload(state: ServiceState, ready: asyncio.Event) -> None:
     """On SIGHUP, in the event loop: begin to reload; how it ended is logged, counted, and told by /info."""
-    _tasks.add(task := asyncio.ensure_future(_reload_all(app.state.service)))
+    _tasks.add(task := asyncio.ensure_future(_reload_all(state, ready)))
     task.add_done_callback(_tasks.discard)
 
 
-async def _reload_all(state: ServiceState) -> None:
+async def _reload_all(state: ServiceState, ready: asyncio.Event) -> None:
     """Keys first: they take no time, and one that has leaked must not outlive the loading of a model."""
+    await ready.wait()  # the files may have been read already, and have changed since
     if state.keys is not None:
         await state.keys.reload()
     if state.reloader is not None:

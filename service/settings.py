@@ -108,6 +108,14 @@ class Settings(BaseSettings):
         le=MAX_TIMEOUT_MS,
         description="milliseconds from a body's last byte to its answer, where X-Request-Timeout-Ms says nothing",
     )
+    drain_delay_s: float = Field(
+        0,
+        ge=0,
+        le=300,
+        allow_inf_nan=False,
+        description="seconds from SIGTERM, when /readyz turns 503, to the end of new connections: for balancers that "
+        "ask /readyz now and then",
+    )
     cache_max_bytes: int = Field(
         64 * 2**20,
         ge=0,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from starlette.requests import Request
 
 from service.body_budget import BodyBudget
-from service.errors import NotReady
+from service.errors import Draining, NotReady
 from service.key_ring import KeyRing
 from service.metrics import Metrics
 from service.profile import Profile
@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class ServiceState:
-    """Settings and metrics of one app, its keys if it asks for some, and what takes pictures from start to stop."""
+    """Settings and metrics of one app, its keys if it asks for some, and what takes pictures from start to stop.
+
+    Attributes:
+        draining: the service leaves: it answers what it is asked, and should be asked no more.
+    """
 
     settings: Settings
     metrics: Metrics
     bodies: BodyBudget = field(init=False)
     scheduler: Scheduler | None = None
+    draining: bool = False
     reloader: Reloader | None = None
     profile: Profile | None = None
     tracing: Tracing | None = None
@@ -47,6 +52,21 @@ class ServiceState:
         if self.scheduler is None:
             raise NotReady("no model is loaded and warm; ask GET /readyz and try again")
         return self.scheduler
+
+    def require_ready(self) -> None:
+        """Return if more requests should be sent here.
+
+        Raises:
+            NotReady: see `require_scheduler`.
+            Draining: the service leaves.
+        """
+        self.require_scheduler()
+        if self.draining:
+            raise Draining("the service is about to stop and answers what it was asked; ask another one")
+
+    def drain(self) -> None:
+        """Be not ready from now on."""
+        self.draining = True
 
 
 def state_of(request: Request) -> ServiceState:

@@ -73,8 +73,8 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", responses=document_problems(503), summary="The model is loaded and warm")
 async def readyz(request: Request) -> dict[str, str]:
-    """Answer 200 once pictures are taken, 503 before."""
-    state_of(request).require_scheduler()
+    """Answer 200 while pictures should be sent here; 503 before the model is warm, and from SIGTERM on."""
+    state_of(request).require_ready()
     return {"status": "ready"}
 
 

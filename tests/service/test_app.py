@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -11,6 +12,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from starlette.requests import Request
+from starlette.types import Message
 
 from service.app import create_app
 from service.contract import ModelContract
@@ -121,6 +123,45 @@ async def test_requests_are_counted_by_template(client: httpx.AsyncClient) -> No
     assert 'unihead_http_requests_total{method="GET",route="unmatched",status="404"} 3.0' in scraped
     assert 'unihead_http_requests_total{method="GET",route="/static/{path:path}",status="200"} 1.0' in scraped
     assert "scan" not in scraped
+
+
+async def test_a_service_that_leaves_is_not_ready_and_answers_all_the_same(
+    app: FastAPI, client: httpx.AsyncClient
+) -> None:
+    app.state.service.drain()
+    for path in ("/readyz", "/v2/health/ready"):
+        response = await client.get(path)
+        assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert (await client.get("/readyz")).json()["code"] == "draining"
+    assert (await client.get("/healthz")).status_code == 200
+    assert (await client.post("/predict", content=PICTURE)).status_code == 200
+
+
+async def test_a_request_that_is_cut_off_is_told_so(app: FastAPI, caplog: pytest.LogCaptureFixture) -> None:
+    begun = asyncio.Event()
+
+    async def wait(_: Request) -> None:
+        begun.set()
+        await asyncio.sleep(60)
+
+    app.add_route("/wait", wait)  # type: ignore[arg-type]  # it never comes to a response
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        raise AssertionError("there is no body")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/wait", "headers": [], "query_string": b""}
+    caplog.set_level(logging.INFO)
+    task = asyncio.ensure_future(app(scope, receive, send))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (sent[0]["status"], json.loads(sent[1]["body"])["code"]) == (503, "draining")
+    assert caplog.records[-1].fields["status"] == 503  # type: ignore[attr-defined]  # of the request's line
 
 
 async def test_half_an_answer_is_broken_off(app: FastAPI, caplog: pytest.LogCaptureFixture) -> None:
