@@ -1,6 +1,8 @@
 import fnmatch
 import json
 import re
+import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,21 @@ def test_the_service_runs_as_a_numbered_user_that_is_not_root(final_stage: dict[
 def test_the_service_gets_signals_itself_and_can_be_asked_for_its_health(final_stage: dict[str, str]) -> None:
     assert json.loads(final_stage["CMD"]) == ["unihead-serve"]
     assert json.loads(final_stage["HEALTHCHECK"].partition("CMD ")[2]) == ["unihead-serve", "health"]
+
+
+def test_the_image_says_what_it_is_and_the_build_may_say_from_where(instructions: list[tuple[str, str]]) -> None:
+    words = [word for name, rest in instructions if name == "LABEL" for word in shlex.split(rest)]
+    labels = dict(word.removeprefix("org.opencontainers.image.").split("=", 1) for word in words)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    keys = {"title": "name", "description": "description", "licenses": "license", "version": "version"}
+    stated = {label: project[key] for label, key in keys.items()}
+    assert labels == stated | {"revision": "$REVISION", "created": "$CREATED"}
+    assert {'REVISION=""', 'CREATED=""'} <= {rest for name, rest in instructions if name == "ARG"}
+
+
+def test_the_base_keeps_no_pip(instructions: list[tuple[str, str]]) -> None:
+    start = max(index for index, (name, _) in enumerate(instructions) if name == "FROM")
+    assert any("pip uninstall --yes" in rest for name, rest in instructions[start:] if name == "RUN")
 
 
 def test_no_layer_installs_the_training_extra(instructions: list[tuple[str, str]]) -> None:
