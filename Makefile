@@ -23,7 +23,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup serve test test-unit test-all check format lock sbom bench train export clean
+.PHONY: help setup serve test test-unit test-all check format lock sbom bench image-test train export clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ sbom: $(VENV)/.dev ## build/sbom.json: what the service's image installs, down t
 bench: $(VENV)/.dev $(VENV)-peers/.done $(VENV)-mlserver/.done ## unihead beside four other servers and three networks, with wrk (an hour); appends to docs/benchmarks.jsonl
 	@command -v wrk >/dev/null || { echo "wrk is missing (Debian package wrk)" >&2; exit 2; }
 	$(BIN)/python -m tests.benchmarks.serving --environments "$(VENV)" $(BENCH_ARGS)
+
+image-test: $(VENV)/.base ## build the service's image, run it locked down, ask it (two minutes; docs/deploy.md says what it needs)
+	$(BIN)/python -m tests.docker.image
 
 train: usage = make train DATA=FOLDER [PRESET=$(PRESET)] [WEIGHTS=FILE] [OUT=FOLDER]; DATA may come from UNIHEAD_DATA
 train: OUT ?= runs/$(PRESET)

@@ -66,12 +66,12 @@ def check_golden(engine: Engine, folder: Path = GOLDEN_PICTURES) -> None:
         wanted = carried[answer.file]
         if answer.sha256 != wanted.sha256:
             raise ContractError(f"{answer.file} is another picture than the one that the model has answers about")
-        difference = _compare(answer, wanted)
+        difference = compare_answers(answer, wanted)
         if difference:
             raise ContractError(f"about {answer.file} the model answers otherwise than its file says: {difference}")
 
 
-def _compare(answer: GoldenAnswer, wanted: GoldenAnswer) -> str:
+def compare_answers(answer: GoldenAnswer, wanted: GoldenAnswer) -> str:
     """Say how an answer differs from the wanted one; empty if it does not. NaN differs from everything."""
     for name, one, two in (
         ("class probabilities", answer.class_probs, wanted.class_probs),
