@@ -11,6 +11,8 @@ LOCK_ARGS ?=
 LOCK_FOLDER ?= docker
 # So long a release waits before it is taken: a hijacked one is mostly found out within days.
 LOCK_WAIT ?= 3 days
+CORPUS ?=
+HOSTILE_ARGS ?=
 
 # The plugin of docker where there is one, else the command of its own.
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
@@ -23,7 +25,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup serve test test-unit test-all check format lock sbom bench image-test train export clean
+.PHONY: help setup serve test test-unit test-all check format lock sbom bench hostile image-test train export clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +86,9 @@ bench: $(VENV)/.dev $(VENV)-peers/.done $(VENV)-mlserver/.done ## unihead beside
 
 image-test: $(VENV)/.base ## build the service's image, run it locked down, ask it (two minutes; docs/deploy.md says what it needs)
 	$(BIN)/python -m tests.docker.image
+
+hostile: $(VENV)/.dev ## everything hostile in full size (two hours; CORPUS=FOLDER adds files), and a table of goals in docs/reliability.md
+	$(BIN)/python -m tests.service.hostile $(if $(CORPUS),--corpus "$(CORPUS)") --write $(HOSTILE_ARGS)
 
 train: usage = make train DATA=FOLDER [PRESET=$(PRESET)] [WEIGHTS=FILE] [OUT=FOLDER]; DATA may come from UNIHEAD_DATA
 train: OUT ?= runs/$(PRESET)

@@ -68,8 +68,8 @@ def _walk(body: bytes, position: int) -> Iterator[tuple[bytes, int, int]]:
     """Name, start and length of each chunk that holds no pixels, up to the end of the picture."""
     others, has_pixels = 0, False
     for _ in range(MOST_COUNTED):
-        if position + _CHUNK.size > len(body):
-            break
+        if position + _AROUND > len(body):
+            raise _damaged(f"it is cut short {'behind' if has_pixels else 'before'} its pixels")
         length, name = _CHUNK.unpack_from(body, position)
         if name == b"IEND" or (has_pixels and not _NAME.fullmatch(name)):
             break  # what is broken behind the pixels, decoders do not read either

@@ -35,6 +35,8 @@ _LIMITS = (
     "max_delay_ms",
 )
 
+_METRICS_KINDS = ("text/plain", "application/openmetrics-text")
+
 _static_files = StaticFiles(directory=WEB)
 router = APIRouter(tags=["service"])
 docs_router = APIRouter()
@@ -120,7 +122,12 @@ def describe_threads(settings: Settings) -> Threads:
     )
 
 
-@metrics_router.get("/metrics", summary="For Prometheus")
+@metrics_router.get(
+    "/metrics",
+    summary="For Prometheus",
+    response_class=Response,
+    responses={200: {"content": {kind: {"schema": {"type": "string"}} for kind in _METRICS_KINDS}}},
+)
 async def metrics(request: Request) -> Response:
     """Write all metrics in the text format that the scraper asks for."""
     encode, content_type = choose_encoder(request.headers.get("accept", ""))

@@ -197,8 +197,8 @@ def run(service: Spawned, options: argparse.Namespace) -> dict[str, Any]:
     return summarise(capacity, wanted, answers, probes)
 
 
-def main() -> int:
-    """Print one line of JSON; returns the exit code."""
+def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; None means that of this process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=Settings().model)
     parser.add_argument("--picture", type=Path, default=GOLDEN_PICTURES / "coffee.jpg")
@@ -207,7 +207,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--capacity-seconds", type=float, default=15)
     parser.add_argument("--connections", type=int, default=400, help="of the overload")
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    """Print one line of JSON; returns the exit code."""
+    options = read_options()
     if shutil.which("h2load") is None:
         print("h2load is missing (Debian package nghttp2-client)", file=sys.stderr)
         return 2

@@ -1,0 +1,70 @@
+"""Goals of endurance: an hour of mixed traffic at a share of the capacity; nothing drifts, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from service.spawn import Spawned
+from tests.service.hostile.asking import percentile
+from tests.service.hostile.feeding import reconcile
+from tests.service.hostile.goals import Figure, at_least, at_most, none_of
+from tests.service.hostile.traffic import Traffic, find_capacity, make_pictures
+from tests.service.hostile.watching import Look, answered, scrape
+
+# Drift is looked for between the first and the last of so many parts; memory after the first, in which caches fill.
+_PARTS = 6
+
+
+def slope_per_hour(points: Sequence[tuple[float, float]]) -> float:
+    """Least-squares slope of (seconds, value); in units of the value per hour."""
+    mean_x = sum(x for x, _ in points) / len(points)
+    mean_y = sum(y for _, y in points) / len(points)
+    squares = sum((x - mean_x) ** 2 for x, _ in points)
+    return 3600 * sum((x - mean_x) * (y - mean_y) for x, y in points) / squares if squares else 0.0
+
+
+async def measure(service: Spawned, *, seconds: float, load: float = 0.7, warm_s: float = 10) -> list[Figure]:
+    """Soak a service at a share of its capacity, and judge.
+
+    Args:
+        service: that is asked; its cache may be on, good pictures ask for a pass of their own.
+        seconds: how long.
+        load: share of the capacity found just before.
+        warm_s: seconds that the capacity is looked for.
+    """
+    pictures = make_pictures()
+    capacity = await find_capacity(service, pictures, warm_s)
+    before = answered(scrape(service))
+    traffic = Traffic(service, pictures)
+    await traffic.run(seconds=seconds, rate=load * capacity)
+    await asyncio.sleep(1)
+    seen, part_s = traffic.seen, seconds / _PARTS
+    share = sum(answer.outcome == 200 for _, answer in seen.valid) / len(seen.valid)
+
+    def p99(begin: float, end: float) -> float:
+        return percentile([answer.ms for moment, answer in seen.valid if begin <= moment < end], 0.99)
+
+    early, late = p99(0, part_s), p99(seconds - part_s, seconds)
+    settled = [(moment, one) for moment, one in seen.looks if moment >= part_s]
+    slope = slope_per_hour([(moment, one.memory_mb) for moment, one in settled])
+    looks = [one for _, one in settled]
+    what = f"{seconds / 60:.0f} min at {load:.0%} of {capacity:.0f} a second"
+    drift = f"{what}: p99 of the last sixth ({late:.0f} ms) beside the first ({early:.0f} ms)"
+    memory = f"{what}: memory after the first sixth (at the end {looks[-1].memory_mb:.0f} MB)"
+    return [
+        at_least(f"{what}: share of {len(seen.valid)} valid requests answered", share, 0.9999, "", digits=6),
+        at_most(drift, late / early, 1.1, "times", digits=2),
+        at_most(memory, slope, 5, "MB/h"),
+        at_most(f"{what}: file descriptors, later beside earlier", _growth(looks, lambda one: one.files), 5, "more"),
+        at_most(f"{what}: threads, later beside earlier", _growth(looks, lambda one: one.threads), 0, "more"),
+        none_of(f"{what}: hostile pictures with an outcome that no file may have", seen.strange, seen.ledger.sent),
+        *reconcile(service, seen.ledger, before),
+    ]
+
+
+def _growth(looks: Sequence[Look], pick: Callable[[Look], int]) -> int:
+    """How much the most of the second half is above the most of the first."""
+    values = [pick(one) for one in looks]
+    half = len(values) // 2
+    return max(values[half:]) - max(values[:half] or values)
