@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from service.golden import GOLDEN_PICTURES
 from service.key_ring import KeyRing
 from service.picture_limits import PictureLimits
 from service.problems import document_problems
@@ -38,6 +39,7 @@ _LIMITS = (
 _METRICS_KINDS = ("text/plain", "application/openmetrics-text")
 
 _static_files = StaticFiles(directory=WEB)
+_samples = StaticFiles(directory=GOLDEN_PICTURES)
 router = APIRouter(tags=["service"])
 docs_router = APIRouter()
 metrics_router = APIRouter(tags=["service"])
@@ -45,13 +47,16 @@ metrics_router = APIRouter(tags=["service"])
 
 @router.get("/", include_in_schema=False)
 async def page() -> FileResponse:
-    """Say what this is."""
+    """Show a page to try it on."""
     return FileResponse(WEB / "index.html")
 
 
 @router.get("/static/{path:path}", include_in_schema=False)
 async def static(request: Request, path: str) -> Response:
-    """Serve a file of the pages; a route, not a mount, because mounts leave no template for the metrics."""
+    """Serve a file of the pages, or a shipped picture; a route, because mounts leave no template for the metrics."""
+    folder, _, name = path.partition("/")
+    if folder == "samples":
+        return await _samples.get_response(name, request.scope)
     return await _static_files.get_response(path, request.scope)
 
 

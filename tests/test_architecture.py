@@ -106,6 +106,12 @@ def test_no_module_grows_past_300_lines(package: str) -> None:
     assert {path: length for path, length in lengths.items() if length > MOST_LINES.get(path, 300)} == {}
 
 
+def test_no_script_of_the_page_grows_past_200_lines() -> None:
+    lengths = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "service/web/page").glob("*.js")}
+    assert len(lengths) > 5
+    assert {name: length for name, length in lengths.items() if length > 200} == {}
+
+
 @pytest.mark.parametrize("path", [path for package in PACKAGES for path in modules_of(package)], ids=str)
 def test_modules_import_other_packages_through_their_doors_only(path: Path) -> None:
     assert trespasses(path.parts[0], (ROOT / path).read_text()) == []
@@ -172,6 +178,8 @@ def test_the_wheel_holds_the_model_the_page_and_the_presets(tmp_path: Path) -> N
     golden = {f"service/models/golden/{picture}.jpg" for picture in ("astronaut", "chelsea", "coffee", "rocket")}
     presets = {f"training/presets/{preset}.toml" for preset in ("seed", "tiny")}
     modules = {str(path) for package in PACKAGES for path in modules_of(package)}
-    wanted = {"service/models/unihead.onnx", "service/web/index.html", *golden, *presets, *modules}
+    web = {str(path.relative_to(ROOT)) for path in (ROOT / "service" / "web").rglob("*") if path.is_file()}
+    assert {"service/web/index.html", "service/web/page.css", "service/web/page/main.js"} <= web
+    wanted = {"service/models/unihead.onnx", *web, *golden, *presets, *modules}
     assert wanted - names == set()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == set(PACKAGES)

@@ -9,6 +9,7 @@ import pytest
 
 from service.app import create_app
 from service.contract import parse_contract
+from service.golden import GOLDEN_PICTURES
 from service.settings import Settings, available_cpus
 from service.status import WEB, describe_threads
 from tests.service.conftest import connect
@@ -37,6 +38,35 @@ async def test_pages_and_all_they_refer_to_are_served_from_here(client: httpx.As
     for link in links:
         assert not re.match(r"\w+:|//", link)
         assert (await client.get("/" + link)).status_code == 200
+
+
+async def test_the_page_and_its_scripts_have_nothing_inline_and_load_nothing_from_elsewhere() -> None:
+    page = (WEB / "index.html").read_text(encoding="utf-8")
+    assert not re.search(r"<script(?![^>]*src=)|<style|\sstyle=|\son\w+=", page)
+    files = [WEB / "index.html", WEB / "page.css", *(WEB / "page").glob("*.js")]
+    found = {address for path in files for address in re.findall(r"https?://[^\s'\"]+", path.read_text("utf-8"))}
+    assert {address.split("/")[2] for address in found} == {"localhost:8000"}  # in the examples
+
+
+async def test_every_script_of_the_page_is_announced_and_served_as_one(client: httpx.AsyncClient) -> None:
+    page = (await client.get("/")).text
+    scripts = sorted(path.name for path in (WEB / "page").glob("*.js"))
+    assert scripts
+    for name in scripts:
+        assert f'"static/page/{name}"' in page
+        response = await client.get(f"/static/page/{name}")
+        assert response.headers["content-type"].startswith("text/javascript")
+
+
+async def test_the_shipped_pictures_are_samples_of_the_page(client: httpx.AsyncClient) -> None:
+    names = re.findall(r'data-sample="([^"]+)"', (await client.get("/")).text)
+    assert sorted(names) == sorted(path.name for path in GOLDEN_PICTURES.glob("*.jpg"))
+    for name in names:
+        response = await client.get(f"/static/samples/{name}")
+        assert response.headers["content-type"] == "image/jpeg"
+        assert response.content == (GOLDEN_PICTURES / name).read_bytes()
+    for path in ("/static/samples/none.jpg", "/static/samples/", "/static/samples/..%2F..%2Fmodels%2Funihead.onnx"):
+        assert (await client.get(path)).status_code == 404
 
 
 async def test_docs_never_send_the_document_to_a_validator(client: httpx.AsyncClient) -> None:
