@@ -16,8 +16,8 @@ class PresentedKeyError(Exception):
     """There is no key that opens a service; says in one sentence what to do about it, without the key."""
 
 
-def add_key_option(parser: argparse.ArgumentParser) -> None:
-    """Let a command have a key; `make_key_headers` reads what it was given."""
+def add_key_option(parser: argparse._ActionsContainer) -> None:
+    """Let a command, or a group of its options, have a key, for `find_key` and `make_key_headers`."""
     parser.add_argument(
         "--key-file",
         type=_read_key,
@@ -26,8 +26,8 @@ def add_key_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def make_key_headers(options: argparse.Namespace) -> dict[str, str]:
-    """Return the headers that bring the key of a command; none if it has no key.
+def find_key(options: argparse.Namespace) -> str | None:
+    """Return the key of a command; None if it has none.
 
     Raises:
         PresentedKeyError: the environment has something else in the place of a key.
@@ -35,6 +35,12 @@ def make_key_headers(options: argparse.Namespace) -> dict[str, str]:
     key = options.key_file or os.environ.get(KEY_VARIABLE, "").strip()
     if key and not _ONE_WORD.fullmatch(key):
         raise PresentedKeyError(f"{KEY_VARIABLE} does not hold one key and nothing else")
+    return key or None
+
+
+def make_key_headers(options: argparse.Namespace) -> dict[str, str]:
+    """Return the headers that bring the key of a command, see `find_key`; none if it has no key."""
+    key = find_key(options)
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 

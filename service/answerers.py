@@ -1,0 +1,103 @@
+"""Where answers about files come from: the model in this process, or, in `service.remote`, a service."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from service import postprocess
+from service.answers import Wanted, finish_json
+from service.engine import Engine
+from service.errors import ModelOutputInvalid, RequestError
+from service.flights import Answer
+from service.imaging import UInt8Array
+from service.picture_limits import PictureLimits
+from service.prepare import prepare
+from service.schemas import PredictResponse
+from service.timing import Stopwatch
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What is said about one picture.
+
+    Attributes:
+        parts: as POST /predict says it in JSON.
+        class_ids: [H, W], if they are to be drawn.
+    """
+
+    parts: dict[str, Any]
+    class_ids: UInt8Array | None
+
+
+class Refused(Exception):
+    """One picture has no answer; the next one may have."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code, self.detail = code, detail
+
+
+class Ended(Exception):
+    """No picture will have an answer any more; `code` is what the command exits with."""
+
+    def __init__(self, sentence: str, code: int) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+class Answerer(Protocol):
+    """Answers about pictures, for several threads at once.
+
+    Attributes:
+        version: of the model.
+    """
+
+    version: str
+
+    def ask(self, picture: bytes) -> Answered:
+        """Answer about one picture, the bytes of a file.
+
+        Raises:
+            Refused: this picture has no answer.
+            Ended: no other will have one either.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what is held."""
+        ...
+
+
+class LocalAnswerer:
+    """Takes a picture from bytes to JSON in the thread that asks, as a worker of the service does."""
+
+    def __init__(self, engine: Engine, wanted: Wanted, limits: PictureLimits, *, drawn: bool) -> None:
+        """Take what a picture passes through.
+
+        Args:
+            engine: warm; its passes take one thread each.
+            wanted: what the answers hold.
+            limits: of a picture.
+            drawn: whether class ids are wanted, too.
+        """
+        self.version = engine.contract.version
+        self._engine, self._wanted, self._limits, self._drawn = engine, wanted, limits, drawn
+
+    def ask(self, picture: bytes) -> Answered:
+        """Decode, run the pass, and write; see `Answerer`."""
+        watch, contract = Stopwatch(), self._engine.contract
+        try:
+            square, place = prepare(picture, contract, watch, limits=self._limits)
+            (prediction,) = self._engine.predict([square])
+        except (RequestError, ModelOutputInvalid) as error:
+            raise Refused(error.code, str(error)) from error
+        watch.lap("forward")
+        finished = finish_json(Answer(prediction, place, contract), watch, wanted=self._wanted, shape=PredictResponse)
+        drawn = self._drawn and "segment" in self._wanted.parts
+        class_ids = postprocess.mask(prediction, place, mask_stride=contract.mask_stride) if drawn else None
+        return Answered(json.loads(finished.content), class_ids)
+
+    def close(self) -> None:
+        """Nothing is held."""

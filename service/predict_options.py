@@ -1,0 +1,114 @@
+"""The words of `unihead-predict`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from service.answers import PARTS, Part
+from service.completion import add_completion_option
+from service.presented_key import add_key_option
+from service.versions import find_version
+
+_DESCRIPTION = """Segment, detect and classify pictures: files, or folders of JPEG, PNG and WebP pictures.
+
+The model runs in this process, on all CPUs, unless --url names a service. Without --out, --json, --csv and --parquet
+there is a line of text for each picture; with them, a table of the whole run on stderr."""
+_EPILOG = """examples:
+  unihead-predict photo.jpg                        # a line of text
+  unihead-predict photos --recursive --out results # results/results.jsonl, a line of JSON a picture
+  unihead-predict photos --out results --resume    # goes on where an earlier run has ended
+  unihead-predict photos --out results --overlay   # and results/overlays: the pictures with mask and boxes drawn
+  unihead-predict photos --csv found.csv --tasks detect --score-threshold 0.5
+  unihead-predict photos --json --mask none | jq -r 'select(.error) | .file'
+  unihead-predict photos --url http://127.0.0.1:8000 --jobs 16 --parquet found.parquet
+
+exit codes:
+  0    every picture has an answer
+  1    some have none, named at the end and in the results as `error`; or results cannot be written
+  2    wrong usage, or a model that cannot be used
+  3    no pictures, or no service that answers
+  130  stopped by Ctrl-C; files are valid, and --resume goes on
+
+Settings of the service count here too: UNIHEAD_MODEL, UNIHEAD_THREADS, UNIHEAD_MAX_PIXELS and others."""
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Read the command line; exits with 2 and a sentence where it makes no sense."""
+    parser = build_parser()
+    options = parser.parse_args(words)
+    if options.resume and options.out is None:
+        parser.error("--resume goes on in a folder; name it with --out")
+    if options.overlay and options.out is None:
+        parser.error("--overlay draws into a folder; name it with --out")
+    if options.url and options.model:
+        parser.error("--url asks a service, which has its own model; leave --model out")
+    return options
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """What the command knows."""
+    parser = argparse.ArgumentParser(
+        "unihead-predict",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("paths", metavar="PICTURE_OR_FOLDER", nargs="+", type=Path)
+    parser.add_argument("--recursive", action="store_true", help="look into folders in folders, too")
+    where = parser.add_argument_group("who answers")
+    where.add_argument(
+        "--model", type=Path, metavar="FILE", help="ONNX file (default: UNIHEAD_MODEL, or the shipped one)"
+    )
+    where.add_argument("--url", metavar="URL", help="ask a running service, as http://127.0.0.1:8000 (extra `client`)")
+    add_key_option(where)
+    where.add_argument("--jobs", type=_count, metavar="N", help="pictures at once (default: CPUs; 8 with --url)")
+    what = parser.add_argument_group("what is asked")
+    what.add_argument(
+        "--tasks", type=_tasks, default=PARTS, metavar="TASKS", help=f"{','.join(PARTS)} (the default), or some of them"
+    )
+    what.add_argument(
+        "--score-threshold", type=_share, metavar="SCORE", help="boxes that score less are left out (default: 0.3)"
+    )
+    what.add_argument("--max-detections", type=_count, metavar="N", help="boxes at most (default: 100)")
+    what.add_argument("--top-k", type=_count, metavar="N", help="classes at most (default: 5)")
+    what.add_argument(
+        "--mask",
+        choices=("rle", "none"),
+        default="rle",
+        help="COCO run lengths (the default), or no mask in the results",
+    )
+    out = parser.add_argument_group("where it goes")
+    out.add_argument("--out", type=Path, metavar="DIR", help="folder that gets results.jsonl")
+    out.add_argument("--resume", action="store_true", help="leave out pictures with an answer in DIR/results.jsonl")
+    out.add_argument("--overlay", action="store_true", help="draw masks and boxes over the pictures, into DIR/overlays")
+    out.add_argument("--json", action="store_true", help="JSON lines on stdout")
+    out.add_argument("--csv", type=Path, metavar="FILE", help="a table: a row a picture, and one for each thing found")
+    out.add_argument("--parquet", type=Path, metavar="FILE", help="the same table with types (extra `parquet`)")
+    out.add_argument("--quiet", action="store_true", help="no progress and no table on stderr")
+    add_completion_option(parser)
+    parser.add_argument("--version", action="version", version=f"unihead-predict {find_version('unihead')}")
+    return parser
+
+
+def _tasks(text: str) -> tuple[Part, ...]:
+    names = {name.strip() for name in text.split(",")}
+    if not names <= set(PARTS):
+        raise argparse.ArgumentTypeError(f"{text!r}; known are {', '.join(PARTS)}, separated by commas")
+    return tuple(part for part in PARTS if part in names)
+
+
+def _share(text: str) -> float:
+    number = float(text)
+    if not (math.isfinite(number) and 0 <= number <= 1):
+        raise argparse.ArgumentTypeError(f"{text!r}; a score is a number from 0 to 1")
+    return number
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; it takes a whole number, 1 or more")
+    return number
