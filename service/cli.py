@@ -42,6 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from service.selftest import main as selftest  # noqa: PLC0415 - takes most of a second
 
         sys.exit(selftest(words[1:]))
+    if words[:1] == ["--print-completion"]:
+        from service.completion import complete_serve  # noqa: PLC0415 - health needs none of it
+
+        complete_serve(words)
     if words == ["--version"]:
         print(f"{_PROGRAM} {find_version('unihead')}")
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="unihead-data", description=__doc__)
+    with contextlib.suppress(ModuleNotFoundError):  # the extra `completion`
+        import shtab  # noqa: PLC0415 - optional
+
+        shtab.add_argument_to(parser, "--print-completion", help="print a script that completes these words in a shell")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     add_prepare_parser(subparsers)
     _add_doctor_parser(subparsers)
