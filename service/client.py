@@ -75,7 +75,8 @@ class DamagedImage(RequestError): """The picture begins well and cannot be decod
 class PictureTooCostly(RequestError): """The picture's scans, frames or shape would cost too much."""
 class InvalidParameter(RequestError): """An option is unknown or out of its range."""
 class Unavailable(UniheadError): """The request is right and cannot be answered now; trying again later helps."""
-class NotReady(Unavailable): """The service has no model loaded yet, or is stopping."""
+class NotReady(Unavailable): """The service has no model loaded yet, or has stopped."""
+class Draining(Unavailable): """The service is about to stop."""
 class Overloaded(Unavailable): """More pictures came than can be answered in time."""
 class DeadlineExceeded(Unavailable): """The picture was taken and not answered in time."""
 # fmt: on
