@@ -69,13 +69,17 @@ class Passenger(Generic[Finished]):
             self.trace.origin = answer.origin
         try:
             finished = self.finish(answer, self.watch)
-        except Exception as error:  # noqa: BLE001 - the request that waits must hear of it, whatever it is
+        except BaseException as error:  # noqa: BLE001 - the request that waits must hear of it, whatever it is
             self.fail(error)
         else:
             self.future.get_loop().call_soon_threadsafe(_settle, self.future, finished, None)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Tell the event loop what went wrong."""
+        if not isinstance(error, Exception):
+            # As a panic in Rust comes to Python: it would fly past everything that makes an answer of it.
+            failure = RuntimeError(f"a worker was struck by {type(error).__name__}")
+            failure.__cause__, error = error, failure
         self.future.get_loop().call_soon_threadsafe(_settle, self.future, None, error)
 
 

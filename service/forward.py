@@ -21,7 +21,7 @@ class _Batch:
     full: threading.Event = field(default_factory=threading.Event)
     done: threading.Event = field(default_factory=threading.Event)
     outcomes: list[Prediction | ModelOutputInvalid] = field(default_factory=list)
-    error: Exception | None = None
+    error: BaseException | None = None
 
 
 class Forward:
@@ -87,7 +87,7 @@ class Forward:
                 watch.lap("queue")
                 try:
                     batch.outcomes = self._pass(engine, batch.squares, alone=False)
-                except Exception as error:  # noqa: BLE001 - a runtime raises what it likes, and all who wait must hear
+                except BaseException as error:  # noqa: BLE001 - all who wait must hear of it, whatever it is
                     batch.error = error
                 batch.done.set()
         watch.lap("forward")

@@ -249,7 +249,7 @@ class Scheduler:
         loop = leader.future.get_loop()
         try:
             answer = self._answer(flight, leader)
-        except Exception as error:  # noqa: BLE001 - all who wait must hear of it, whatever it is
+        except BaseException as error:  # noqa: BLE001 - all who wait must hear of it, whatever it is
             for passenger in flight.close(None):
                 passenger.fail(error)
             loop.call_soon_threadsafe(self._forget, flight)

@@ -86,7 +86,7 @@ class Shadow:
         while (body := self._pictures.get()) is not None:
             try:
                 self._look_at(body)
-            except Exception:  # the live model has answered this picture, so the shadow must not fall over it
+            except BaseException:  # the live model has answered this picture, so the shadow must not fall over it
                 logger.exception("the shadow model failed")
                 self._metrics.shadow_failures.inc()
 
