@@ -12,6 +12,11 @@ from service.errors import ContractError
 METADATA_KEY = "unihead.contract"
 FORMAT_VERSION = 1
 INPUT_NAME = "images"
+_MAX_WORDS = 200
+_TYPES: dict[type, tuple[str, ...]] = {
+    str: ("name", "version", "preset", "git_commit", "weights_sha256"),
+    int: ("input_size", "mask_stride", "max_detections"),
+}
 OUTPUT_NAMES = ("boxes", "scores", "labels", "num_detections", "mask", "class_probs")
 # Element types as ONNX Runtime writes them; that of the input among them.
 ELEMENT_TYPES = {
@@ -102,9 +107,16 @@ class ModelContract:
                 f"input_size {self.input_size} must be a positive multiple of mask_stride {self.mask_stride}"
             )
         for task in ("segmentation", "detection", "classification"):
-            names: tuple[str, ...] = getattr(self, f"{task}_classes")
-            if not names or len(set(names)) != len(names):
-                raise ContractError(f"{task}_classes must be distinct names, at least one; got {len(names)}")
+            names: object = getattr(self, f"{task}_classes")
+            if not (isinstance(names, tuple) and names and all(isinstance(name, str) for name in names)):
+                raise ContractError(f"{task}_classes must be names, at least one; got {names!r}"[:_MAX_WORDS])
+            if len(set(names)) != len(names):
+                raise ContractError(f"{task}_classes must be distinct; {len(names)} names are {len(set(names))}")
+        for kind, fields in _TYPES.items():
+            for field_name in fields:
+                value: object = getattr(self, field_name)
+                if type(value) is not kind:
+                    raise ContractError(f"{field_name} must be {kind.__name__}; got {value!r}"[:_MAX_WORDS])
 
     @property
     def output_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -146,14 +158,15 @@ def _letterbox(values: dict[str, Any]) -> LetterboxRule:
 
 
 def _golden(values: dict[str, Any]) -> GoldenAnswer:
-    detections = tuple(
-        GoldenDetection(box=tuple(item["box"]), label=item["label"], score=item["score"])
-        for item in values["detections"]
-    )
     return GoldenAnswer(
         file=values["file"],
         sha256=values["sha256"],
-        class_probs=tuple(values["class_probs"]),
-        detections=detections,
-        mask_fractions=dict(values["mask_fractions"]),
+        class_probs=tuple(float(prob) for prob in values["class_probs"]),
+        detections=tuple(_golden_detection(item) for item in values["detections"]),
+        mask_fractions={label: float(fraction) for label, fraction in values["mask_fractions"].items()},
     )
+
+
+def _golden_detection(values: dict[str, Any]) -> GoldenDetection:
+    left, top, right, bottom = (float(side) for side in values["box"])
+    return GoldenDetection((left, top, right, bottom), values["label"], float(values["score"]))

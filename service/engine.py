@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from service.output_check import find_fault, find_wrong_shape
 
 CPU: Final = ("CPUExecutionProvider",)
 _FATAL = 4
+_MAX_MODEL_BYTES = 2**31 - 1  # of a protocol buffer
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +83,16 @@ class OnnxSession:
         # Spinning threads would take the cores that decode the next picture.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = ort.InferenceSession(model, options, providers=list(providers))
+            # Falling back, it would print to stdout, and try once more what has just failed.
+            self._session = ort.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
         except Exception as error:
-            raise ContractError(f"{name}: ONNX Runtime cannot load it: {error}") from error
+            words = " ".join(str(error).split())
+            raise ContractError(f"{name}: ONNX Runtime cannot load it: {words}") from error
         self.sha256 = hashlib.sha256(model).hexdigest()
-        metadata = self._session.get_modelmeta().custom_metadata_map
+        try:
+            metadata = self._session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError as error:
+            raise ContractError(f"{name}: its metadata are no text: {error}") from error
         if METADATA_KEY not in metadata:
             raise ContractError(f"{name}: no {METADATA_KEY!r} in its metadata; export it with `unihead-export onnx`")
         self.contract = parse_contract(metadata[METADATA_KEY])
@@ -209,6 +216,11 @@ def read_model(path: Path) -> bytes:
         ContractError: it cannot be read.
     """
     try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise ContractError(f"{path}: the model file is no file")
+        if not 0 < found.st_size <= _MAX_MODEL_BYTES:
+            raise ContractError(f"{path}: the model file has {found.st_size} bytes, which is no size of an ONNX model")
         return path.read_bytes()
     except OSError as error:
         raise ContractError(f"{path}: the model file cannot be read: {error.strerror}") from error

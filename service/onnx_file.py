@@ -1,4 +1,4 @@
-"""What an ONNX file is made of, read without running it: operator sets, and tensors that lie elsewhere.
+"""What an ONNX file is made of, read without running it: whose operators it calls, and tensors that lie elsewhere.
 
 ONNX files are protocol buffers. Walking their fields takes a page and no library, and needs no trust in the file: ONNX
 Runtime would follow a reference to external data before anybody could refuse it.
@@ -11,19 +11,20 @@ from dataclasses import dataclass
 
 from service.errors import ContractError
 
-# Field numbers of onnx.proto (ONNX 1.23), of those messages that can hold a tensor.
-_TENSOR = "tensor"
+# Field numbers of onnx.proto (ONNX 1.23), of those messages that can hold a tensor or a domain.
+_TENSOR, _OPSET = "tensor", "opset"
 _CHILDREN: dict[str, dict[int, str]] = {
-    "model": {7: "graph", 20: "training", 25: "function"},
+    "model": {7: "graph", 8: _OPSET, 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
     "graph": {1: "node", 5: _TENSOR, 15: "sparse"},
-    "function": {7: "node", 11: "attribute"},
+    "function": {7: "node", 9: _OPSET, 11: "attribute"},
     "node": {5: "attribute"},
     "attribute": {5: _TENSOR, 6: "graph", 10: _TENSOR, 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: _TENSOR, 2: _TENSOR},
+    _OPSET: {},
     _TENSOR: {},
 }
-_OPSET_IMPORT, _OPSET_DOMAIN, _OPSET_VERSION = 8, 1, 2
+_DOMAIN = {_OPSET: 1, "node": 7, "function": 10}
 _EXTERNAL_DATA, _DATA_LOCATION, _TENSOR_NAME = 13, 14, 8
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_DEPTH = 32
@@ -34,11 +35,11 @@ class OnnxFacts:
     """What matters before a file is run.
 
     Attributes:
-        opsets: version by domain; "" is ONNX's own.
+        domains: of all operators that the file imports, calls or defines, in whichever graph; "" is ONNX's own.
         external: names of tensors whose values are not in the file.
     """
 
-    opsets: dict[str, int]
+    domains: frozenset[str]
     external: tuple[str, ...]
 
 
@@ -48,31 +49,33 @@ def inspect_onnx(model: bytes) -> OnnxFacts:
     Raises:
         ContractError: it is no protocol buffer, or cut short.
     """
-    opsets: dict[str, int] = {}
+    domains: set[str] = set()
     external: list[str] = []
-    for number, value in _fields(memoryview(model)):
-        if number == _OPSET_IMPORT and isinstance(value, memoryview):
-            entry = dict(_fields(value))
-            domain, version = entry.get(_OPSET_DOMAIN, b""), entry.get(_OPSET_VERSION, 0)
-            if isinstance(version, int) and not isinstance(domain, int):
-                opsets[bytes(domain).decode("utf-8", "replace")] = version
-    _find_external(memoryview(model), "model", external, depth=0)
-    return OnnxFacts(opsets, tuple(external))
+    _walk(memoryview(model), "model", domains, external, depth=0)
+    return OnnxFacts(frozenset(domains), tuple(external))
 
 
-def _find_external(message: memoryview, kind: str, found: list[str], *, depth: int) -> None:
+def _walk(message: memoryview, kind: str, domains: set[str], external: list[str], *, depth: int) -> None:
     if depth > _MAX_DEPTH:
         raise ContractError("the file is no ONNX model: its graphs are nested too deeply")
-    name, is_external = "", False
+    name, is_external, domain = "", False, ""
     for number, value in _fields(message):
         if kind == _TENSOR:
             if number == _TENSOR_NAME and isinstance(value, memoryview):
-                name = bytes(value).decode("utf-8", "replace")
+                name = _read_text(value)
             is_external |= number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0)
+        elif number == _DOMAIN.get(kind) and isinstance(value, memoryview):
+            domain = _read_text(value)
         elif number in _CHILDREN[kind] and isinstance(value, memoryview):
-            _find_external(value, _CHILDREN[kind][number], found, depth=depth + 1)
+            _walk(value, _CHILDREN[kind][number], domains, external, depth=depth + 1)
+    if kind in _DOMAIN:
+        domains.add(domain)
     if is_external:
-        found.append(name)
+        external.append(name)
+
+
+def _read_text(value: memoryview) -> str:
+    return bytes(value).decode("utf-8", "replace")
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:

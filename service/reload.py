@@ -53,7 +53,7 @@ def load_verified(path: Path, settings: Settings, *, sha256: str | None = None) 
 
     Raises:
         ContractError: it is not the pinned file, not what the contract says, refers to other files, needs unknown
-            operators, or cannot answer.
+            operators, cannot answer, or breaks whatever reads it.
     """
     try:
         return _load(read_model(path), path, settings, sha256)
@@ -61,6 +61,8 @@ def load_verified(path: Path, settings: Settings, *, sha256: str | None = None) 
         if str(error).startswith(f"{path}: "):
             raise
         raise ContractError(f"{path}: {error}") from error
+    except Exception as error:  # parsers raise what they like, and this is no fault of ours
+        raise ContractError(f"{path}: it breaks the loader: {type(error).__name__}: {error}") from error
 
 
 def _load(model: bytes, path: Path, settings: Settings, sha256: str | None) -> Engine:
@@ -70,9 +72,9 @@ def _load(model: bytes, path: Path, settings: Settings, sha256: str | None) -> E
     facts = inspect_onnx(model)
     if facts.external:
         raise ContractError(f"{len(facts.external)} tensors lie in other files; export it as one file")
-    unknown = set(facts.opsets) - _DOMAINS
-    if unknown or not facts.opsets:
-        raise ContractError(f"its operators are those of {sorted(facts.opsets)}, not of ONNX alone")
+    foreign = facts.domains - _DOMAINS
+    if foreign:
+        raise ContractError(f"it has operators of {', '.join(sorted(foreign))}; only ONNX's own are run")
     engine = build_engine(
         model,
         threads=1,
@@ -104,6 +106,9 @@ def load_live(settings: Settings, *, must_carry_answers: bool) -> Engine:
         if not tolerated:
             raise ContractError(f"{settings.model}: {error}") from error
         logger.warning("%s: %s", settings.model, error)
+    except Exception as error:  # what a file carries may be anything
+        words = f"{type(error).__name__}: {error}"
+        raise ContractError(f"{settings.model}: its answers cannot be compared: {words}") from error
     return engine
 
 
@@ -136,11 +141,22 @@ class Reloader:
         self._swap = swap
         self._count = count
         self._lock = asyncio.Lock()
+        self._next: asyncio.Task[Reload] | None = None
         self._number = 0
 
     async def reload(self) -> Reload:
-        """Load the file anew and swap it in, or keep the old model; never raises because of the file."""
+        """Load the file anew and swap it in, or keep the old model; never raises because of the file.
+
+        Whoever asks while one reload runs shares the next one, which begins when that is over: a hundred requests at
+        once are two reloads, and each has seen the file as it was after it was asked for.
+        """
+        if self._next is None:
+            self._next = asyncio.ensure_future(self._reload())
+        return await asyncio.shield(self._next)
+
+    async def _reload(self) -> Reload:
         async with self._lock:
+            self._next = None
             outcome, reason = await self._try()
             self._number += 1
             self._count(outcome)

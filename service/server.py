@@ -62,8 +62,7 @@ def serve(words: Sequence[str]) -> None:
     """
     settings = _read_settings(words)
     # Before the model is loaded: the mistake that happens most is told first.
-    listener = _listen(settings)
-    with open_log(settings.log_level, settings.log_format) as log:
+    with _listen(settings) as listener, open_log(settings.log_level, settings.log_format) as log:
         keep_freed_memory()
         for sentence in describe_unknown_variables(os.environ):
             logger.warning(sentence)

@@ -3,112 +3,28 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import httpx
-import numpy as np
-import onnx
 import pytest
 from fastapi import FastAPI
-from onnx import TensorProto, helper, numpy_helper
 
 from service.app import create_app
-from service.contract import METADATA_KEY
-from service.engine import Engine
 from service.errors import ContractError
-from service.golden import answer_golden
 from service.reload import Reload, load_verified
 from service.settings import Settings
 from service.state import ServiceState
+from tests.service.bad_models import BAD_AT_START, BAD_MODELS, rewrite, set_weight, write_model
 from tests.service.conftest import connect
-from tests.service.fakes import FakeSession, encode, make_contract, make_picture, write_tiny_model
+from tests.service.fakes import encode, make_picture
+from tests.service.house import until
 
 pytestmark = pytest.mark.anyio
-
-GOLDEN = answer_golden(Engine(FakeSession(), make_contract()))
-
-
-def write_model(path: Path, version: str, **changes: Any) -> Path:  # noqa: ANN401 - fields of the contract
-    """Write a good model beside its place and move it there, as people should."""
-    temporary = path.with_suffix(".new")
-    write_tiny_model(temporary, make_contract(**{"version": version, "golden": GOLDEN, **changes}))
-    return temporary.replace(path)
 
 
 def sha256_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def rewrite(path: Path, change: Callable[[onnx.ModelProto], object]) -> None:
-    model = onnx.load(path)
-    change(model)
-    path.write_bytes(model.SerializeToString())
-
-
-def add_external(model: onnx.ModelProto) -> None:
-    tensor = numpy_helper.from_array(np.zeros(3, dtype=np.float32), "far")
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value="/etc/passwd")
-    model.graph.initializer.append(tensor)
-
-
-def change_weight(model: onnx.ModelProto) -> None:
-    (sharpness,) = (tensor for tensor in model.graph.initializer if tensor.name == "sharpness")
-    sharpness.CopyFrom(numpy_helper.from_array(np.array(1 / 3, dtype=np.float32), "sharpness"))
-
-
-def lose_weight(model: onnx.ModelProto) -> None:
-    (sharpness,) = (tensor for tensor in model.graph.initializer if tensor.name == "sharpness")
-    sharpness.CopyFrom(numpy_helper.from_array(np.array(np.nan, dtype=np.float32), "sharpness"))
-
-
-def overdo_weight(model: onnx.ModelProto) -> None:
-    """A blank picture is answered, any other is too much."""
-    (sharpness,) = (tensor for tensor in model.graph.initializer if tensor.name == "sharpness")
-    sharpness.CopyFrom(numpy_helper.from_array(np.array(3e38, dtype=np.float32), "sharpness"))
-
-
-BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
-    "gone": (lambda path: path.unlink(), "cannot be read"),
-    "empty": (lambda path: path.write_bytes(b""), "not of ONNX alone"),
-    "text": (lambda path: path.write_text("hello"), "is no ONNX model"),
-    "cut short": (lambda path: path.write_bytes(path.read_bytes()[:-200]), "is no ONNX model"),
-    "no contract": (lambda path: write_tiny_model(path, None), "in its metadata"),
-    "another format of contract": (
-        lambda path: rewrite(
-            path,
-            lambda model: helper.set_model_props(
-                model, {METADATA_KEY: make_contract().to_json().replace('"format_version":1', '"format_version":9')}
-            ),
-        ),
-        "contract format is 9",
-    ),
-    "outputs missing": (
-        lambda path: write_tiny_model(path, make_contract(golden=GOLDEN), outputs=slice(0, 5)),
-        "the contract lists",
-    ),
-    "another size than its contract says": (lambda path: write_model(path, "new", input_size=64), "has the shape"),
-    "more classes than it has": (
-        lambda path: write_model(path, "new", classification_classes=("red", "green", "blue", "grey")),
-        "class_probs has the shape",
-    ),
-    "external data": (lambda path: rewrite(path, add_external), "1 tensors lie in other files"),
-    "foreign operators": (
-        lambda path: rewrite(path, lambda model: model.opset_import.append(helper.make_opsetid("com.evil", 1))),
-        "com.evil",
-    ),
-    "unknown operator set": (
-        lambda path: rewrite(path, lambda model: setattr(model.opset_import[0], "version", 999)),
-        "ONNX Runtime cannot load it",
-    ),
-    "another weight": (lambda path: rewrite(path, change_weight), "answers otherwise than its file says"),
-    "a weight that is no number": (lambda path: rewrite(path, lose_weight), "class_probs holds values that are no"),
-    "a weight beyond measure": (lambda path: rewrite(path, overdo_weight), "class_probs holds values that are no"),
-    "no golden answers": (lambda path: write_tiny_model(path, make_contract()), "carries no answers"),
-}
 
 
 @pytest.fixture
@@ -165,11 +81,11 @@ async def test_the_same_file_changes_nothing(app: FastAPI, client: httpx.AsyncCl
     assert (await client.post("/classify", content=body)).headers["x-unihead-cache"] == "hit"
 
 
-@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize("kind", BAD_MODELS)
 async def test_a_broken_file_is_refused_and_the_old_model_serves_on(
     app: FastAPI, client: httpx.AsyncClient, model: Path, kind: str
 ) -> None:
-    harm, sentence = BROKEN[kind]
+    harm, sentence = BAD_MODELS[kind]
     harm(model)
     done = await reload(app)
     assert done.outcome == "refused"
@@ -181,9 +97,9 @@ async def test_a_broken_file_is_refused_and_the_old_model_serves_on(
     assert (await reload(app)).outcome == "swapped"
 
 
-@pytest.mark.parametrize("kind", sorted(set(BROKEN) - {"no golden answers"}))
+@pytest.mark.parametrize("kind", BAD_AT_START)
 async def test_a_broken_file_stops_the_start(model: Path, kind: str) -> None:
-    harm, sentence = BROKEN[kind]
+    harm, sentence = BAD_MODELS[kind]
     harm(model)
     app = create_app(Settings(model=model))
     with pytest.raises(ContractError) as caught:
@@ -196,13 +112,26 @@ async def test_a_broken_file_stops_the_start(model: Path, kind: str) -> None:
 async def test_other_answers_than_the_file_says_may_be_tolerated_but_not_those_that_cannot_be_true(
     model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rewrite(model, change_weight)
+    rewrite(model, set_weight(1 / 3))
     app = create_app(Settings(model=model, golden="warn"))
     async with app.router.lifespan_context(app), connect(app) as client:
         assert await version_of(client, encode(make_picture())) == "old"
         assert "answers otherwise than its file says" in caplog.text
-        rewrite(model, overdo_weight)
+        rewrite(model, set_weight(3e38))
         assert (await reload(app)).outcome == "refused"
+
+
+async def test_those_who_ask_at_once_share_a_reload_and_those_who_come_later_the_next(
+    app: FastAPI, client: httpx.AsyncClient, model: Path
+) -> None:
+    write_model(model, "new")
+    first = [asyncio.ensure_future(reload(app)) for _ in range(100)]
+    await until(app.state.service.reloader._lock.locked)
+    write_model(model, "newer")
+    later = [asyncio.ensure_future(reload(app)) for _ in range(100)]
+    assert {done.number for done in await asyncio.gather(*first)} == {1}
+    assert {(done.number, done.outcome) for done in await asyncio.gather(*later)} == {(2, "swapped")}
+    assert await version_of(client, encode(make_picture())) == "newer"
 
 
 async def test_another_file_than_the_pinned_one_is_refused(model: Path) -> None:
