@@ -55,8 +55,9 @@ def open_chromium(*switches: str) -> Iterator[Browser]:
     if path is None:
         raise FileNotFoundError("chromium is not installed (Debian package chromium)")
     with sync_playwright() as playwright:
-        # Root, as in containers, gets no sandbox; the page is our own.
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", *switches])
+        # Root gets no sandbox and containers little shared memory; the page is our own.
+        switches = ("--no-sandbox", "--disable-dev-shm-usage", *switches)
+        browser = playwright.chromium.launch(executable_path=path, args=switches)
         try:
             yield browser
         finally:

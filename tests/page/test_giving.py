@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Callable
 
 import httpx
 import pytest
+from PIL import Image
 from playwright.sync_api import FilePayload, Page, Route, expect
 
 from tests.page.browser import CHELSEA, Record, take, texts, wait_for_answer
@@ -24,7 +26,7 @@ _AS_FILE = """(base64, name) => {
 
 def choose(page: Page) -> None:
     with page.expect_file_chooser() as chooser:
-        page.get_by_label("Choose a picture", exact=True).last.click()
+        page.get_by_label("Choose a picture").click()
     chooser.value.set_files(CHELSEA)
 
 
@@ -146,3 +148,29 @@ def test_no_picture_stays_in_memory_for_its_address(page: Page, url: str) -> Non
         page.wait_for_timeout(300)
         wait_for_answer(page)
     assert page.evaluate("window.addresses") == 0
+
+
+def test_names_of_classes_are_words_and_never_markup(page: Page, noted: Record, url: str) -> None:
+    name = "<img src=x onerror=alert(1)>"
+    answer = httpx.post(f"{url}predict", content=CHELSEA.read_bytes()).json()
+    for part in ("segments", "detections", "classes"):
+        answer[part][0]["label"] = name
+    page.route("**/predict?*", lambda route: route.fulfill(json=answer))
+    click_sample(page)
+    wait_for_answer(page)
+    assert texts(page, "#segments")[0] == f"{name} 84 %"
+    assert texts(page, "#boxes") == [f"{name} 46 %"]
+    assert texts(page, "#classes")[0] == f"{name} 90 %"
+    expect(page.locator("#summary")).to_contain_text(name)
+    assert len(noted.questions) == 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 150), (150, 1), (17, 5)])
+def test_pictures_of_any_shape_are_drawn(page: Page, noted: Record, size: tuple[int, int]) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", size, "teal").save(file, "PNG")
+    page.set_input_files("#file", FilePayload(name="odd.png", mimeType="image/png", buffer=file.getvalue()))
+    wait_for_answer(page)
+    assert page.evaluate("Math.min(canvas.width, canvas.height)") >= 1
+    assert page.evaluate("canvas.clientWidth / canvas.clientHeight >= 1") == (size[0] >= size[1])
+    assert len(noted.questions) == 1

@@ -27,7 +27,7 @@ def give(page: Page, name: str, body: bytes, kind: str = "image/jpeg") -> None:
     [
         ("notes.txt", "text/plain", b"no picture at all", "not a picture that the service takes. The first bytes are"),
         ("empty.jpg", "image/jpeg", b"", "The request has no body"),
-        ("cut.jpg", "image/jpeg", CHELSEA.read_bytes()[:9000], "The picture cannot be read."),
+        ("cut.jpg", "image/jpeg", CHELSEA.read_bytes()[:9000], "The service cannot use this picture."),
     ],
 )
 def test_what_is_no_picture_is_told_in_words(

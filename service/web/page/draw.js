@@ -17,6 +17,9 @@ export function colourOf(label) {
 
 export const css = (colour) => `rgb(${colour.join(" ")})`;
 
+// Black or white, whichever stands out more (luma of ITU-R BT.601).
+const readableOn = ([red, green, blue]) => (0.299 * red + 0.587 * green + 0.114 * blue > 128 ? "#101418" : "#fff");
+
 function fromHue(hue) {
   return [5, 3, 1].map((offset) => {
     const k = (offset + hue * 6) % 6;
@@ -72,6 +75,7 @@ export function drawBoxes(context, detections, scale, unit) {
   const boxes = detections.map(({ box, label, score }) => ({
     sides: box.map((side) => Math.round(side * scale)), // whole, so that lines are sharp
     colour: css(colourOf(label)),
+    ink: readableOn(colourOf(label)),
     text: `${label} ${formatShare(score)}`,
   }));
   context.lineJoin = "round";
@@ -79,12 +83,12 @@ export function drawBoxes(context, detections, scale, unit) {
   context.font = `600 ${12 * unit}px system-ui, sans-serif`;
   context.textBaseline = "middle";
   const tags = [];
-  for (const { sides, colour, text } of boxes) {
+  for (const { sides, colour, ink, text } of boxes) {
     const tag = placeTag(context, sides, text, unit, tags);
     tags.push(tag);
     context.fillStyle = colour;
     context.fillRect(tag.x, tag.y, tag.width, tag.height);
-    context.fillStyle = "#101418";
+    context.fillStyle = ink;
     context.fillText(text, tag.x + 5 * unit, tag.y + tag.height / 2 + unit / 2);
   }
 }

@@ -144,8 +144,8 @@ function tellProblem(words, { again = null, status = 0 } = {}) {
 }
 
 function showCamera(on) {
-  $("camera").setAttribute("aria-pressed", String(on));
-  $("camera").textContent = on ? "Stop" : "Camera";
+  $("camera").classList.toggle("on", on);
+  $("camera").textContent = on ? "Stop camera" : "Start camera";
   $("camera-label").textContent = on ? "Starting…" : "Or a live camera";
 }
 

@@ -8,7 +8,7 @@ const WORDS = {
   401: "This service asks for a key.",
   413: "The picture is too large.",
   415: "This is not a picture that the service takes.",
-  422: "The picture cannot be read.",
+  422: "The service cannot use this picture.",
   503: "The service cannot take the picture now.",
 };
 
