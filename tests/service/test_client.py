@@ -43,6 +43,7 @@ from service.rle import encode_rle
 from service.settings import Settings
 from service.spawn import spawn_service
 from tests.service.fakes import FakeSession, encode, make_contract, make_picture, write_keys
+from tests.service.house import GatedSession
 
 PIXELS = make_picture()
 PICTURE = encode(PIXELS)
@@ -450,11 +451,6 @@ def test_a_date_in_retry_after_is_no_number(pauses: list[float]) -> None:
     assert pauses[0] < 1
 
 
-def test_a_service_that_is_late_says_so_itself(url: str) -> None:
-    with Client(url, timeout_s=0.001) as hurried, pytest.raises(module.Unavailable):
-        hurried.predict(encode(make_picture(2000, 2000)))
-
-
 def test_a_key_is_brought_and_not_shown(pauses: list[float]) -> None:
     del pauses
     client, requests = answer_with(httpx.Response(200, json=ANSWER), key="uh_secret")
@@ -497,6 +493,19 @@ async def test_the_right_key_opens_and_another_does_not(settings: Settings, tmp_
         async with reach(app, key="uh_wrong") as client:
             with pytest.raises(module.Unauthorized):
                 await client.predict(PICTURE)
+
+
+@pytest.mark.anyio
+async def test_a_service_that_is_late_says_so_itself(settings: Settings) -> None:
+    session = GatedSession()
+    app = create_app(settings, Engine(session, make_contract(), sha256="c0ffee"))
+    async with app.router.lifespan_context(app), reach(app, timeout_s=0.2) as client:
+        session.gate.clear()
+        try:
+            with pytest.raises(module.DeadlineExceeded):
+                await client.predict(PICTURE)
+        finally:
+            session.gate.set()
 
 
 @pytest.mark.anyio
