@@ -11,12 +11,16 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from service.body_budget import Held
-from service.errors import BodyTooLarge, EmptyBody, MalformedRequest, RequestTimeout
+from service.errors import BodyTooLarge, EmptyBody, MalformedRequest, RequestError, RequestTimeout
 from service.settings import Settings
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
+# In a scope's state: the error that ended the body before its end (`service.protocol`).
+BODY_FAULT = "body_fault"
+# In a scope's state: when the whole body must have come, in seconds of the loop's clock.
+BODY_DEADLINE = "body_deadline"
 FIELD_NAME = "file"
 _MAX_PARTS = 32
 # A form of this size is read in a millisecond.
@@ -53,7 +57,7 @@ async def read_body(request: Request, held: Held, settings: Settings) -> bytes:
         BodyTooLarge: more bytes are announced, or come, than `max_body_bytes`.
         RequestTimeout: it does not come within `body_timeout_s` of the request's first byte.
         Overloaded: all bodies together have too many bytes.
-        MalformedRequest: the client hung up.
+        MalformedRequest: its framing is broken, or the client hung up.
     """
     max_body_bytes = settings.max_body_bytes
     refusal = BodyTooLarge(f"the body has more than {max_body_bytes} bytes, the limit; send a smaller picture")
@@ -63,9 +67,7 @@ async def read_body(request: Request, held: Held, settings: Settings) -> bytes:
         raise refusal
     chunks, total = [], 0
     # The server notes when the request began; where another server runs the app, it begins here.
-    deadline = (
-        request.scope["state"].get("body_deadline") or asyncio.get_running_loop().time() + settings.body_timeout_s
-    )
+    deadline = request.scope["state"].get(BODY_DEADLINE) or asyncio.get_running_loop().time() + settings.body_timeout_s
     try:
         async with asyncio.timeout_at(deadline):
             async for chunk in request.stream():
@@ -78,6 +80,9 @@ async def read_body(request: Request, held: Held, settings: Settings) -> bytes:
         raise MalformedRequest("the connection was closed before the whole body had come") from error
     except TimeoutError as error:
         raise RequestTimeout(f"the body did not come within {settings.body_timeout_s:g} s") from error
+    fault: RequestError | None = request.scope["state"].get(BODY_FAULT)
+    if fault is not None:
+        raise fault
     return b"".join(chunks)
 
 

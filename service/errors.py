@@ -12,7 +12,8 @@ UniheadError
 │   ├── UnsupportedImage    415 unsupported_image
 │   ├── DamagedImage        422 damaged_image
 │   ├── PictureTooCostly    422 picture_too_costly
-│   └── InvalidParameter    422 invalid_parameter
+│   ├── InvalidParameter    422 invalid_parameter
+│   └── HeaderTooLarge      431 header_too_large
 ├── Unavailable             nobody is to blame; trying again later helps
 │   ├── NotReady            503 not_ready
 │   ├── Draining            503 draining
@@ -25,7 +26,9 @@ UniheadError
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeAlias
+
+OverloadReason: TypeAlias = Literal["queue_full", "wait_too_long", "bodies", "connections"]
 
 
 class UniheadError(Exception):
@@ -46,7 +49,7 @@ class EmptyBody(RequestError):
 
 
 class MalformedRequest(RequestError):
-    """The body cannot be read as the form, or the inference request, that it says it is."""
+    """It cannot be read as the HTTP, the form, or the inference request that it says it is."""
 
     code = "malformed_request"
 
@@ -66,7 +69,7 @@ class UnknownModel(RequestError):
 
 
 class RequestTimeout(RequestError):
-    """The body did not come in time."""
+    """The request did not come in time."""
 
     status = 408
     code = "request_timeout"
@@ -114,6 +117,13 @@ class InvalidParameter(RequestError):
     code = "invalid_parameter"
 
 
+class HeaderTooLarge(RequestError):
+    """The request line and header have more bytes or fields than the service takes."""
+
+    status = 431
+    code = "header_too_large"
+
+
 class Unavailable(UniheadError):
     """The request is right and cannot be answered now.
 
@@ -145,14 +155,12 @@ class Overloaded(Unavailable):
     """More pictures have come than can be answered in time.
 
     Attributes:
-        reason: queue_full, wait_too_long, or bodies.
+        reason: queue_full, wait_too_long, bodies or connections.
     """
 
     code = "overloaded"
 
-    def __init__(
-        self, sentence: str, *, reason: Literal["queue_full", "wait_too_long", "bodies"], retry_after_s: int
-    ) -> None:
+    def __init__(self, sentence: str, *, reason: OverloadReason, retry_after_s: int) -> None:
         super().__init__(sentence, retry_after_s=retry_after_s)
         self.reason = reason
 

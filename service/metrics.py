@@ -11,12 +11,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from service.agreement import Agreement
 from service.body_budget import BodyBudget
 from service.contract import ModelContract
+from service.errors import OverloadReason
 from service.timing import SHARED_STAGES, TASK_STAGES, Stage
 
 Task: TypeAlias = Literal["segment", "detect", "classify", "predict", "infer"]
 Outcome: TypeAlias = Literal["swapped", "unchanged", "refused"]
 CacheResult: TypeAlias = Literal["hit", "miss", "coalesced", "bypass"]
-Refusal: TypeAlias = Literal["queue_full", "wait_too_long", "bodies"]
 
 TASKS: tuple[Task, ...] = ("segment", "detect", "classify", "predict", "infer")
 
@@ -25,7 +25,7 @@ BUCKETS_MS = (0.5, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 50, 75, 100, 150, 250, 
 LAG_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
 OUTCOMES: tuple[Outcome, ...] = ("swapped", "unchanged", "refused")
 CACHE_RESULTS: tuple[CacheResult, ...] = ("hit", "miss", "coalesced", "bypass")
-REFUSALS: tuple[Refusal, ...] = ("queue_full", "wait_too_long", "bodies")
+REFUSALS: tuple[OverloadReason, ...] = ("queue_full", "wait_too_long", "bodies", "connections")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -100,8 +100,9 @@ class Metrics:
         )
         refusals = Counter(
             "unihead_refused_requests",
-            "Pictures answered with 503 before they were decoded. queue_full: as many as may wait do. wait_too_long: "
-            "the foretold wait outlasts the deadline. bodies: all bodies together have too many bytes.",
+            "Requests answered with 503 before a picture was decoded. queue_full: as many as may wait do. "
+            "wait_too_long: the foretold wait outlasts the deadline. bodies: all bodies together have too many bytes. "
+            "connections: too many are open.",
             ["reason"],
             registry=registry,
         )
@@ -114,7 +115,9 @@ class Metrics:
         )
         self._connections = Gauge("unihead_connections", "Connections that are open.", registry=registry)
         self._connection_limit = Gauge(
-            "unihead_connection_limit", "Connections that may be open; the next is refused.", registry=registry
+            "unihead_connection_limit",
+            "Connections that may be open; the next displaces an idle one or is refused.",
+            registry=registry,
         )
         self.dropped_images = Counter(
             "unihead_dropped_images",
@@ -231,8 +234,8 @@ class Metrics:
         self._connections.set_function(count)
         self._connection_limit.set(limit)
 
-    def count_refusal(self, reason: Refusal) -> None:
-        """Count one picture that was not taken."""
+    def count_refusal(self, reason: OverloadReason) -> None:
+        """Count one request that was not taken."""
         self._refusals[reason].inc()
 
     def count_request(self, *, route: str, method: str, status: int) -> None:

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import Draining
+from service.errors import Draining, Overloaded, RequestError, Unavailable
 from service.logs import log_request
 from service.metrics import METHODS, Metrics
 from service.paths import find_route_path
-from service.problems import make_problem
+from service.problems import REFUSAL, make_problem, make_problem_of
 from service.security_headers import find_security_headers
 
 logger = logging.getLogger("unihead")
@@ -61,7 +61,9 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_headers)
+            refusal = scope["state"].get(REFUSAL)
+            app = self._app if refusal is None else self._refuse(scope, refusal)
+            await app(scope, receive, send_with_headers)
         except asyncio.CancelledError:
             if status is None:
                 detail = "the service stops and cannot wait for this answer any longer; ask another one"
@@ -87,6 +89,12 @@ class RequestMiddleware:
             }
             notes = scope["state"]
             log_request(fields | {name: notes[note] for note, name in _NOTES if note in notes})
+
+    def _refuse(self, scope: Scope, refusal: RequestError | Unavailable) -> ASGIApp:
+        """What answers a request that the server cannot read."""
+        if isinstance(refusal, Overloaded):
+            self._metrics.count_refusal(refusal.reason)
+        return self._share(make_problem_of(scope, refusal))
 
 
 def _share_nothing(app: ASGIApp) -> ASGIApp:

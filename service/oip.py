@@ -49,7 +49,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         "description": "Why not",
         "content": {"application/json": {"schema": {"type": "object", "properties": {"error": {"type": "string"}}}}},
     }
-    for status in (400, 404, 408, 413, 415, 422, 500, 503)
+    for status in (400, 404, 408, 413, 415, 422, 431, 500, 503)
 }
 _MODEL_PATH = f"{OIP_ROOT}/models/{{model}}"
 _VERSION_PATH = f"{_MODEL_PATH}/versions/{{version}}"

@@ -21,6 +21,8 @@ logger = logging.getLogger("unihead")
 
 MEDIA_TYPE = "application/problem+json"
 OIP_ROOT = "/v2"
+# In a scope's state: the error that is the answer, because the server cannot read the request (`service.protocol`).
+REFUSAL = "refusal"
 _CODES = sorted(kind.code for base in (RequestError, Unavailable) for kind in base.__subclasses__())
 _CLIENT_GONE = 499  # no standard status; nginx logs it so
 _HINTS = {404: "there is no such path; `GET /` lists what there is", 405: "this path does not take that method"}
@@ -78,13 +80,18 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.exception_handler(HTTPException)(_answer_http)
 
 
-async def _answer_ours(request: Request, error: RequestError | Unavailable) -> Response:
+def make_problem_of(scope: Scope, error: RequestError | Unavailable) -> Response:
+    """Build the answer to a request that fails as expected."""
     headers = None
     if isinstance(error, Unavailable):
         headers = {"Retry-After": str(error.retry_after_s)}
     elif isinstance(error, RequestTimeout):
         headers = {"Connection": "close"}  # what is still to come of the body belongs to no request
-    return make_problem(request.scope, error.status, error.code, str(error), headers)
+    return make_problem(scope, error.status, error.code, str(error), headers)
+
+
+async def _answer_ours(request: Request, error: RequestError | Unavailable) -> Response:
+    return make_problem_of(request.scope, error)
 
 
 async def _answer_invalid_output(request: Request, error: ModelOutputInvalid) -> Response:

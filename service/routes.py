@@ -56,7 +56,7 @@ _BODY = {
     },
 }
 router = APIRouter(
-    route_class=PictureRoute, tags=["pictures"], responses=document_problems(400, 408, 413, 415, 422, 500, 503)
+    route_class=PictureRoute, tags=["pictures"], responses=document_problems(400, 408, 413, 415, 422, 431, 500, 503)
 )
 
 

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from service.app import create_app
+from service.connections import fit_connections, sweep_connections
 from service.errors import ContractError
 from service.keys import KeyFileError
 from service.leaving import DRAIN_S, SIGNALS, LeavingServer
@@ -29,7 +30,7 @@ from service.logs import open_log
 from service.memory import keep_freed_memory
 from service.pid_file import PidFileError, hold_pid_file
 from service.profile import ProfileError
-from service.protocol import Protocol, max_connections, sweep_connections
+from service.protocol import Protocol
 from service.settings import ENV_PREFIX, Settings, describe_unknown_variables
 from service.state import ServiceState
 from service.tracing import TracingError
@@ -155,7 +156,8 @@ async def _run(settings: Settings, listener: socket.socket, log: LineWriter) -> 
         where = f"[{host}]" if ":" in host else host
         with hold_pid_file(settings.pid_file), _serve_metrics(settings, app):
             logger.info("ready on http://%s:%d with %s", where, port, settings.model)
-            state.metrics.show_connections(lambda: len(server.server_state.connections), max_connections(settings))
+            state.max_connections = fit_connections(settings.max_connections)
+            state.metrics.show_connections(lambda: len(server.server_state.connections), state.max_connections)
             async with sweep_connections(server):
                 await server.serve(sockets=[listener])
 

@@ -132,7 +132,9 @@ class Settings(BaseSettings):
         10, gt=0, allow_inf_nan=False, description="seconds that a client may read nothing of an answer"
     )
     max_header_bytes: int = Field(32 * 2**10, ge=1024, description="largest request line and header, in bytes")
-    max_connections: int = Field(1024, ge=1, description="connections open at once; the next is refused with 503")
+    max_connections: int = Field(
+        1024, ge=1, description="connections open at once; where none of them idles, the next is refused with 503"
+    )
     max_bodies_bytes: int = Field(
         256 * 2**20, ge=1, description="bytes of all bodies that are being read or worked on; more are refused with 503"
     )

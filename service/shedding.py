@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import Overloaded
-from service.problems import make_problem
+from service.problems import make_problem_of
 from service.state import ServiceState
 
 PICTURE_PATHS = frozenset({"/segment", "/detect", "/classify", "/predict"})
@@ -30,9 +30,7 @@ class ShedMiddleware:
             try:
                 scheduler.shed()
             except Overloaded as error:
-                headers = {"Retry-After": str(error.retry_after_s)}
-                problem = make_problem(scope, error.status, error.code, str(error), headers)
-                await problem(scope, receive, send)
+                await make_problem_of(scope, error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

@@ -31,6 +31,7 @@ class ServiceState:
     settings: Settings
     metrics: Metrics
     bodies: BodyBudget = field(init=False)
+    max_connections: int = field(init=False)  # as set, or as many as the process may open
     scheduler: Scheduler | None = None
     draining: bool = False
     reloader: Reloader | None = None
@@ -40,6 +41,7 @@ class ServiceState:
 
     def __post_init__(self) -> None:
         """Begin to count bodies."""
+        self.max_connections = self.settings.max_connections
         self.bodies = BodyBudget(self.settings.max_bodies_bytes, lambda: self.metrics.count_refusal("bodies"))
         self.metrics.show_bodies(self.bodies)
 

@@ -8,6 +8,7 @@ _GET = b"GET /healthz HTTP/1.1\r\n"
 _HOST = b"Host: x\r\n"
 _POST = b"POST /predict HTTP/1.1\r\nHost: x\r\n"
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
+_BAD_TIMEOUT = b"X-Request-Timeout-Ms: soon\r\n"  # 422 where it is read
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,10 @@ FRAMINGS = [
     _make("HTTP/1.0 without Host", b"GET /healthz HTTP/1.0\r\n\r\n", 200),
     _make("no Host", _GET + b"\r\n", 400),
     _make("two Hosts", _GET + _HOST + b"Host: y\r\n\r\n", 400),
+    _make("Host that is no host", _GET + b"Host: x/../y @z\r\n\r\n", 400),
+    _make("empty Host", _GET + b"Host:\r\n\r\n", 200),
+    _make("Host with port, IPv6", _GET + b"Host: [::1]:8000\r\n\r\n", 200),
+    _make("two Hosts, HTTP/1.0", b"GET /healthz HTTP/1.0\r\nHost: x\r\nHost: y\r\n\r\n", 400),
     _make("no version", b"GET /healthz\r\n\r\n", 400),
     _make("HTTP/0.9", b"GET /healthz HTTP/0.9\r\nHost: x\r\n\r\n", 400),
     _make("HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
@@ -71,9 +76,14 @@ FRAMINGS = [
     _make("chunked twice", _POST + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", 400),
     _make("unknown encoding", _POST + b"Transfer-Encoding: gzip\r\n\r\n", 400),
     _make("chunked is not the last", _POST + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n", 400),
+    _make("an encoding before chunked", _POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400),
+    _make("chunked twice, in two headers", _POST + _CHUNKED + _CHUNKED + b"\r\n0\r\n\r\n", 400),
+    _make("chunked in HTTP/1.0", b"POST /predict HTTP/1.0\r\n" + _CHUNKED + b"\r\n0\r\n\r\n", 400),
     _make("chunked, empty", _POST + _CHUNKED + b"\r\n0\r\n\r\n", 400),
     _make("chunked, no picture", _POST + _CHUNKED + b"\r\n3\r\nabc\r\n0\r\n\r\n", 415),
     _make("chunk length is no number", _POST + _CHUNKED + b"\r\nzz\r\nabc\r\n", 400),
+    _make("chunk without CR", _POST + _CHUNKED + b"\r\n3\nabc\n0\n\n", 400),
+    _make("trailer that is a bad header", _POST + _CHUNKED + b"\r\n3\r\nabc\r\n0\r\n" + _BAD_TIMEOUT + b"\r\n", 415),
     _make("chunk longer than it says", _POST + _CHUNKED + b"\r\n1\r\nabc\r\n0\r\n\r\n", 400),
     _make("chunk length too large", _POST + _CHUNKED + b"\r\n" + b"f" * 20 + b"\r\nabc", 400),
     _make("body that is an address", _POST + b"Content-Length: 24\r\n\r\nhttp://169.254.169.254/a\n", 415),

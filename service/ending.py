@@ -1,0 +1,93 @@
+"""How a connection ends: clients can read their last answer, know where they stand, and take a bounded time."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+# What a client may go on sending once it has its answer: more than people send by mistake.
+_LINGER_BYTES = 64 * 2**20
+# Of an answer, within `write_timeout_s`; it keeps those away who read a byte now and then.
+_PROGRESS_BYTES = 2**16
+
+
+class EndingTransport:
+    """What answers are written to; closing it says that they were the last, and leaves the connection open to read.
+
+    A socket that is closed before all has been read resets the connection, and a client that was still sending loses
+    the answer that it had not looked at (RFC 9112, sec. 9.6).
+
+    Attributes:
+        ended: no answer follows.
+    """
+
+    def __init__(self, stream: asyncio.Transport, write_timeout_s: float, *, on_end: Callable[[], None]) -> None:
+        """Wrap a connection's transport.
+
+        Args:
+            stream: the transport.
+            write_timeout_s: how long it may stand still while something is unsent.
+            on_end: called when the transport is closed this way.
+        """
+        self.write = stream.write
+        self.ended = False
+        self._stream = stream
+        self._write_timeout_s = write_timeout_s
+        self._on_end = on_end
+        self._left_bytes = _LINGER_BYTES
+        self._unsent_bytes = 0
+        self._write_deadline = math.inf
+
+    def is_closing(self) -> bool:
+        """Whether there is nothing left to answer."""
+        return self.ended or self._stream.is_closing()
+
+    def close(self) -> None:
+        """Send what has been written, then the end."""
+        if not self.is_closing():
+            self.ended = True
+            self._stream.write_eof()
+            self._on_end()
+
+    def begin_discarding(self) -> None:
+        """Start to count what `discard` throws away."""
+        self._left_bytes = _LINGER_BYTES
+
+    def discard(self, count: int) -> None:
+        """Throw bytes away that came after the answer; when there are too many, close."""
+        self._left_bytes -= count
+        if self._left_bytes < 0:
+            self._stream.abort()
+
+    def sweep(self, now: float) -> None:
+        """Close if nobody takes what has been written."""
+        unsent_bytes = self._stream.get_write_buffer_size()
+        if not self._unsent_bytes or unsent_bytes <= max(0, self._unsent_bytes - _PROGRESS_BYTES):
+            self._unsent_bytes, self._write_deadline = unsent_bytes, now + self._write_timeout_s
+        elif now >= self._write_deadline:
+            self._stream.abort()
+        else:
+            self._unsent_bytes = max(self._unsent_bytes, unsent_bytes)
+
+
+def close_unless_continued(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:
+    """Close the connection of a request whose client waits for `100 Continue`, if it is answered without.
+
+    Nobody could tell whether that client sends the body all the same, or its next request (RFC 9110, sec. 10.1.1).
+    """
+
+    async def answer(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        async def send_and_close(message: ASGISendEvent) -> None:
+            if cycle.waiting_for_100_continue:
+                cycle.keep_alive = False
+            await send(message)
+
+        await app(scope, receive, send_and_close)
+
+    return answer

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import asyncio
+import resource
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+import uvicorn
+
+from service import connections
+from service.connections import close_most_idle, fit_connections, sweep_connections
+
+
+class FakeConnection:
+    def __init__(self, idle_until: float | None = None, *, broken: bool = False) -> None:
+        self.idle_until = idle_until
+        self.broken = broken
+        self.swept = self.closed = self.told = 0
+
+    def sweep(self, now: float) -> None:  # noqa: ARG002 - as connections are asked
+        if self.broken:
+            raise RuntimeError("broken")
+        self.swept += 1
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def shutdown(self) -> None:
+        self.told += 1
+
+
+def test_the_connection_that_idles_longest_is_closed() -> None:
+    busy, late, early = FakeConnection(), FakeConnection(20), FakeConnection(10)
+    assert close_most_idle([busy, late, early])
+    assert [busy.closed, late.closed, early.closed] == [0, 0, 1]
+    assert not close_most_idle([busy])
+
+
+async def sweep_for(seconds: float, *fakes: FakeConnection, serving: bool) -> None:
+    server = SimpleNamespace(
+        started=True,
+        servers=[SimpleNamespace(is_serving=lambda: serving)],
+        server_state=SimpleNamespace(connections=set(fakes)),
+    )
+    async with sweep_connections(cast("uvicorn.Server", server)):
+        await asyncio.sleep(seconds)
+
+
+@pytest.mark.anyio
+async def test_one_broken_connection_does_not_stop_the_clock_of_others(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connections, "_SWEEP_S", 0.01)
+    broken, sound = FakeConnection(broken=True), FakeConnection()
+    await sweep_for(0.2, broken, sound, serving=True)
+    assert broken.closed
+    assert sound.swept > 1
+    assert not sound.told
+    assert caplog.records
+
+
+@pytest.mark.anyio
+async def test_who_came_in_last_hears_of_the_end_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_SWEEP_S", 0.01)
+    late = FakeConnection()
+    await sweep_for(0.1, late, serving=False)
+    assert late.told
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "wanted", "fitting", "raised_to"),
+    [
+        (20_000, 20_000, 1024, 1024, None),
+        (256, 4096, 1024, 1024, 1152),
+        (256, resource.RLIM_INFINITY, 1024, 1024, 1152),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, 1024, 1024, None),
+        (256, 1000, 1024, 872, 1000),
+        (100, 100, 1024, 1, 100),
+    ],
+)
+def test_as_many_connections_are_taken_as_files_may_be_open(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, wanted: int, fitting: int, raised_to: int | None
+) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
+    assert fit_connections(wanted) == fitting
+    assert asked == ([] if raised_to is None else [(raised_to, hard)])
