@@ -11,8 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.answers import PARTS, Part, Wanted, finish_json, finish_png
-from service.bodies import FIELD_NAME, read_picture
+from service.bodies import read_picture
 from service.errors import InvalidParameter
+from service.forms import FIELD_NAME
 from service.metrics import Task
 from service.negotiation import prefers_png
 from service.problems import document_problems

@@ -1,0 +1,125 @@
+"""The picture in a multipart/form-data body (RFC 7578), taken out piece by piece as the body comes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from service.errors import EmptyBody, MalformedRequest
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+FIELD_NAME = "file"
+FORM_TYPE = "multipart/form-data"
+_MAX_PARTS = 32
+# Of one header: the time to read them grows with their square, and file names may have some.
+_MAX_SEMICOLONS = 64
+
+
+def is_form(content_type: str) -> bool:
+    """Whether a body of this type is a form; any other is taken for the picture itself."""
+    return content_type.partition(";")[0].strip().lower() == FORM_TYPE
+
+
+class FormReader:
+    """Takes the pieces of a body, and gives the bytes of the one part named `file`; file names are never looked at."""
+
+    def __init__(self, content_type: str) -> None:
+        """Prepare for a form.
+
+        Args:
+            content_type: the request's.
+
+        Raises:
+            MalformedRequest: it names no boundary that can be used.
+        """
+        boundary = _read_option(content_type.encode("latin-1"), b"boundary")
+        if not boundary:
+            raise MalformedRequest(f"the content type {FORM_TYPE} names no boundary")
+        self._names: list[str] = []
+        self._file: list[bytes] = []
+        self._header, self._value, self._disposition = bytearray(), bytearray(), b""
+        self._ended = False
+        callbacks: MultipartCallbacks = {
+            "on_part_begin": self._begin_part,
+            "on_header_field": self._add_header,
+            "on_header_value": self._add_value,
+            "on_header_end": self._end_header,
+            "on_headers_finished": self._end_headers,
+            "on_part_data": self._add_data,
+            "on_end": self._end,
+        }
+        try:
+            self._parser = MultipartParser(boundary, callbacks)
+        except FormParserError as error:
+            raise _unreadable() from error
+
+    def write(self, piece: bytes) -> None:
+        """Take the next piece of the body.
+
+        Raises:
+            MalformedRequest: this is no form, or one with too many parts or headers.
+        """
+        try:
+            self._parser.write(piece)
+        except FormParserError as error:
+            raise _unreadable() from error
+
+    def finish(self) -> bytes:
+        """Return the file; the body has ended.
+
+        Raises:
+            MalformedRequest: the form is cut short, or not exactly one part is named `file`.
+            EmptyBody: that part has no bytes.
+        """
+        if not self._ended:
+            raise MalformedRequest("the multipart form is cut short; its closing boundary is missing")
+        files = self._names.count(FIELD_NAME)
+        if files != 1:
+            raise MalformedRequest(f"the form has {files} fields named `{FIELD_NAME}`; send exactly one picture in it")
+        file = b"".join(self._file)
+        if not file:
+            raise EmptyBody(f"the form's field `{FIELD_NAME}` has no bytes; put the picture's bytes into it")
+        return file
+
+    def _begin_part(self) -> None:
+        self._disposition = b""
+
+    def _add_header(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _add_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _end_header(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._disposition = bytes(self._value)
+        self._header.clear()
+        self._value.clear()
+
+    def _end_headers(self) -> None:
+        self._names.append(_read_option(self._disposition, b"name").decode("utf-8", "replace"))
+        if len(self._names) > _MAX_PARTS:
+            raise MalformedRequest(f"the form has more than {_MAX_PARTS} parts; send one, `{FIELD_NAME}`")
+
+    def _add_data(self, data: bytes, start: int, end: int) -> None:
+        if self._names[-1] == FIELD_NAME:
+            self._file.append(data[start:end])
+
+    def _end(self) -> None:
+        self._ended = True
+
+
+def _read_option(header: bytes, name: bytes) -> bytes:
+    """Return one parameter of a header, empty if there is none."""
+    if header.count(b";") > _MAX_SEMICOLONS:
+        raise MalformedRequest("a header of the form has too many parameters")
+    _, options = parse_options_header(header)
+    return options.get(name, b"")
+
+
+def _unreadable() -> MalformedRequest:
+    return MalformedRequest("the multipart form cannot be read; check its boundary and part headers")
