@@ -21,6 +21,7 @@ from service.versions import find_version
 
 _PROGRAM = "unihead-serve"
 _POLL_S = 0.1
+_STDERR = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if words == ["--version"]:
         print(f"{_PROGRAM} {find_version('unihead')}")
         return
+    _fill_standard_descriptors()
     with _leave_at_once():
         _serve(words)
 
@@ -61,6 +63,13 @@ def _serve(words: Sequence[str]) -> None:
     except StartError as error:
         print(f"{_PROGRAM}: {error}", file=sys.stderr)
         sys.exit(error.code)
+
+
+def _fill_standard_descriptors() -> None:
+    """Where a parent has closed stdin, stdout or stderr, the log would go to the next file or client that is opened."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from service.timing import Stopwatch
+
+logger = logging.getLogger("unihead")
 
 
 class ProfileError(Exception):
@@ -21,7 +24,18 @@ class Profile:
     def __init__(self, file: IO[str]) -> None:
         self._file = file
         self._rows: list[float] = []  # when each row becomes free, in seconds of the stopwatches
-        file.write("[\n")
+        self._has_failed = False
+        self._put("[\n")
+
+    def _put(self, text: str) -> None:
+        """Write; a disk that is full costs the profile, and no request."""
+        if self._has_failed:
+            return
+        try:
+            self._file.write(text)
+        except OSError as error:
+            self._has_failed = True
+            logger.error("the profile ends here, it cannot be written any more: %s", error.strerror)  # noqa: TRY400 - no fault of ours
 
     def write(self, task: str, request_id: str, cache: str, watch: Stopwatch) -> None:
         """Write one request: an event for all of it, and one for each stage inside.
@@ -50,7 +64,7 @@ class Profile:
                 "args": {"request_id": request_id, "cache": cache},
             }
             # The format allows for a missing "]" at the end, so that a killed process leaves a readable file.
-            self._file.write(f"{json.dumps(event)},\n")
+            self._put(f"{json.dumps(event)},\n")
 
 
 @contextlib.contextmanager
@@ -67,5 +81,8 @@ def open_profile(path: Path | None) -> Iterator[Profile | None]:
         file = path.open("w", buffering=1)
     except OSError as error:
         raise ProfileError(f"{path}: the profile cannot be written: {error.strerror}") from error
-    with file:
+    try:
         yield Profile(file)
+    finally:
+        with contextlib.suppress(OSError):  # what the disk does not take has been told of
+            file.close()

@@ -64,3 +64,12 @@ async def test_the_service_writes_one(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match="cannot be written: No such file"), open_profile(tmp_path / "no" / "x.json"):
         pass
+
+
+def test_a_full_disk_ends_the_profile_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    with open_profile(Path("/dev/full")) as profile:
+        assert profile is not None
+        for _ in range(3):
+            profile.write("detect", "abc", "miss", finish(10.0, 10.001, 10.011, 10.012))
+    (record,) = caplog.records
+    assert record.getMessage() == "the profile ends here, it cannot be written any more: No space left on device"
