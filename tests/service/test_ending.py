@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from service.ending import EndingTransport
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+class FakeStream:
+    def __init__(self) -> None:
+        self.unsent = 0
+        self.said: list[str] = []
+
+    def write(self, data: bytes) -> None:
+        self.said.append(data.decode())
+
+    def write_eof(self) -> None:
+        self.said.append("end")
+
+    def is_closing(self) -> bool:
+        return "abort" in self.said
+
+    def abort(self) -> None:
+        self.said.append("abort")
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+
+def make() -> tuple[FakeStream, EndingTransport]:
+    stream = FakeStream()
+    return stream, EndingTransport(
+        cast("asyncio.Transport", stream), 10, on_end=lambda: stream.said.append("wait for the client")
+    )
+
+
+def test_closing_says_so_once_and_waits_for_the_client() -> None:
+    stream, transport = make()
+    transport.write(b"answer")
+    assert not transport.is_closing()
+    transport.close()
+    transport.close()
+    assert transport.is_closing()
+    assert stream.said == ["answer", "end", "wait for the client"]
+
+
+def cut_off_at(*unsent_by_second: int) -> int | None:
+    """The second at which a connection is given up whose unsent bytes are these."""
+    stream, transport = make()
+    for second, unsent in enumerate(unsent_by_second):
+        stream.unsent = unsent
+        transport.sweep(second)
+        if stream.said:
+            return second
+    return None
+
+
+def test_who_takes_nothing_is_cut_off_in_time() -> None:
+    assert cut_off_at(0, 0, *[MIB] * 30) == 12
+
+
+def test_who_takes_a_little_now_and_then_is_cut_off_as_soon() -> None:
+    assert cut_off_at(*[MIB - KIB * second for second in range(30)]) == 10
+
+
+def test_asking_for_more_wins_no_time() -> None:
+    assert cut_off_at(*[MIB + MIB * second for second in range(30)]) == 10
+
+
+def test_who_takes_enough_is_waited_for() -> None:
+    assert cut_off_at(*[MIB - 8 * KIB * second for second in range(129)]) is None
+
+
+def test_the_rest_of_an_answer_may_be_less_than_that() -> None:
+    assert cut_off_at(*[KIB] * 9, 0, *[KIB] * 9, 0) is None
+
+
+def test_so_much_may_come_after_the_answer() -> None:
+    stream, transport = make()
+    transport.discard(64 * MIB)
+    assert stream.said == []
+    transport.discard(1)
+    assert stream.said == ["abort"]
+
+
+def test_a_kept_connection_may_send_as_much_after_each_answer() -> None:
+    stream, transport = make()
+    for _ in range(3):
+        transport.begin_discarding()
+        transport.discard(60 * MIB)
+    assert stream.said == []
