@@ -65,21 +65,24 @@ def overlay(
     Returns:
         [H, W, 3] RGB, 0..255.
     """
-    canvas = image if class_ids is None else _tint(image, class_ids, opacity)
-    picture = Image.fromarray(canvas)
+    picture = Image.fromarray(image)
+    if class_ids is not None:
+        picture = _tint(picture, class_ids, opacity)
     draw = ImageDraw.Draw(picture)
     unit = max(2, round(min(picture.size) / 200))  # line width that looks the same at any size
+    font = ImageFont.load_default(size=max(13, unit * 6))
     for detection in reversed(detections):
-        _draw_detection(draw, detection, picture.size, unit)
+        _draw_detection(draw, detection, picture.size, unit, font)
     return np.asarray(picture)
 
 
-def _tint(image: UInt8Array, class_ids: UInt8Array, opacity: float) -> UInt8Array:
+def _tint(picture: Image.Image, class_ids: UInt8Array, opacity: float) -> Image.Image:
     # Not the colours of VOC: half of them are too dark to be told apart once they are mixed with a picture.
-    colours = np.array([_colour_of_class(class_id) for class_id in range(256)], dtype=np.float32)[class_ids]
-    shares = np.where(class_ids == 0, 0.0, opacity)
-    shares[_outline(class_ids) & (class_ids != 0)] = 1.0
-    return (image + (colours - image) * shares[..., None]).round().astype(np.uint8)
+    colours = Image.fromarray(class_ids)
+    colours.putpalette([level for class_id in range(256) for level in _colour_of_class(class_id)])
+    shares = np.where(class_ids == 0, np.uint8(0), np.uint8(round(opacity * 255)))
+    shares[_outline(class_ids) & (class_ids != 0)] = 255
+    return Image.composite(colours.convert("RGB"), picture, Image.fromarray(shares))
 
 
 def _outline(class_ids: UInt8Array) -> NDArray[np.bool_]:
@@ -93,14 +96,19 @@ def _outline(class_ids: UInt8Array) -> NDArray[np.bool_]:
     return edges
 
 
-def _draw_detection(draw: ImageDraw.ImageDraw, detection: Detection, size: tuple[int, int], unit: int) -> None:
+def _draw_detection(
+    draw: ImageDraw.ImageDraw,
+    detection: Detection,
+    size: tuple[int, int],
+    unit: int,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
     colour = _colour_of_class(detection.label_id)
     x1, y1, x2, y2 = detection.box
     # A dark rim keeps the line visible on a picture of its own colour.
     rim = unit // 2
     draw.rectangle((x1 - rim, y1 - rim, x2 + rim, y2 + rim), outline=(20, 20, 20), width=unit + 2 * rim)
     draw.rectangle((x1, y1, x2, y2), outline=colour, width=unit)
-    font = ImageFont.load_default(size=max(13, unit * 6))
     text = f"{detection.label} {detection.score:.0%}"
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     pad = unit * 2
