@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from service.contract import ModelContract
 from service.engine import Engine, Prediction
+from service.errors import ClientGone, DeadlineExceeded
 from service.imaging import Letterbox
 from service.prepare import Picture
 from service.timing import Stopwatch
@@ -49,6 +50,7 @@ class Passenger(Generic[Finished]):
         deadline: when the answer is of no use any more; in seconds, as time.monotonic counts.
         future: where the answer goes; done as well when the request has left.
         trace: of the request's picture, if it is traced.
+        costly: its answer takes so long to make that it waits for a worker of its own, even where the pass is over.
     """
 
     finish: Callable[[Answer, Stopwatch], Finished]
@@ -56,10 +58,37 @@ class Passenger(Generic[Finished]):
     deadline: float
     future: asyncio.Future[Finished]
     trace: PictureTrace | None = None
+    costly: bool = False
 
     def is_waiting(self) -> bool:
         """Whether the request is still there and can be answered in time."""
         return not self.future.done() and time.monotonic() < self.deadline
+
+    async def wait(self, hang_up: Callable[[], Coroutine[Any, Any, None]] | None = None) -> Finished:
+        """Wait for the answer.
+
+        Args:
+            hang_up: waits until the client has gone.
+
+        Raises:
+            DeadlineExceeded: there is none in time.
+            ClientGone: `hang_up` returned.
+        """
+        watcher = asyncio.ensure_future(hang_up()) if hang_up is not None else None
+        if watcher is not None:
+            watcher.add_done_callback(lambda _: self.future.cancel())
+        try:
+            async with asyncio.timeout_at(self.deadline):
+                return await self.future
+        except TimeoutError:
+            raise too_late() from None
+        except asyncio.CancelledError:
+            if watcher is None or not watcher.done():
+                raise
+            raise ClientGone("the client hung up while its picture waited") from None
+        finally:
+            if watcher is not None:
+                watcher.cancel()
 
     def serve(self, answer: Answer) -> None:
         """Finish the answer in this thread and hand it to the event loop."""
@@ -74,6 +103,11 @@ class Passenger(Generic[Finished]):
         else:
             self.future.get_loop().call_soon_threadsafe(_settle, self.future, finished, None)
 
+    def serve_from(self, answer: Answer) -> None:
+        """Finish likewise, after waiting for the pass of another request."""
+        self.watch.lap("queue")
+        self.serve(answer)
+
     def fail(self, error: BaseException) -> None:
         """Tell the event loop what went wrong."""
         if not isinstance(error, Exception):
@@ -81,6 +115,11 @@ class Passenger(Generic[Finished]):
             failure = RuntimeError(f"a worker was struck by {type(error).__name__}")
             failure.__cause__, error = error, failure
         self.future.get_loop().call_soon_threadsafe(_settle, self.future, None, error)
+
+
+def too_late() -> DeadlineExceeded:
+    """Build the error of a picture that is late."""
+    return DeadlineExceeded("the deadline passed before the answer was ready; X-Request-Timeout-Ms may allow more time")
 
 
 def _settle(future: asyncio.Future[Any], result: object, error: Exception | None) -> None:
@@ -102,7 +141,7 @@ class Flight:
         engine: the model that will run.
         picture: as it came.
         passengers: the requests that wait, the one that opened the flight first.
-        answer: of the pass, once it is over.
+        answer: of the pass, once it is over; from the start where only a costly answer is still to be made of it.
         closed: nobody boards any more.
         work: the place in the queue of the workers.
     """

@@ -14,11 +14,11 @@ from service.contract import ModelContract
 from service.errors import OverloadReason
 from service.timing import SHARED_STAGES, TASK_STAGES, Stage
 
-Task: TypeAlias = Literal["segment", "detect", "classify", "predict", "infer"]
+Task: TypeAlias = Literal["segment", "detect", "classify", "predict", "overlay", "infer"]
 Outcome: TypeAlias = Literal["swapped", "unchanged", "refused"]
 CacheResult: TypeAlias = Literal["hit", "miss", "coalesced", "bypass"]
 
-TASKS: tuple[Task, ...] = ("segment", "detect", "classify", "predict", "infer")
+TASKS: tuple[Task, ...] = ("segment", "detect", "classify", "predict", "overlay", "infer")
 
 # Close together where a small model on a CPU answers (2 to 100 ms), then wide up to the patience of a client.
 BUCKETS_MS = (0.5, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 50, 75, 100, 150, 250, 500, 1000, 2500, 5000, 10000)
@@ -38,10 +38,10 @@ class Metrics:
             "unihead_ms_per_image",
             "Milliseconds that one picture took, by stage. decode: bytes to upright RGB. preprocess: letterbox. "
             "queue: waiting for a worker, for the forward pass, or for the pass that another request began. forward: "
-            "the model. postprocess: boxes, classes and mask of the original picture. encode: PNG and JSON. other: "
-            "what is left of the total. total: from the body's last byte to the finished answer, the client's network "
-            "excluded. task is the route; stages of a pass, which may serve several tasks, say `shared`, so that sums "
-            "count nothing twice.",
+            "the model. postprocess: boxes, classes and mask of the original picture, or drawing them over it. encode: "
+            "PNG, JSON, the drawn picture. other: what is left of the total. total: from the body's last byte to the "
+            "finished answer, the client's network excluded. task is the route; stages of a pass, which may serve "
+            "several tasks, say `shared`, so that sums count nothing twice.",
             ["stage", "task"],
             registry=registry,
             buckets=BUCKETS_MS,

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from service.contract import ModelContract
 from service.imaging import Letterbox, UInt8Array, decode_for, letterbox
+from service.picture_header import check_picture
 from service.picture_limits import DEFAULT_LIMITS, PictureLimits
 from service.timing import Stopwatch
 
@@ -43,8 +44,22 @@ def prepare(
     return square, place
 
 
-def digest(picture: Picture) -> bytes:
-    """Tell pictures apart: 32 bytes; a file and an input never have the same."""
+def identify(picture: Picture, limits: PictureLimits, *, fresh: bool) -> bytes:
+    """Refuse a file that is too much before it waits for anything, and tell pictures apart.
+
+    Args:
+        picture: as it came.
+        limits: beyond which a file is refused.
+        fresh: it is shared with nobody.
+
+    Returns:
+        32 bytes, never the same for a file and an input; none for a picture that is shared with nobody.
+
+    Raises:
+        EmptyBody, UnsupportedImage, TooManyPixels, DamagedImage, PictureTooCostly: see `check_picture`.
+    """
     if isinstance(picture, bytes):
-        return hashlib.sha256(picture).digest()
-    return hashlib.sha256(b"input\0" + picture.tobytes()).digest()
+        check_picture(picture, limits)
+    if fresh:
+        return b""
+    return hashlib.sha256(picture if isinstance(picture, bytes) else b"input\0" + picture.tobytes()).digest()

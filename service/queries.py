@@ -12,8 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.answers import PARTS
+from service.drawing import MAX_SIDE
 from service.errors import InvalidParameter
 from service.masks import MaskFormat
+from service.render import PictureFormat
 
 Query = TypeVar("Query", bound=BaseModel)
 
@@ -43,6 +45,16 @@ class PredictQuery(ClassifyQuery, DetectQuery, SegmentQuery):
     """Parameters of POST /predict."""
 
     tasks: str = Field(",".join(PARTS), description="which of segment, detect and classify, separated by commas")
+
+
+class OverlayQuery(DetectQuery):
+    """Parameters of POST /overlay."""
+
+    opacity: float = Field(0.5, ge=0, le=1, allow_inf_nan=False, description="of the mask; at 0 its outlines stay")
+    format: PictureFormat = Field("jpeg", description="of the answer")
+    max_side: int = Field(
+        MAX_SIDE, ge=32, le=MAX_SIDE, description="a picture with a longer side is drawn smaller; in pixels"
+    )
 
 
 class PictureRoute(APIRoute):

@@ -6,8 +6,10 @@ import colorsys
 import functools
 import io
 from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -19,7 +21,12 @@ from service.postprocess import Detection
 _PNG_COMPRESS_LEVEL = 1
 # zlib's Z_RLE: masks are runs of equal pixels. 40 % smaller than matching strings at level 1, in the same time.
 _PNG_RUN_LENGTHS = 3
+_JPEG_QUALITY, _WEBP_QUALITY = 90, 85
+# The fastest of WebP's: 77 ms for three megapixels, where the usual one takes 240 and saves a fifth of the bytes.
+_WEBP_METHOD = 0
 _MASK_OPACITY = 0.5
+
+PictureFormat: TypeAlias = Literal["jpeg", "png", "webp"]
 
 
 @functools.cache
@@ -44,6 +51,20 @@ def encode_mask(class_ids: UInt8Array) -> bytes:
 def _encode_png(picture: Image.Image) -> bytes:
     file = io.BytesIO()
     picture.save(file, "PNG", compress_level=_PNG_COMPRESS_LEVEL, compress_type=_PNG_RUN_LENGTHS)
+    return file.getvalue()
+
+
+def encode_picture(pixels: UInt8Array, form: PictureFormat) -> bytes:
+    """Write a picture [H, W, 3] RGB, 0..255, as a file."""
+    if form == "jpeg":
+        # Colour at full resolution: thin lines would fade otherwise.
+        jpeg: bytes = simplejpeg.encode_jpeg(pixels, _JPEG_QUALITY, colorspace="RGB", colorsubsampling="444")
+        return jpeg
+    picture = Image.fromarray(pixels)
+    if form == "png":
+        return _encode_png(picture)
+    file = io.BytesIO()
+    picture.save(file, "WEBP", quality=_WEBP_QUALITY, method=_WEBP_METHOD)
     return file.getvalue()
 
 

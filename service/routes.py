@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.answers import PARTS, Part, Wanted, finish_json, finish_png
+from service.answers import PARTS, Finished, Part, Wanted, finish_json, finish_png
 from service.bodies import read_picture
+from service.drawing import Look, finish_overlay
 from service.errors import InvalidParameter
+from service.flights import Answer
 from service.forms import FIELD_NAME
 from service.metrics import Task
 from service.negotiation import prefers_png
 from service.problems import document_problems
-from service.queries import ClassifyQuery, DetectQuery, PictureRoute, PredictQuery, SegmentQuery
+from service.queries import ClassifyQuery, DetectQuery, OverlayQuery, PictureRoute, PredictQuery, SegmentQuery
 from service.request_headers import TIMEOUT_HEADER, read_timeout_s, wait_for_disconnect, wants_fresh
 from service.schemas import ClassifyResponse, DetectResponse, PictureResponse, PredictResponse, SegmentResponse
 from service.settings import MAX_TIMEOUT_MS
@@ -56,6 +59,8 @@ _BODY = {
         },
     },
 }
+# Given a picture's file, what makes its answer.
+Recipe: TypeAlias = Callable[[bytes], Callable[[Answer, Stopwatch], Finished]]
 router = APIRouter(
     route_class=PictureRoute, tags=["pictures"], responses=document_problems(400, 408, 413, 415, 422, 431, 500, 503)
 )
@@ -75,9 +80,9 @@ async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> 
 
     Where Accept prefers image/png the PNG is the whole answer, whatever `mask` says.
     """
-    as_png = prefers_png(request.headers.get("accept"))
-    wanted = Wanted(("segment",), **query.model_dump())
-    response = await _respond(request, query, "segment", wanted, SegmentResponse, as_png=as_png)
+    as_json = _json(Wanted(("segment",), **query.model_dump()), SegmentResponse)
+    recipe = _png if prefers_png(request.headers.get("accept")) else as_json
+    response = await _respond(request, query, "segment", recipe)
     response.headers["Vary"] = "Accept"
     return response
 
@@ -85,20 +90,47 @@ async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> 
 @router.post("/detect", openapi_extra=_BODY, response_model=DetectResponse, summary="Which objects are where")
 async def detect(request: Request, query: Annotated[DetectQuery, Query()]) -> Response:
     """Answer with boxes in pixels of the upright original, highest score first."""
-    return await _respond(request, query, "detect", Wanted(("detect",), **query.model_dump()), DetectResponse)
+    wanted = Wanted(("detect",), **query.model_dump())
+    return await _respond(request, query, "detect", _json(wanted, DetectResponse))
 
 
 @router.post("/classify", openapi_extra=_BODY, response_model=ClassifyResponse, summary="What the whole picture shows")
 async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -> Response:
     """Answer with the most probable classes."""
-    return await _respond(request, query, "classify", Wanted(("classify",), **query.model_dump()), ClassifyResponse)
+    wanted = Wanted(("classify",), **query.model_dump())
+    return await _respond(request, query, "classify", _json(wanted, ClassifyResponse))
 
 
 @router.post("/predict", openapi_extra=_BODY, response_model=PredictResponse, summary="All of it in one forward pass")
 async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> Response:
     """Answer with the parts of the tasks asked for; however many they are, the model runs once."""
     wanted = Wanted(_parse_tasks(query.tasks), **query.model_dump(exclude={"tasks"}))
-    return await _respond(request, query, "predict", wanted, PredictResponse)
+    return await _respond(request, query, "predict", _json(wanted, PredictResponse))
+
+
+@router.post(
+    "/overlay",
+    openapi_extra=_BODY,
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The picture, upright, with mask and boxes.",
+            "content": {"image/jpeg": _BINARY, "image/png": _BINARY, "image/webp": _BINARY},
+        }
+    },
+    summary="The picture with mask and boxes drawn over it",
+)
+async def overlay(request: Request, query: Annotated[OverlayQuery, Query()]) -> Response:
+    """Answer with a picture to look at, in the format asked for, whatever Accept says.
+
+    The pass is shared like that of the other paths; drawing takes about as long as a pass, and waits in the queue too.
+    """
+    look, limits = Look(**query.model_dump()), state_of(request).settings.picture_limits
+
+    def recipe(picture: bytes) -> Callable[[Answer, Stopwatch], Finished]:
+        return partial(finish_overlay, picture=picture, look=look, limits=limits)
+
+    return await _respond(request, query, "overlay", recipe, costly=True)
 
 
 def _parse_tasks(text: str) -> tuple[Part, ...]:
@@ -116,15 +148,15 @@ def _check_most(query: BaseModel, most: int) -> None:
         raise InvalidParameter(f"max_detections is {asked}; the model gives {most} at most")
 
 
-async def _respond(
-    request: Request,
-    query: BaseModel,
-    task: Task,
-    wanted: Wanted,
-    shape: type[PictureResponse],
-    *,
-    as_png: bool = False,
-) -> Response:
+def _png(_: bytes) -> Callable[[Answer, Stopwatch], Finished]:
+    return finish_png
+
+
+def _json(wanted: Wanted, shape: type[PictureResponse]) -> Recipe:
+    return lambda _: partial(finish_json, wanted=wanted, shape=shape)
+
+
+async def _respond(request: Request, query: BaseModel, task: Task, recipe: Recipe, *, costly: bool = False) -> Response:
     """Take one picture all the way: read it, submit it with what is to be made of its answer, count the stages."""
     state = state_of(request)
     scheduler, metrics = state.require_scheduler(), state.metrics
@@ -137,12 +169,13 @@ async def _respond(
         with metrics.images_in_flight.track_inprogress():
             finished, result = await scheduler.submit(
                 body,
-                finish_png if as_png else partial(finish_json, wanted=wanted, shape=shape),
+                recipe(body),
                 watch=watch,
                 timeout_s=timeout_s,
                 fresh=wants_fresh(request.headers.get("cache-control", "")),
                 hang_up=partial(wait_for_disconnect, request.receive),
                 trace=trace,
+                costly=costly,
             )
     watch.finish()
     request.scope["state"]["cache_result"] = result

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Any
 from service.admission import Admission
 from service.cache import Cache
 from service.engine import Engine
-from service.errors import ClientGone, DeadlineExceeded, NotReady, Overloaded
-from service.flights import Answer, Finished, Flight, Passenger
+from service.errors import NotReady, Overloaded, Unavailable
+from service.flights import Answer, Finished, Flight, Passenger, too_late
 from service.forward import Forward
 from service.metrics import CacheResult, Metrics
-from service.picture_header import check_picture
 from service.picture_limits import PictureLimits
-from service.prepare import Picture, digest, prepare
+from service.prepare import Picture, identify, prepare
 from service.timing import SHARED_STAGES, Stopwatch
 from service.workers import WorkerPool
 
@@ -131,6 +130,7 @@ class Scheduler:
         fresh: bool = False,
         hang_up: Callable[[], Coroutine[Any, Any, None]] | None = None,
         trace: PictureTrace | None = None,
+        costly: bool = False,
     ) -> tuple[Finished, CacheResult]:
         """Ask about one picture; a request that leaves fails nobody else.
 
@@ -142,6 +142,7 @@ class Scheduler:
             fresh: neither take a pass from others nor leave one to them.
             hang_up: waits until the client has gone.
             trace: gets where the pass came from, and the pass itself if this request begins it.
+            costly: `finish` takes as long as a pass; it waits in the queue like one, wherever the pass comes from.
 
         Returns:
             What `finish` made, and where the pass came from.
@@ -155,63 +156,47 @@ class Scheduler:
                 them before the picture takes a place in the queue.
         """
         deadline = time.monotonic() + timeout_s
-        key = await self._look_at(picture, fresh=fresh)
-        if self._stopped:
-            raise NotReady("the service is stopping; ask another one, or this one after its restart")
-        passenger = Passenger(finish, watch, deadline, asyncio.get_running_loop().create_future(), trace)
+        loop, look = asyncio.get_running_loop(), partial(identify, picture, self._limits, fresh=fresh)
+        on_loop = isinstance(picture, bytes) and len(picture) <= _LOOK_ON_LOOP_BYTES
+        key = look() if on_loop else await loop.run_in_executor(self._side, look)
+        self._require_running()
+        passenger = Passenger(finish, watch, deadline, loop.create_future(), trace, costly)
         result = self._take(passenger, key, picture)
         if trace is not None:
             trace.cache_result = result
         self._metrics.count_cache_result(result)
-        watcher = asyncio.ensure_future(hang_up()) if hang_up is not None else None
-        if watcher is not None:
-            watcher.add_done_callback(lambda _: passenger.future.cancel())
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await passenger.future, result
-        except TimeoutError:
-            raise _too_late() from None
-        except asyncio.CancelledError:
-            if watcher is None or not watcher.done():
-                raise
-            raise ClientGone("the client hung up while its picture waited") from None
-        finally:
-            if watcher is not None:
-                watcher.cancel()
-
-    async def _look_at(self, picture: Picture, *, fresh: bool) -> bytes:
-        """Refuse what is too much before it waits for anything; returns what tells pictures apart, if it is shared."""
-        if isinstance(picture, bytes) and len(picture) <= _LOOK_ON_LOOP_BYTES:
-            return self._check(picture, fresh=fresh)
-        return await asyncio.get_running_loop().run_in_executor(self._side, partial(self._check, picture, fresh=fresh))
-
-    def _check(self, picture: Picture, *, fresh: bool) -> bytes:
-        if isinstance(picture, bytes):
-            check_picture(picture, self._limits)
-        return b"" if fresh else digest(picture)
+        return await passenger.wait(hang_up), result
 
     def _take(self, passenger: Passenger[Any], name: bytes, picture: Picture) -> CacheResult:
         """Find an answer or a flight to board, or open one."""
         engine = self.engine
         if not name:
-            self._open_flight(Flight(name, engine, picture, [passenger]), passenger)
+            self._open_flight(Flight(name, engine, picture, [passenger]))
             return "bypass"
         key = name + engine.sha256.encode()
         answer = self._cache.get(key)
         if answer is not None:
-            self._side.submit(_serve_from, answer, passenger)
+            self._serve_beside(answer, passenger, picture)
             return "hit"
         flight = self._flights.get(key)
         if flight is not None and flight.board(passenger):
             passenger.future.add_done_callback(lambda _: self._abandon(flight))
             return "coalesced"
         if flight is not None and flight.answer is not None:
-            self._side.submit(_serve_from, flight.answer, passenger)
+            self._serve_beside(flight.answer, passenger, picture)
             return "coalesced"
-        self._open_flight(Flight(key, engine, picture, [passenger]), passenger)
+        self._open_flight(Flight(key, engine, picture, [passenger]))
         return "miss"
 
-    def _open_flight(self, flight: Flight, passenger: Passenger[Any]) -> None:
+    def _serve_beside(self, answer: Answer, passenger: Passenger[Any], picture: Picture) -> None:
+        """Answer from a pass that is over: at once, or after the queue where that takes a worker's time."""
+        if passenger.costly:
+            self._open_flight(Flight(b"", self.engine, picture, [passenger], answer))
+        else:
+            self._side.submit(passenger.serve_from, answer)
+
+    def _open_flight(self, flight: Flight) -> None:
+        (passenger,) = flight.passengers
         try:
             self._admission.admit(passenger.deadline - time.monotonic())
         except Overloaded as refusal:
@@ -245,6 +230,7 @@ class Scheduler:
         started = time.monotonic()
         self._admission.start()
         took_s: float | None = None
+        has_pass = flight.answer is None
         leader = flight.passengers[0]
         loop = leader.future.get_loop()
         try:
@@ -256,12 +242,10 @@ class Scheduler:
         else:
             passengers = flight.close(answer)
             loop.call_soon_threadsafe(self._land, flight, answer)
-            leader.serve(answer)
-            for passenger in passengers[1:]:
-                _serve_from(answer, passenger)
+            self._serve_all(passengers, answer, flight.picture)
             # Of a picture that was stuck, others waited only until a spare worker came.
             took_s = min(time.monotonic() - started, self._workers.patience_s)
-            if self.after_pass is not None and isinstance(flight.picture, bytes):
+            if has_pass and self.after_pass is not None and isinstance(flight.picture, bytes):
                 self.after_pass(flight.picture)
         finally:
             self._admission.finish(took_s)
@@ -270,6 +254,8 @@ class Scheduler:
         watch, contract = leader.watch, flight.engine.contract
         watch.lap("queue")
         self._require_wanted(flight)
+        if flight.answer is not None:
+            return flight.answer
         square, place = prepare(flight.picture, contract, watch, limits=self._limits)
         self._require_wanted(flight)
         prediction, shared_by = self._forward.run(flight.engine, square, watch, alone=self._admission.is_alone())
@@ -279,17 +265,33 @@ class Scheduler:
         origin = leader.trace.record_pass(model_version=contract.version, batch_size=shared_by)
         return Answer(prediction, place, contract, origin)
 
+    def _serve_all(self, passengers: Sequence[Passenger[Any]], answer: Answer, picture: Picture) -> None:
+        """In a worker thread: those first whose answers take no time; of the costly ones, only who began the flight."""
+        leader, *others = passengers
+        if not leader.costly:
+            leader.serve(answer)
+        for passenger in others:
+            if passenger.costly:
+                passenger.future.get_loop().call_soon_threadsafe(self._requeue, answer, passenger, picture)
+            else:
+                passenger.serve_from(answer)
+        if leader.costly:
+            leader.serve(answer)
+
+    def _requeue(self, answer: Answer, passenger: Passenger[Any], picture: Picture) -> None:
+        if passenger.future.done():
+            return
+        try:
+            self._require_running()
+            self._serve_beside(answer, passenger, picture)
+        except Unavailable as refusal:
+            passenger.fail(refusal)
+
+    def _require_running(self) -> None:
+        if self._stopped:
+            raise NotReady("the service is stopping; ask another one, or this one after its restart")
+
     def _require_wanted(self, flight: Flight) -> None:
         if not flight.is_wanted():
             self._metrics.dropped_images.inc()
-            raise _too_late()
-
-
-def _serve_from(answer: Answer, passenger: Passenger[Any]) -> None:
-    """In a worker thread: serve a request that has waited for a pass of another one."""
-    passenger.watch.lap("queue")
-    passenger.serve(answer)
-
-
-def _too_late() -> DeadlineExceeded:
-    return DeadlineExceeded("the deadline passed before the answer was ready; X-Request-Timeout-Ms may allow more time")
+            raise too_late()

@@ -11,7 +11,7 @@ from service.errors import Overloaded
 from service.problems import make_problem_of
 from service.state import ServiceState
 
-PICTURE_PATHS = frozenset({"/segment", "/detect", "/classify", "/predict"})
+PICTURE_PATHS = frozenset({"/segment", "/detect", "/classify", "/predict", "/overlay"})
 _INFER = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer")
 
 

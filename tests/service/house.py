@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,11 +72,21 @@ class House:
             limits=limits,
         )
 
-    async def ask(self, body: bytes, *, timeout_s: float = 10, fresh: bool = False) -> tuple[Answer, CacheResult]:
-        return await self.scheduler.submit(body, keep, watch=Stopwatch(), timeout_s=timeout_s, fresh=fresh)
+    async def ask(
+        self,
+        body: bytes,
+        finish: Callable[[Answer, Stopwatch], Answer] | None = None,
+        *,
+        timeout_s: float = 10,
+        fresh: bool = False,
+        costly: bool = False,
+    ) -> tuple[Answer, CacheResult]:
+        return await self.scheduler.submit(
+            body, finish or keep, watch=Stopwatch(), timeout_s=timeout_s, fresh=fresh, costly=costly
+        )
 
-    def begin(self, body: bytes, *, timeout_s: float = 10) -> asyncio.Task[tuple[Answer, CacheResult]]:
-        return asyncio.create_task(self.ask(body, timeout_s=timeout_s))
+    def begin(self, *args: Any, **options: Any) -> asyncio.Task[tuple[Answer, CacheResult]]:  # noqa: ANN401 - of `ask`
+        return asyncio.create_task(self.ask(*args, **options))
 
     def count(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0

@@ -181,7 +181,7 @@ def test_the_api_description_names_every_route_body_and_problem(app: FastAPI) ->
     model = "/v2/models/{model}"
     versions = (model, f"{model}/versions/{{version}}")
     assert set(document["paths"]) == {
-        "/segment", "/detect", "/classify", "/predict", "/healthz", "/readyz", "/info", "/metrics",
+        "/segment", "/detect", "/classify", "/predict", "/overlay", "/healthz", "/readyz", "/info", "/metrics",
         "/v2", "/v2/health/live", "/v2/health/ready",
         *(f"{path}{end}" for path in versions for end in ("", "/ready", "/infer")),
     }  # fmt: skip

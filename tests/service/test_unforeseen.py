@@ -52,7 +52,7 @@ LAYERS: dict[str, tuple[str, Callable[..., Any]]] = {
     "the route": ("service.{route}.read_timeout_s", fail),
     "reading the body": ("service.bodies.parse_options_header", fail),
     "the scheduler": ("service.scheduler.Scheduler.submit", fail_later),
-    "the name of a picture": ("service.scheduler.digest", fail),
+    "the name of a picture": ("service.scheduler.identify", fail),
     "admission": ("service.admission.Admission.admit", fail),
     "the decoder, in a worker": ("service.scheduler.prepare", fail),
     "a panic in a worker": ("service.scheduler.prepare", panic),

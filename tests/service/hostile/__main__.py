@@ -26,7 +26,7 @@ from tests.service.hostile.goals import Figure, at_least, at_most, none_of, writ
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- goals: written by make hostile -->", "<!-- end of goals -->"
-_PATHS = ("/predict", "/detect", "/segment", "/classify")
+_PATHS = ("/predict", "/detect", "/segment", "/classify", "/overlay")
 _MUTANTS, _SEED = 100_000, 0
 _SETTLED_FILES, _SETTLED_MUTANTS = 1000, 5000
 # What is a test already: these files, with what they leave out of the quick suite.

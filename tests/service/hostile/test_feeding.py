@@ -17,7 +17,7 @@ from tests.service.hostile.goals import require
 from tests.service.hostile.mutants import make_mutants, make_prefixes, make_seeds
 from tests.service.hostile.watching import answered, scrape
 
-PATHS = ("/predict", "/segment", "/detect", "/classify")
+PATHS = ("/predict", "/segment", "/detect", "/classify", "/overlay")
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,124 @@
+"""Answers that take as long to make as a pass: they wait in the queue, and nobody waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from service.errors import DeadlineExceeded, NotReady, Overloaded
+from service.flights import Answer
+from service.timing import Stopwatch
+from tests.service.house import House, body_of, keep, until
+
+pytestmark = pytest.mark.anyio
+
+
+class Drawing:
+    """Makes an answer once it may; tells how many are at it."""
+
+    def __init__(self) -> None:
+        self.may_end = threading.Event()
+        self.begun = 0
+
+    def __call__(self, answer: Answer, watch: Stopwatch) -> Answer:
+        self.begun += 1
+        assert self.may_end.wait(10)
+        return keep(answer, watch)
+
+
+async def test_one_about_a_known_picture_takes_a_place_in_the_queue_and_no_pass(build: Callable[..., House]) -> None:
+    """Else who asks for the same drawing again and again would have all CPUs, with the queue empty."""
+    house = build(queue_limit=1, workers=1)
+    await house.ask(body_of(0))
+    house.session.gate.clear()
+    other = house.begin(body_of(1))
+    await until(lambda: house.session.inside == 1)
+    drawn = house.begin(body_of(0), costly=True)
+    await until(lambda: house.admission.waiting == 1)
+    with pytest.raises(Overloaded):
+        await house.ask(body_of(0), costly=True)
+    assert house.count("unihead_refused_requests_total", reason="queue_full") == 1.0
+    assert (await house.ask(body_of(0)))[1] == "hit"
+    house.session.gate.set()
+    assert (await drawn)[1] == "hit"
+    await other
+    assert house.passes == 2.0
+    await until(lambda: (house.admission.waiting, house.admission.active) == (0, 0))
+
+
+async def test_those_that_boarded_are_made_beside_each_other_after_those_that_are_cheap(
+    build: Callable[..., House],
+) -> None:
+    house, drawing = build(workers=2), Drawing()
+    house.session.gate.clear()
+    drawn = [house.begin(body_of(0), drawing, costly=True)]
+    await until(lambda: house.session.inside == 1)
+    drawn += [house.begin(body_of(0), drawing, costly=True) for _ in range(2)]
+    cheap = house.begin(body_of(0))
+    await until(lambda: house.count("unihead_cache_requests_total", result="coalesced") == 3)
+    house.session.gate.set()
+    await cheap
+    await until(lambda: drawing.begun == 2 and house.admission.waiting == 1)
+    drawing.may_end.set()
+    assert [result for _, result in await asyncio.gather(*drawn)] == ["miss", "coalesced", "coalesced"]
+    assert house.passes == 1.0
+
+
+async def test_one_that_boarded_is_refused_where_the_queue_has_filled_meanwhile(build: Callable[..., House]) -> None:
+    house, drawing = build(queue_limit=1, workers=1), Drawing()
+    house.session.gate.clear()
+    first = house.begin(body_of(0), drawing, costly=True)
+    await until(lambda: house.session.inside == 1)
+    second = house.begin(body_of(0), costly=True)
+    queued = house.begin(body_of(1))
+    await until(lambda: house.admission.waiting == 1)
+    house.session.gate.set()
+    with pytest.raises(Overloaded):
+        await second
+    drawing.may_end.set()
+    assert [result for _, result in await asyncio.gather(first, queued)] == ["miss", "miss"]
+
+
+async def test_who_leaves_the_queue_gives_the_place_back(build: Callable[..., House]) -> None:
+    house = build(queue_limit=1, workers=1)
+    await house.ask(body_of(0))
+    house.session.gate.clear()
+    other = house.begin(body_of(1))
+    await until(lambda: house.session.inside == 1)
+    drawn = house.begin(body_of(0), costly=True)
+    await until(lambda: house.admission.waiting == 1)
+    drawn.cancel()
+    await until(lambda: house.admission.waiting == 0)
+    with pytest.raises(DeadlineExceeded):
+        await house.ask(body_of(0), costly=True, timeout_s=0.05)
+    house.session.gate.set()
+    await other
+
+
+async def test_the_shadow_sees_a_picture_once_a_pass(house: House) -> None:
+    seen: list[bytes] = []
+    house.scheduler.after_pass = seen.append
+    for costly in (False, True, True):
+        await house.ask(body_of(0), costly=costly)
+    await house.ask(body_of(1), costly=True)
+    await until(lambda: house.admission.active == 0)
+    assert seen == [body_of(0), body_of(1)]
+
+
+async def test_one_that_boarded_is_not_begun_when_the_service_stops(build: Callable[..., House]) -> None:
+    house = build(workers=1)
+    house.session.gate.clear()
+    first = house.begin(body_of(0))
+    await until(lambda: house.session.inside == 1)
+    second = house.begin(body_of(0), costly=True)
+    await until(lambda: house.count("unihead_cache_requests_total", result="coalesced") == 1)
+    stopping = asyncio.create_task(house.scheduler.stop())
+    await asyncio.sleep(0)
+    house.session.gate.set()
+    assert (await first)[1] == "miss"
+    with pytest.raises(NotReady):
+        await second
+    await stopping
