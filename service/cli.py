@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,22 +27,8 @@ _STDERR = 2
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; the service is imported only to be started, so that `health` takes milliseconds."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:1] == ["health"]:
-        sys.exit(_ask_health(words[1:]))
-    if words[:1] == ["reload"]:
-        sys.exit(_ask_reload(words[1:]))
-    if words[:1] == ["key"]:
-        from service.key_command import main as key  # noqa: PLC0415 - health needs none of it
-
-        sys.exit(key(words[1:]))
-    if words[:1] == ["bench"]:
-        from service.bench import main as bench  # noqa: PLC0415 - takes most of a second
-
-        sys.exit(bench(words[1:]))
-    if words[:1] == ["selftest"]:
-        from service.selftest import main as selftest  # noqa: PLC0415 - takes most of a second
-
-        sys.exit(selftest(words[1:]))
+    if words and words[0] in COMMANDS:
+        sys.exit(COMMANDS[words[0]](words[1:]))
     if words[:1] == ["--print-completion"]:
         from service.completion import complete_serve  # noqa: PLC0415 - health needs none of it
 
@@ -70,6 +56,24 @@ def _fill_standard_descriptors() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
         pass
     os.close(descriptor)
+
+
+def _make_keys(words: Sequence[str]) -> int:
+    from service.key_command import main as key  # noqa: PLC0415 - health needs none of it
+
+    return key(words)
+
+
+def _bench(words: Sequence[str]) -> int:
+    from service.bench import main as bench  # noqa: PLC0415 - takes most of a second
+
+    return bench(words)
+
+
+def _selftest(words: Sequence[str]) -> int:
+    from service.selftest import main as selftest  # noqa: PLC0415 - takes most of a second
+
+    return selftest(words)
 
 
 @contextlib.contextmanager
@@ -179,3 +183,12 @@ def _get(url: str, path: str, timeout_s: float, headers: Mapping[str, str]) -> b
     if response.status != http.client.OK:
         raise _NoAnswerError(f"{url} is not ready: status {response.status}")
     return body
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "health": _ask_health,
+    "reload": _ask_reload,
+    "key": _make_keys,
+    "selftest": _selftest,
+    "bench": _bench,
+}

@@ -10,7 +10,6 @@ from typing import get_args
 
 OPTION = "--print-completion"
 SHELLS = ("bash", "zsh", "fish")
-_SERVE_COMMANDS = ("health", "reload", "key", "bench", "selftest")
 
 
 def add_completion_option(parser: argparse.ArgumentParser) -> None:
@@ -41,12 +40,13 @@ class _PrintCompletion(argparse.Action):
 
 def complete_serve(words: Sequence[str]) -> None:
     """Print the script for `unihead-serve`, whose options are the settings, and exit."""
+    from service.cli import COMMANDS  # noqa: PLC0415 - which imports this module
     from service.settings import Settings  # noqa: PLC0415 - takes a tenth of a second
 
     parser = argparse.ArgumentParser("unihead-serve")
     add_completion_option(parser)
     parser.add_argument("--version", action="store_true")
-    parser.add_argument("command", nargs="?", choices=_SERVE_COMMANDS)
+    parser.add_argument("command", nargs="?", choices=list(COMMANDS))
     for name, setting in Settings.model_fields.items():
         kinds = (setting.annotation, *get_args(setting.annotation))
         flag, help_ = f"--{name.replace('_', '-')}", (setting.description or "").replace("%", "%%")

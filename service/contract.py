@@ -48,7 +48,7 @@ class GoldenDetection:
     """One box that the model drew on a golden picture when it was exported."""
 
     box: tuple[float, float, float, float]  # xyxy, pixels of the original picture
-    label: str
+    label: str  # of detection_classes
     score: float  # 0..1
 
 
@@ -56,7 +56,7 @@ class GoldenDetection:
 class GoldenAnswer:
     """What the model answered for one known picture when it was exported."""
 
-    file: str
+    file: str  # name of the picture
     sha256: str  # of the picture's bytes
     class_probs: tuple[float, ...]  # in the order of classification_classes
     detections: tuple[GoldenDetection, ...]  # the best ones, highest score first
@@ -69,13 +69,23 @@ class ModelContract:
 
     Attributes:
         version: preset and the first 12 hex digits of `weights_sha256`.
+        preset: that the network was trained by.
+        git_commit: of the code that trained it.
         weights_sha256: over the names and bytes of all tensors of the checkpoint.
         input_size: S; `images` is uint8 [N, S, S, 3] RGB, letterboxed.
         mask_stride: `mask` is uint8 [N, S / mask_stride, S / mask_stride], class ids.
         detection_strides: strides of the detection grids, in input pixels.
         score_floor: boxes that score less never leave the graph.
+        iou_threshold: of two boxes of one class that overlap more, the graph keeps the better one.
         max_detections: K of the graph's outputs `boxes`, `scores`, `labels`.
+        segmentation_classes: names by class id, background first.
+        detection_classes: names by class id.
+        classification_classes: names by class id.
+        letterbox: how a picture becomes the input.
         metrics: measured on the validation split through this file's own pre- and post-processing.
+        golden: what it answered about known pictures when it was exported; a service asks it again when it loads it.
+        name: of the model, in answers.
+        format_version: of this contract.
     """
 
     version: str

@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("paths", metavar="PICTURE_OR_FOLDER", nargs="+", type=Path)
+    parser.add_argument("paths", metavar="PICTURE_OR_FOLDER", nargs="+", type=Path, help="files, and folders of them")
     parser.add_argument("--recursive", action="store_true", help="look into folders in folders, too")
     where = parser.add_argument_group("who answers")
     where.add_argument(
