@@ -25,7 +25,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup serve test test-unit test-all check format lock sbom bench hostile image-test train export clean
+.PHONY: help setup serve test test-unit test-all check docs format lock sbom bench hostile image-test train export clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,7 +50,7 @@ test-all: $(VENV)/.dev ## the quick suite, and what needs browsers, other server
 check: $(VENV)/.dev ## formatting, lint, types, walls between the packages, Dockerfiles, compose, manifests, rules, workflow, shell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy service training export tests
+	$(BIN)/mypy service training export tests docs/write_reference.py docs/site_hooks.py
 	$(BIN)/lint-imports
 	$(BIN)/hadolint docker/*.Dockerfile
 	$(BIN)/yamllint --strict .
@@ -58,12 +58,18 @@ check: $(VENV)/.dev ## formatting, lint, types, walls between the packages, Dock
 	$(BIN)/compose-lint check --quiet --skip-suppressed --fail-on low --strict-config --no-env --no-merge-overrides --config docker/compose-lint.yml docker-compose.yml
 	$(BIN)/kubernetes-validate --strict --no-warn docker/kubernetes/[!k]*.yaml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 	$(BIN)/zizmor --quiet --offline --strict-collection --pedantic .github
 	$(BIN)/shellcheck $(SHELL_SCRIPTS)
 	.ci/if-installed $(COMPOSE) --env-file tests/docker/no_variable.env --profile '*' config --quiet
 	.ci/if-installed $(COMPOSE) --file docker-compose.yml --file docker/keys.compose.yml --env-file tests/docker/every_variable.env --profile '*' config --quiet
 	.ci/if-installed promtool check config docker/prometheus/prometheus.yml
 	.ci/if-installed promtool test rules docker/prometheus/rules_test.yml
+
+docs: $(VENV)/.dev ## the documents as a site in build/site, which needs no server and asks none
+	$(BIN)/python -m docs.write_reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site
+	@echo "open build/site/index.html"
 
 format: $(VENV)/.dev ## mend formatting and what ruff can mend by itself
 	$(BIN)/ruff check --fix .

@@ -66,7 +66,10 @@ def is_shell_script(path: Path) -> bool:
     [
         ("hadolint", lambda path: "Dockerfile" in path.name),
         ("kubernetes-validate", lambda path: path.match("docker/kubernetes/*") and path.stem != "kustomization"),
-        ("check-jsonschema", lambda path: path.match(".github/workflows/*") or path.match("*compose.yml")),
+        (
+            "check-jsonschema",
+            lambda path: path.match(".github/workflows/*") or path.match("*compose.yml") or path.suffix == ".cff",
+        ),
         ("shellcheck", is_shell_script),
     ],
 )
