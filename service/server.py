@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from types import FrameType
@@ -176,6 +177,7 @@ def _serve_metrics(settings: Settings, app: FastAPI) -> Iterator[None]:
             f"cannot listen on {settings.host} port {settings.metrics_port} for metrics: {error.strerror}; "
             "choose another with --metrics-port"
         ) from error
+    server.handle_error = _log_metrics_failure  # type: ignore[assignment]  # it writes to stderr
     logger.info("metrics on port %d", server.server_port)
     try:
         yield
@@ -183,6 +185,10 @@ def _serve_metrics(settings: Settings, app: FastAPI) -> Iterator[None]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _log_metrics_failure(*_: object) -> None:
+    logger.warning("a request for metrics failed: %r", sys.exc_info()[1])
 
 
 def _reload(state: ServiceState, ready: asyncio.Event) -> None:

@@ -8,13 +8,16 @@ import json
 import os
 import resource
 import signal
+import socket
+import struct
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.service.fakes import encode, make_form, make_picture
-from tests.service.hostile.processes import Running, start
+from tests.service.hostile.processes import HOST, Running, find_port, start
 
 pytestmark = [pytest.mark.slow]
 
@@ -123,6 +126,24 @@ def test_a_profile_that_cannot_be_written_ends_and_requests_go_on(tmp_path: Path
         end(service)
     (line,) = [line for line in service.read_log() if line["level"] == "error"]
     assert line["message"] == "the profile ends here, it cannot be written any more: No space left on device"
+
+
+def test_a_scraper_that_breaks_off_is_one_line(tmp_path: Path) -> None:
+    port = find_port()
+    with start(tmp_path / "log", "--metrics-port", str(port)) as service:
+        service.wait_until_ready()
+        before = len(service.read_log())
+        with socket.create_connection((HOST, port)) as connection:
+            connection.sendall(b"GET /metrics HTTP/1.1\r\n")
+            # Closing is a reset then.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        deadline = time.monotonic() + 10
+        while len(found := [line for line in service.read_log()[before:] if line["message"] != "request"]) < 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        end(service)
+    assert [line["level"] for line in found] == ["warning"]
+    assert found[0]["message"].startswith("a request for metrics failed: ConnectionResetError")
 
 
 HOSTILE = 'a"\x1b[2J\x7f\xff'
