@@ -87,6 +87,11 @@ def _link(schema: Mapping[str, Any], components: Mapping[str, Any]) -> str:
     if reference.startswith(_REF):
         name = reference.removeprefix(_REF)
         return f"[{name}](#{name.lower()})"
+    if choices := schema.get("anyOf"):
+        return " or ".join(_link(choice, components) for choice in choices)
+    if items := schema.get("items"):
+        kinds = _link(items, components)
+        return f"list of ({kinds})" if "anyOf" in items else f"list of {kinds}"
     return "" if schema.get("format") == "binary" else describe_type(schema, components) if "type" in schema else ""
 
 

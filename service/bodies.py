@@ -1,4 +1,4 @@
-"""From a request's body to the bytes of one picture: raw or multipart, counted as they arrive."""
+"""From a request's body to the bytes of its pictures: raw or multipart, counted as they arrive."""
 
 from __future__ import annotations
 
@@ -18,23 +18,27 @@ BODY_FAULT = "body_fault"
 BODY_DEADLINE = "body_deadline"
 
 
-async def read_picture(request: Request, held: Held, settings: Settings) -> bytes:
-    """Take the picture out of a request; any declared type but multipart/form-data means that the body is the picture.
+async def read_pictures(request: Request, held: Held, settings: Settings, *, most: int = 1) -> list[bytes]:
+    """Take the pictures out of a request; any declared type but multipart/form-data means that the body is the picture.
 
     Args:
         request: its body has not been read yet.
         held: the bytes that the request holds.
-        settings: limits; those of the body hold for the envelope too.
+        settings: limits; those of the body hold for all pictures together, and for the envelope too.
+        most: pictures in a form.
+
+    Returns:
+        One or more; one of several may be empty.
 
     Raises:
         BodyTooLarge, RequestTimeout, Overloaded: see `read_body`.
-        MalformedRequest: the form cannot be read or has not exactly one `file`; or the client hung up.
-        EmptyBody: the form's `file` has no bytes.
+        MalformedRequest: the form cannot be read, or has no `file` or more than `most`; or the client hung up.
+        EmptyBody: the form's only `file` has no bytes.
     """
     content_type = request.headers.get("content-type", "")
     if not is_form(content_type):
-        return await read_body(request, held, settings)
-    form = FormReader(content_type)
+        return [await read_body(request, held, settings)]
+    form = FormReader(content_type, most=most)
     await _receive(request, held, settings, form.write)
     return form.finish()
 

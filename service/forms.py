@@ -1,4 +1,4 @@
-"""The picture in a multipart/form-data body (RFC 7578), taken out piece by piece as the body comes."""
+"""The pictures in a multipart/form-data body (RFC 7578), taken out piece by piece as the body comes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 FIELD_NAME = "file"
 FORM_TYPE = "multipart/form-data"
-_MAX_PARTS = 32
+# Beside those that may be pictures.
+_MAX_OTHER_PARTS = 31
 # Of one header: the time to read them grows with their square, and file names may have some.
 _MAX_SEMICOLONS = 64
 
@@ -25,13 +26,14 @@ def is_form(content_type: str) -> bool:
 
 
 class FormReader:
-    """Takes the pieces of a body, and gives the bytes of the one part named `file`; file names are never looked at."""
+    """Takes the pieces of a body, and gives the bytes of the parts named `file`; file names are never looked at."""
 
-    def __init__(self, content_type: str) -> None:
+    def __init__(self, content_type: str, *, most: int = 1) -> None:
         """Prepare for a form.
 
         Args:
             content_type: the request's.
+            most: parts named `file`.
 
         Raises:
             MalformedRequest: it names no boundary that can be used.
@@ -39,8 +41,10 @@ class FormReader:
         boundary = _read_option(content_type.encode("latin-1"), b"boundary")
         if not boundary:
             raise MalformedRequest(f"the content type {FORM_TYPE} names no boundary")
-        self._names: list[str] = []
-        self._file: list[bytes] = []
+        self._most = most
+        self._name = ""
+        self._parts = 0
+        self._files: list[list[bytes]] = []
         self._header, self._value, self._disposition = bytearray(), bytearray(), b""
         self._ended = False
         callbacks: MultipartCallbacks = {
@@ -68,22 +72,25 @@ class FormReader:
         except FormParserError as error:
             raise _unreadable() from error
 
-    def finish(self) -> bytes:
-        """Return the file; the body has ended.
+    def finish(self) -> list[bytes]:
+        """Return the files, in their order; the body has ended.
 
         Raises:
-            MalformedRequest: the form is cut short, or not exactly one part is named `file`.
-            EmptyBody: that part has no bytes.
+            MalformedRequest: the form is cut short, or no part or too many are named `file`.
+            EmptyBody: the only such part has no bytes.
         """
         if not self._ended:
             raise MalformedRequest("the multipart form is cut short; its closing boundary is missing")
-        files = self._names.count(FIELD_NAME)
-        if files != 1:
-            raise MalformedRequest(f"the form has {files} fields named `{FIELD_NAME}`; send exactly one picture in it")
-        file = b"".join(self._file)
-        if not file:
+        count = len(self._files)
+        if not 1 <= count <= self._most:
+            wanted = f"1 to {self._most} pictures, one in each" if self._most > 1 else "exactly one picture in it"
+            raise MalformedRequest(f"the form has {count} fields named `{FIELD_NAME}`; send {wanted}")
+        files = []
+        while self._files:  # so that no more than one is held twice
+            files.append(b"".join(self._files.pop(0)))
+        if files == [b""]:
             raise EmptyBody(f"the form's field `{FIELD_NAME}` has no bytes; put the picture's bytes into it")
-        return file
+        return files
 
     def _begin_part(self) -> None:
         self._disposition = b""
@@ -101,13 +108,16 @@ class FormReader:
         self._value.clear()
 
     def _end_headers(self) -> None:
-        self._names.append(_read_option(self._disposition, b"name").decode("utf-8", "replace"))
-        if len(self._names) > _MAX_PARTS:
-            raise MalformedRequest(f"the form has more than {_MAX_PARTS} parts; send one, `{FIELD_NAME}`")
+        self._parts += 1
+        if self._parts > self._most + _MAX_OTHER_PARTS:
+            raise MalformedRequest(f"the form has more than {self._parts - 1} parts; send one, `{FIELD_NAME}`")
+        self._name = _read_option(self._disposition, b"name").decode("utf-8", "replace")
+        if self._name == FIELD_NAME:
+            self._files.append([])
 
     def _add_data(self, data: bytes, start: int, end: int) -> None:
-        if self._names[-1] == FIELD_NAME:
-            self._file.append(data[start:end])
+        if self._name == FIELD_NAME:
+            self._files[-1].append(data[start:end])
 
     def _end(self) -> None:
         self._ended = True

@@ -62,7 +62,8 @@ class Metrics:
         )
         self.images_in_flight = Gauge(
             "unihead_images_in_flight",
-            "Requests whose picture has come and whose answer is not finished; those that share a pass count each.",
+            "Pictures that have come and whose answer is not finished; those that share a pass count each, a request "
+            "of the Open Inference Protocol once.",
             registry=registry,
         )
         results = Counter(

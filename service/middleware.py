@@ -16,7 +16,7 @@ from service.errors import Draining, Overloaded, RequestError, Unavailable
 from service.logs import log_request
 from service.metrics import METHODS, Metrics
 from service.paths import find_route_path
-from service.problems import REFUSAL, make_problem, make_problem_of
+from service.problems import INTERNAL_DETAIL, INTERNAL_ERROR, REFUSAL, make_problem, make_problem_of
 from service.security_headers import find_security_headers
 
 logger = logging.getLogger("unihead")
@@ -74,8 +74,7 @@ class RequestMiddleware:
             logger.exception("request %s failed", request_id, extra={"fields": {"request_id": request_id}})
             if status is not None:  # half an answer is out: only closing the connection tells the client
                 raise
-            detail = "something broke in the service; its log has more under this request_id"
-            problem = make_problem(scope, 500, "internal_error", detail)
+            problem = make_problem(scope, 500, INTERNAL_ERROR, INTERNAL_DETAIL)
             await self._share(problem)(scope, receive, send_with_headers)
         finally:
             route, method = _route_template(scope), scope["method"]

@@ -24,6 +24,8 @@ OIP_ROOT = "/v2"
 # In a scope's state: the error that is the answer, because the server cannot read the request (`service.protocol`).
 REFUSAL = "refusal"
 _CODES = sorted(kind.code for base in (RequestError, Unavailable) for kind in base.__subclasses__())
+INTERNAL_ERROR = "internal_error"
+INTERNAL_DETAIL = "something broke in the service; its log has more under this request_id"
 _CLIENT_GONE = 499  # no standard status; nginx logs it so
 _HINTS = {404: "there is no such path; `GET /` lists what there is", 405: "this path does not take that method"}
 
@@ -50,18 +52,54 @@ class Problem(BaseModel):
     detail: str = Field(description="one sentence: what came, what was wanted")
     code: str = Field(description=f"which kind of failure, for programs: {', '.join(_CODES)}, or the status in words")
     request_id: str = Field(description="also in X-Request-ID and in the log")
+    retry_after_s: int | None = Field(
+        None,
+        description="seconds after which trying again is worth it; for one picture of several, elsewhere it is the "
+        "header Retry-After",
+    )
 
 
 def make_problem(
     scope: Scope, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None
 ) -> Response:
     """Build the answer to a request that cannot be answered; clients of the Open Inference Protocol read `error`."""
-    path, request_id = scope["path"], scope["state"]["request_id"]
+    path = scope["path"]
     scope["state"]["problem_code"] = code  # for the request's line in the log, and its trace
     if path == OIP_ROOT or path.startswith(f"{OIP_ROOT}/"):
         return JSONResponse({"error": detail}, status, headers)
-    problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code, request_id=request_id)
-    return Response(problem.model_dump_json(), status, headers, MEDIA_TYPE)
+    return Response(_fill(scope, status, code, detail).model_dump_json(exclude_none=True), status, headers, MEDIA_TYPE)
+
+
+def _fill(scope: Scope, status: int, code: str, detail: str) -> Problem:
+    request_id = scope["state"]["request_id"]
+    return Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code, request_id=request_id)
+
+
+def describe_failure(scope: Scope, error: Exception) -> Problem:
+    """Say what went wrong with one picture of a request that is answered all the same; nothing of a surprise is told.
+
+    Args:
+        scope: of the request.
+        error: that a request about this picture alone would have met.
+    """
+    if isinstance(error, RequestError):
+        return _fill(scope, error.status, error.code, str(error))
+    if isinstance(error, Unavailable):
+        problem = _fill(scope, error.status, error.code, str(error))
+        return problem.model_copy(update={"retry_after_s": error.retry_after_s})
+    if isinstance(error, ModelOutputInvalid):
+        return _fill(scope, error.status, error.code, _log_invalid_output(scope, error))
+    request_id = scope["state"]["request_id"]
+    fields = {"request_id": request_id}
+    logger.error("a picture of request %s failed", request_id, exc_info=error, extra={"fields": fields})
+    return _fill(scope, 500, INTERNAL_ERROR, INTERNAL_DETAIL)
+
+
+def _log_invalid_output(scope: Scope, error: ModelOutputInvalid) -> str:
+    """Tell the log what the model said; returns what a caller may know."""
+    fields = {"request_id": scope["state"]["request_id"]}
+    logger.error("the model gave no valid answer: %s", error, extra={"fields": fields})
+    return "the model gave no valid answer about this picture; the service's log has more under this request_id"
 
 
 def document_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -95,9 +133,7 @@ async def _answer_ours(request: Request, error: RequestError | Unavailable) -> R
 
 
 async def _answer_invalid_output(request: Request, error: ModelOutputInvalid) -> Response:
-    request_id = request.scope["state"]["request_id"]
-    logger.error("the model gave no valid answer: %s", error, extra={"fields": {"request_id": request_id}})
-    detail = "the model gave no valid answer about this picture; the service's log has more under this request_id"
+    detail = _log_invalid_output(request.scope, error)
     return make_problem(request.scope, error.status, error.code, detail)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
@@ -12,25 +13,25 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.answers import PARTS, Finished, Part, Wanted, finish_json, finish_png
-from service.bodies import read_picture
+from service.asking import Question, Recipe, respond_to_each, respond_to_one
+from service.bodies import read_pictures
 from service.drawing import Look, finish_overlay
 from service.errors import InvalidParameter
 from service.flights import Answer
 from service.forms import FIELD_NAME
 from service.metrics import Task
 from service.negotiation import prefers_png
-from service.problems import document_problems
+from service.problems import Problem, document_problems
 from service.queries import ClassifyQuery, DetectQuery, OverlayQuery, PictureRoute, PredictQuery, SegmentQuery
-from service.request_headers import TIMEOUT_HEADER, read_timeout_s, wait_for_disconnect, wants_fresh
+from service.request_headers import TIMEOUT_HEADER, read_timeout_s
 from service.schemas import ClassifyResponse, DetectResponse, PictureResponse, PredictResponse, SegmentResponse
 from service.settings import MAX_TIMEOUT_MS
 from service.state import state_of
-from service.timing import Stopwatch, format_server_timing
-from service.tracing import trace_pictures
+from service.timing import Stopwatch
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FORM = {"type": "object", "required": [FIELD_NAME], "properties": {FIELD_NAME: _BINARY["schema"]}}
-_BODY = {
+_BODY: dict[str, Any] = {
     "parameters": [
         {
             "name": TIMEOUT_HEADER,
@@ -59,8 +60,11 @@ _BODY = {
         },
     },
 }
-# Given a picture's file, what makes its answer.
-Recipe: TypeAlias = Callable[[bytes], Callable[[Answer, Stopwatch], Finished]]
+_FILES = {"type": "array", "minItems": 1, "items": _BINARY["schema"]}
+_FORMS = {"type": "object", "required": [FIELD_NAME], "properties": {FIELD_NAME: _FILES}}
+_BODIES = copy.deepcopy(_BODY)
+_BODIES["requestBody"]["content"]["multipart/form-data"]["schema"] = _FORMS
+_BODIES["requestBody"]["description"] += " A form may have several pictures, `max_files` of `GET /info` at most."
 router = APIRouter(
     route_class=PictureRoute, tags=["pictures"], responses=document_problems(400, 408, 413, 415, 422, 431, 500, 503)
 )
@@ -101,11 +105,23 @@ async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -
     return await _respond(request, query, "classify", _json(wanted, ClassifyResponse))
 
 
-@router.post("/predict", openapi_extra=_BODY, response_model=PredictResponse, summary="All of it in one forward pass")
+@router.post(
+    "/predict",
+    openapi_extra=_BODIES,
+    response_model=PredictResponse | list[PredictResponse | Problem],
+    responses={200: {"description": "An object; or an array, if the form has several pictures."}},
+    summary="All of it in one forward pass",
+)
 async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> Response:
-    """Answer with the parts of the tasks asked for; however many they are, the model runs once."""
+    """Answer with the parts of the tasks asked for; however many they are, the model runs once a picture.
+
+    A form may have several fields `file`. The answer then is an array in their order, in which each picture has its
+    object or, with status 200 all the same, its problem. `X-Unihead-Cache` lists where their passes came from (`error`
+    where there is no answer), `Server-Timing` is that of the slowest.
+    """
     wanted = Wanted(_parse_tasks(query.tasks), **query.model_dump(exclude={"tasks"}))
-    return await _respond(request, query, "predict", _json(wanted, PredictResponse))
+    recipe = _json(wanted, PredictResponse)
+    return await _respond(request, query, "predict", recipe, most=state_of(request).settings.max_files)
 
 
 @router.post(
@@ -148,6 +164,12 @@ def _check_most(query: BaseModel, most: int) -> None:
         raise InvalidParameter(f"max_detections is {asked}; the model gives {most} at most")
 
 
+def _check_mask(query: BaseModel) -> None:
+    """Hold the form of a mask that was asked for against several pictures: raw ids of 16 large ones are half a GB."""
+    if isinstance(query, SegmentQuery) and query.mask == "raw":
+        raise InvalidParameter("mask=raw is for one picture; ask for png or rle where a form has several")
+
+
 def _png(_: bytes) -> Callable[[Answer, Stopwatch], Finished]:
     return finish_png
 
@@ -156,31 +178,17 @@ def _json(wanted: Wanted, shape: type[PictureResponse]) -> Recipe:
     return lambda _: partial(finish_json, wanted=wanted, shape=shape)
 
 
-async def _respond(request: Request, query: BaseModel, task: Task, recipe: Recipe, *, costly: bool = False) -> Response:
-    """Take one picture all the way: read it, submit it with what is to be made of its answer, count the stages."""
+async def _respond(
+    request: Request, query: BaseModel, task: Task, recipe: Recipe, *, costly: bool = False, most: int = 1
+) -> Response:
+    """Read the pictures of a request, `most` at most, and answer about them; several make an array."""
     state = state_of(request)
-    scheduler, metrics = state.require_scheduler(), state.metrics
-    _check_most(query, scheduler.engine.contract.max_detections)
+    _check_most(query, state.require_scheduler().engine.contract.max_detections)
     timeout_s = read_timeout_s(request.headers.get(TIMEOUT_HEADER), state.settings.request_timeout_ms)
+    question = Question(task, recipe, timeout_s, costly)
     with state.bodies.hold() as held:
-        body = await read_picture(request, held, state.settings)
-        watch = Stopwatch()
-        (trace,) = trace_pictures(request.scope, [watch])
-        with metrics.images_in_flight.track_inprogress():
-            finished, result = await scheduler.submit(
-                body,
-                recipe(body),
-                watch=watch,
-                timeout_s=timeout_s,
-                fresh=wants_fresh(request.headers.get("cache-control", "")),
-                hang_up=partial(wait_for_disconnect, request.receive),
-                trace=trace,
-                costly=costly,
-            )
-    watch.finish()
-    request.scope["state"]["cache_result"] = result
-    metrics.observe_task(task, watch.timings_ms, own_pass=result in {"miss", "bypass"})
-    if state.profile is not None:
-        state.profile.write(task, request.state.request_id, result, watch)
-    headers = {"Server-Timing": format_server_timing(watch.timings_ms), "X-Unihead-Cache": result}
-    return Response(finished.content, media_type=finished.media_type, headers=headers)
+        first, *others = await read_pictures(request, held, state.settings, most=most)
+        if not others:
+            return await respond_to_one(request, question, first)
+        _check_mask(query)
+        return await respond_to_each(request, question, [first, *others])

@@ -139,6 +139,9 @@ class Settings(BaseSettings):
         256 * 2**20, ge=1, description="bytes of all bodies that are being read or worked on; more are refused with 503"
     )
     max_body_bytes: int = Field(10_000_000, ge=1, description="largest request body, in bytes")
+    max_files: int = Field(
+        16, ge=1, le=256, description="pictures in one form to /predict; together they have a body's bytes"
+    )
     max_pixels: int = Field(
         DEFAULT_LIMITS.max_pixels,
         ge=1,

@@ -27,6 +27,7 @@ _LIBRARIES = ("unihead", "onnxruntime", "numpy", "pillow", "simplejpeg", "fastap
 
 _LIMITS = (
     "max_body_bytes",
+    "max_files",
     *(field.name for field in dataclasses.fields(PictureLimits)),
     "queue_limit",
     "request_timeout_ms",

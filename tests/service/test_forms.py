@@ -14,11 +14,16 @@ END = b"--xyz--\r\n"
 BIG = 9_000_000
 
 
-def extract_file(body: bytes, boundary: bytes, piece_bytes: int = 65536) -> bytes:
-    form = FormReader(f"multipart/form-data; boundary={boundary.decode()}")
+def extract_files(body: bytes, boundary: bytes, piece_bytes: int = 65536, *, most: int = 16) -> list[bytes]:
+    form = FormReader(f"multipart/form-data; boundary={boundary.decode()}", most=most)
     for start in range(0, len(body), piece_bytes):
         form.write(body[start : start + piece_bytes])
     return form.finish()
+
+
+def extract_file(body: bytes, boundary: bytes, piece_bytes: int = 65536) -> bytes:
+    (file,) = extract_files(body, boundary, piece_bytes, most=1)
+    return file
 
 
 @pytest.mark.parametrize("piece_bytes", [1, 2, 3, 7, 64, 1000, 10**6])
@@ -109,3 +114,30 @@ def test_forms_that_cannot_be_read_say_why(body: bytes, boundary: bytes, message
 def test_an_empty_file_is_an_empty_body() -> None:
     with pytest.raises(EmptyBody):
         extract_file(make_form(file=b"")[0], b"xyz")
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 7, 10**6])
+def test_several_files_come_in_their_order_and_one_of_them_may_be_empty(piece_bytes: int) -> None:
+    pictures = [b"first\r\n--xy", b"", b"last"]
+    body = b"".join(PART % (b"file", b"", one) + PART % (b"title", b"", b"t") for one in pictures) + END
+    assert extract_files(body, b"xyz", piece_bytes) == pictures
+
+
+@pytest.mark.parametrize(
+    ("files", "others", "message"),
+    [
+        (0, 1, "0 fields named `file`; send 1 to 3 pictures"),
+        (4, 0, "4 fields named `file`; send 1 to 3 pictures"),
+        (3, 32, "more than 34 parts"),
+    ],
+)
+def test_more_files_or_parts_than_allowed_are_refused(files: int, others: int, message: str) -> None:
+    body = PART % (b"file", b"", b"x") * files + PART % (b"n", b"", b"") * others + END
+    with pytest.raises(MalformedRequest, match=message):
+        extract_files(body, b"xyz", most=3)
+    assert extract_files(PART % (b"file", b"", b"x") * 3 + PART % (b"n", b"", b"") * 31 + END, b"xyz", most=3)
+
+
+def test_an_empty_file_alone_is_an_empty_body_where_several_may_be_too() -> None:
+    with pytest.raises(EmptyBody):
+        extract_files(PART % (b"file", b"", b"") + END, b"xyz")

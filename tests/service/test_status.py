@@ -100,6 +100,7 @@ async def test_info_tells_model_contract_versions_and_limits(client: httpx.Async
     assert info["versions"]["onnxruntime"] == onnxruntime.__version__
     assert info["limits"] == {
         "max_body_bytes": 200_000,
+        "max_files": 16,
         "max_pixels": 250_000,
         "max_side": 16_384,
         "max_aspect": 200,

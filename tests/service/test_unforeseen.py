@@ -50,7 +50,7 @@ LAYERS: dict[str, tuple[str, Callable[..., Any]]] = {
     "the keys": ("service.auth.find_presented_key", fail),
     "before the routes": ("service.scheduler.Scheduler.shed", fail),
     "the route": ("service.{route}.read_timeout_s", fail),
-    "reading the body": ("service.bodies.parse_options_header", fail),
+    "reading the body": ("service.bodies.is_form", fail),
     "the scheduler": ("service.scheduler.Scheduler.submit", fail_later),
     "the name of a picture": ("service.scheduler.identify", fail),
     "admission": ("service.admission.Admission.admit", fail),
@@ -61,7 +61,7 @@ LAYERS: dict[str, tuple[str, Callable[..., Any]]] = {
     "boxes of the answer": ("service.imaging.Letterbox.boxes_to_original", fail),
     "a panic in the answer": ("service.imaging.Letterbox.mask_to_original", panic),
     "counting": ("service.metrics.Metrics.observe_task", fail),
-    "the answer": ("service.{route}.Response", fail),
+    "the answer": ("service.{answering}.Response", fail),
     "the mask's file": ("service.render.encode_mask", fail),
     "JSON of the answer": ("service.schemas.PredictResponse.model_dump_json", fail),
     "tensors of the answer": ("service.oip.write_answer", fail),
@@ -96,7 +96,8 @@ async def test_an_exception_anywhere_is_500_without_detail(
         headers["Inference-Header-Content-Length"] = "0"
     async with app.router.lifespan_context(app), connect(app) as client:
         with monkeypatch.context() as broken:
-            broken.setattr(place.format(route="oip" if path == INFER else "routes"), harm)
+            module, answering = ("oip", "oip") if path == INFER else ("routes", "asking")
+            broken.setattr(place.format(route=module, answering=answering), harm)
             response = await client.post(path, content=PICTURE, headers=headers)
         assert_tells_nothing(response)
         if path == INFER:

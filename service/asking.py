@@ -1,0 +1,120 @@
+"""From a request's pictures to the answers about them: each is queued, shared, timed and counted like any other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.answers import Finished
+from service.errors import ClientGone
+from service.flights import Answer
+from service.metrics import CacheResult, Task
+from service.problems import describe_failure
+from service.request_headers import wait_for_disconnect, wants_fresh
+from service.state import state_of
+from service.timing import Stopwatch, format_server_timing
+from service.tracing import trace_pictures
+
+if TYPE_CHECKING:
+    from service.spans import PictureTrace
+
+# Given a picture's file, what makes its answer.
+Recipe: TypeAlias = Callable[[bytes], Callable[[Answer, Stopwatch], Finished]]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a request asks about each of its pictures.
+
+    Attributes:
+        task: the route.
+        recipe: for the answers.
+        timeout_s: seconds until they are of no use any more.
+        costly: making one takes as long as a pass.
+    """
+
+    task: Task
+    recipe: Recipe
+    timeout_s: float
+    costly: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """One picture's answer, where its pass came from, and where its milliseconds went."""
+
+    finished: Finished
+    result: CacheResult
+    watch: Stopwatch
+
+
+async def respond_to_one(request: Request, question: Question, picture: bytes) -> Response:
+    """Answer about one picture.
+
+    Raises:
+        RequestError, Unavailable, ModelOutputInvalid, ClientGone: see `Scheduler.submit`.
+    """
+    watch = Stopwatch()
+    (trace,) = trace_pictures(request.scope, [watch])
+    answered = await _ask(request, question, picture, watch, trace)
+    request.scope["state"]["cache_result"] = answered.result
+    headers = {"Server-Timing": format_server_timing(watch.timings_ms), "X-Unihead-Cache": answered.result}
+    return Response(answered.finished.content, media_type=answered.finished.media_type, headers=headers)
+
+
+async def respond_to_each(request: Request, question: Question, pictures: Sequence[bytes]) -> Response:
+    """Answer about several pictures with a JSON array in their order: what each got alone, be it a problem.
+
+    Raises:
+        ClientGone: the client has hung up.
+    """
+    watches = [Stopwatch() for _ in pictures]
+    traces = trace_pictures(request.scope, watches)
+    asked = (_ask(request, question, *one) for one in zip(pictures, watches, traces, strict=True))
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    items, results, answered = [], [], []
+    for outcome in outcomes:
+        if isinstance(outcome, _Answered):
+            items.append(outcome.finished.content)
+            results.append(str(outcome.result))
+            answered.append(outcome)
+        elif isinstance(outcome, Exception) and not isinstance(outcome, ClientGone):
+            items.append(describe_failure(request.scope, outcome).model_dump_json(exclude_none=True).encode())
+            results.append("error")
+        else:
+            raise outcome
+    request.scope["state"]["cache_result"] = " ".join(sorted(set(results)))
+    headers = {"X-Unihead-Cache": ", ".join(results)}
+    if answered:
+        slowest = max(answered, key=lambda one: one.watch.timings_ms["total"])
+        headers["Server-Timing"] = format_server_timing(slowest.watch.timings_ms)
+    return Response(b"[%b]" % b",".join(items), media_type="application/json", headers=headers)
+
+
+async def _ask(
+    request: Request, question: Question, picture: bytes, watch: Stopwatch, trace: PictureTrace | None
+) -> _Answered:
+    """Submit one picture with what is to be made of its answer, and count the stages."""
+    state = state_of(request)
+    with state.metrics.images_in_flight.track_inprogress():
+        finished, result = await state.require_scheduler().submit(
+            picture,
+            question.recipe(picture),
+            watch=watch,
+            timeout_s=question.timeout_s,
+            fresh=wants_fresh(request.headers.get("cache-control", "")),
+            hang_up=partial(wait_for_disconnect, request.receive),
+            trace=trace,
+            costly=question.costly,
+        )
+    watch.finish()
+    state.metrics.observe_task(question.task, watch.timings_ms, own_pass=result in {"miss", "bypass"})
+    if state.profile is not None:
+        state.profile.write(question.task, request.state.request_id, result, watch)
+    return _Answered(finished, result, watch)
