@@ -112,8 +112,10 @@ async def test_an_exception_anywhere_is_500_without_detail(
         # It has done no harm that lasts: the same picture is answered, and nothing is held or counted twice.
         assert (await client.post(path, content=PICTURE, headers=headers)).status_code == 200
         async with asyncio.timeout(5):  # a worker counts itself out a moment after the answer
-            while "unihead_worker_images 0.0" not in (scraped := (await client.get("/metrics", headers=headers)).text):
+            scraped = ""
+            while "unihead_worker_images 0.0" not in scraped:
                 await asyncio.sleep(0.001)
+                scraped = (await client.get("/metrics", headers=headers)).text
     for line in ("unihead_images_in_flight 0.0", "unihead_queue_images 0.0"):
         assert line in scraped
     assert scraped.count('status="500"} 1.0') == 1
