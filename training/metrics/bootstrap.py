@@ -70,6 +70,14 @@ def bootstrap_interval(counted: Resampled, *, rng: np.random.Generator, draws: i
     return Interval(float(low), float(high))
 
 
+def measure_each(counted: Resampled) -> DoubleArray:
+    """[P] the metric of each picture by itself, 0..1; nan for a picture without ground truth."""
+    count = counted.num_pictures
+    rows = (np.arange(start, min(start + _DRAWS_AT_ONCE, count)) for start in range(0, count, _DRAWS_AT_ONCE))
+    alone = [counted.estimate((chosen[:, None] == np.arange(count)).astype(np.int64)) for chosen in rows]
+    return np.concatenate(alone) if alone else np.zeros(0)
+
+
 def mean_over_present(values: DoubleArray, present: NDArray[np.bool_]) -> DoubleArray:
     """[R, C] values of classes, to their mean [R] over the classes that are present; nan where none is."""
     counts = present.sum(axis=1)

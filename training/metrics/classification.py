@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from service.imaging import FloatArray
 from training.metrics.bootstrap import CountArray, DoubleArray
+from training.metrics.calibration import Calibration, compute_calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class Accuracy:
         self._num_classes = num_classes
         self._labels: list[int] = []  # the true class of each picture
         self._ranks: list[int] = []  # the place that it was given, 0 the first
+        self._guesses: list[int] = []  # the class that came first
+        self._confidences: list[float] = []  # the probability of that class
 
     @property
     def num_pictures(self) -> int:
@@ -53,6 +56,8 @@ class Accuracy:
         order = np.argsort(-class_probs, axis=1, kind="stable")
         self._labels += labels.tolist()
         self._ranks += np.argmax(order == labels[:, None], axis=1).tolist()
+        self._guesses += order[:, 0].tolist()
+        self._confidences += class_probs.max(axis=1).tolist()
 
     def compute(self) -> ClassificationMetrics:
         """Sum, then divide once.
@@ -71,6 +76,16 @@ class Accuracy:
             top_5=float(counts[:, :5].sum() / pictures.sum()),
             per_class_accuracy=tuple(per_class.tolist()),
         )
+
+    def confusion(self) -> CountArray:
+        """[C, C] pictures by true class (row) and the class that came first (column)."""
+        counts = np.zeros((self._num_classes, self._num_classes), dtype=np.int64)
+        np.add.at(counts, (self._labels, self._guesses), 1)
+        return counts
+
+    def calibrate(self) -> Calibration:
+        """Compare how sure the first class was with how often it was right."""
+        return compute_calibration(np.array(self._confidences), np.array(self._ranks) == 0)
 
     def estimate(self, repeats: CountArray) -> DoubleArray:
         """[R, P] how often each picture is in a sample, to top-1 [R] of each sample."""

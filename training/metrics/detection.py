@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from service.imaging import FloatArray
 from training.metrics.bootstrap import CountArray, DoubleArray, mean_over_present
+from training.metrics.calibration import Calibration, compute_calibration
 
 # pycocotools/cocoeval.py, Params.setDetParams: ten overlaps, 101 points of recall.
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-_RECALLS = np.linspace(0.0, 1.0, 101)
+RECALLS = np.linspace(0.0, 1.0, 101)
 
 BoolArray: TypeAlias = NDArray[np.bool_]
 
@@ -67,6 +68,11 @@ class AveragePrecision:
     def num_pictures(self) -> int:
         """Pictures counted so far."""
         return len(self._objects)
+
+    @property
+    def objects(self) -> CountArray:
+        """[C] objects to find."""
+        return sum(self._objects, start=np.zeros(self._num_classes, dtype=np.int64))
 
     def update(
         self,
@@ -118,19 +124,56 @@ class AveragePrecision:
         Raises:
             ValueError: no class has an object.
         """
-        objects = sum(self._objects, start=np.zeros(self._num_classes, dtype=np.int64))
-        measured = np.flatnonzero(objects)
+        measured = np.flatnonzero(self.objects)
         if not measured.size:
             raise ValueError("no picture has an object to find; wanted at least one")
-        precisions = np.full((self._num_classes, len(IOU_THRESHOLDS)), np.nan)
-        for label in measured.tolist():
-            precisions[label] = _average_precision(self._judged[label], int(objects[label]))
+        precisions = self.curves().mean(axis=2)
         return DetectionMetrics(
             map_50=float(precisions[measured, 0].mean()),
             map_50_95=float(precisions[measured].mean()),
             per_class_ap_50=tuple(precisions[:, 0].tolist()),
             per_class_ap_50_95=tuple(precisions.mean(axis=1).tolist()),
         )
+
+    def curves(self) -> DoubleArray:
+        """[C, T, 101] the best precision at each of `RECALLS` or beyond, by class and IoU threshold.
+
+        Its mean over the recalls is average precision. 0 at recalls that are never reached, nan for a class without
+        objects.
+        """
+        curves = np.full((self._num_classes, len(IOU_THRESHOLDS), len(RECALLS)), np.nan)
+        for label in np.flatnonzero(self.objects).tolist():
+            curves[label] = _precision_at_recalls(self._judged[label], int(self.objects[label]))
+        return curves
+
+    def found_in_each(self) -> DoubleArray:
+        """[P] the share of a picture's objects that as many of its best detections find, at an IoU of 0.5.
+
+        Detections in crowds are passed over. nan for a picture without objects.
+        """
+        judged: list[list[_Judged]] = [[] for _ in self._objects]
+        for one in (one for of_class in self._judged for one in of_class):
+            judged[one.picture].append(one)
+        shares = np.full(len(judged), np.nan)
+        for picture, (mine, objects) in enumerate(zip(judged, self._objects, strict=True)):
+            count = int(objects.sum())
+            if not count:
+                continue
+            scores = np.concatenate([one.scores[~one.ignored[0]] for one in mine]) if mine else np.zeros(0)
+            right = np.concatenate([one.matched[0, ~one.ignored[0]] for one in mine]) if mine else np.zeros(0)
+            shares[picture] = right[np.argsort(-scores, kind="stable")[:count]].sum() / count
+        return shares
+
+    def calibrate(self) -> Calibration | None:
+        """Compare the scores of all detections with how often they found an object, at an IoU of 0.5.
+
+        Those in crowds are left out; None if there is no other.
+        """
+        judged = [one for of_class in self._judged for one in of_class]
+        scores = np.concatenate([one.scores[~one.ignored[0]] for one in judged]) if judged else np.zeros(0)
+        if not len(scores):
+            return None
+        return compute_calibration(scores, np.concatenate([one.matched[0, ~one.ignored[0]] for one in judged]))
 
     def estimate(self, repeats: CountArray) -> DoubleArray:
         """[R, P] how often each picture is in a sample, to the mean AP [R] of each sample at an IoU of 0.5.
@@ -184,11 +227,11 @@ def _areas(boxes: DoubleArray) -> DoubleArray:
     return areas
 
 
-def _average_precision(judged: list[_Judged], objects: int) -> DoubleArray:
-    """[T] mean over 101 recalls of the best precision at that recall or beyond; 0 where it is never reached."""
+def _precision_at_recalls(judged: list[_Judged], objects: int) -> DoubleArray:
+    """[T, 101] the best precision at each recall or beyond; 0 where it is never reached."""
+    precision_at = np.zeros((len(IOU_THRESHOLDS), len(RECALLS)))
     if not judged:
-        return np.zeros(len(IOU_THRESHOLDS))
-    precision_at = np.zeros((len(IOU_THRESHOLDS), len(_RECALLS)))
+        return precision_at
     order = np.argsort(-np.concatenate([one.scores for one in judged]), kind="stable")
     matched = np.concatenate([one.matched for one in judged], axis=1)[:, order]
     ignored = np.concatenate([one.ignored for one in judged], axis=1)[:, order]
@@ -196,15 +239,14 @@ def _average_precision(judged: list[_Judged], objects: int) -> DoubleArray:
     precision = right / np.maximum(right + wrong, 1)
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     for row, recall in enumerate(right / objects):
-        reached = np.searchsorted(recall, _RECALLS, side="left")
+        reached = np.searchsorted(recall, RECALLS, side="left")
         inside = reached < len(recall)
         precision_at[row, inside] = envelope[row, reached[inside]]
-    average: DoubleArray = precision_at.mean(axis=1)
-    return average
+    return precision_at
 
 
 def _resampled_precision(judged: list[_Judged], objects: CountArray, repeats: CountArray) -> DoubleArray:
-    """[R] what `_average_precision` would say at the first threshold, had each picture been counted so often.
+    """[R] what average precision would be at the first threshold, had each picture been counted so often.
 
     Args:
         judged: the detections of one class.
@@ -223,7 +265,7 @@ def _resampled_precision(judged: list[_Judged], objects: CountArray, repeats: Co
     wrong = (weights * ~(matched | ignored)).cumsum(axis=1)[:, matched]
     envelope = np.maximum.accumulate((right / np.maximum(right + wrong, 1))[:, ::-1], axis=1)[:, ::-1]
     recall = right / np.maximum(objects, 1)[:, None]
-    reached = np.searchsorted(_RECALLS, recall, side="right")  # how many of the recalls each one reaches
+    reached = np.searchsorted(RECALLS, recall, side="right")  # how many of the recalls each one reaches
     newly_reached = np.diff(reached, axis=1, prepend=0)
-    average: DoubleArray = (newly_reached * envelope).sum(axis=1) / len(_RECALLS)
+    average: DoubleArray = (newly_reached * envelope).sum(axis=1) / len(RECALLS)
     return average

@@ -33,11 +33,15 @@ class ConfusionMatrix:
     """Counts of (true class, predicted class) over all labelled pixels of a split, at the original resolution.
 
     Of each picture it keeps what IoU needs, the diagonal and the margins.
+
+    Attributes:
+        counts: [C, C] labelled pixels by true class (row) and predicted class (column), of all pictures so far.
     """
 
     def __init__(self, num_classes: int, ignore: int = VOID) -> None:
         self._num_classes = num_classes
         self._ignore = ignore
+        self.counts: CountArray = np.zeros((num_classes, num_classes), dtype=np.int64)
         self._pixels: list[CountArray] = []  # [3, C] of each picture: right, true, union
 
     @property
@@ -52,6 +56,7 @@ class ConfusionMatrix:
             ValueError: the shapes differ, or a value is no class.
         """
         counts = _count_pairs(predicted, target, self._num_classes, self._ignore)
+        self.counts = self.counts + counts
         self._pixels.append(np.stack(_right_true_union(counts)))
 
     def compute(self) -> SegmentationMetrics:
@@ -63,7 +68,7 @@ class ConfusionMatrix:
         Raises:
             ValueError: no labelled pixel was counted.
         """
-        right, true, union = sum(self._pixels, start=np.zeros((3, self._num_classes), dtype=np.int64))
+        right, true, union = _right_true_union(self.counts)
         if not true.any():
             raise ValueError("no labelled pixel was counted; wanted at least one picture with ground truth")
         iou = np.divide(right, union, out=np.full(len(true), np.nan), where=true > 0)

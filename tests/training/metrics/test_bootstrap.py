@@ -9,7 +9,7 @@ import pytest
 from service.imaging import FloatArray, UInt8Array
 from tests.training.metrics.test_detection import Picture, measure_with_pycocotools, random_picture
 from tests.training.metrics.test_segmentation import random_pairs
-from training.metrics.bootstrap import CountArray, DoubleArray, Interval, bootstrap_interval
+from training.metrics.bootstrap import CountArray, DoubleArray, Interval, bootstrap_interval, measure_each
 from training.metrics.classification import Accuracy
 from training.metrics.detection import AveragePrecision
 from training.metrics.segmentation import ConfusionMatrix
@@ -67,6 +67,18 @@ def test_the_average_precision_of_a_sample_is_that_of_its_pictures_repeated(seed
         repeated = [picture for picture, times in zip(pictures, row, strict=True) for _ in range(times)]
         assert value == pytest.approx(measure_with_pycocotools(repeated, 5).map_50, abs=1e-12)
         assert value == pytest.approx(count_boxes(repeated, 5).compute().map_50, abs=1e-12)
+
+
+def test_each_picture_by_itself_has_the_metric_of_a_set_of_one() -> None:
+    rng = np.random.default_rng(1)
+    pictures = [random_picture(rng, 3, 4) for _ in range(130)]  # more than are estimated at once
+    found = measure_each(count_boxes(pictures, 3))
+    assert found.shape == (130,)
+    for picture, value in zip(pictures, found.tolist(), strict=True):
+        if len(picture.target_boxes):
+            assert value == pytest.approx(count_boxes([picture], 3).compute().map_50, abs=1e-12)
+        else:
+            assert math.isnan(value)
 
 
 def test_the_mean_iou_of_a_sample_is_that_of_its_pictures_repeated() -> None:

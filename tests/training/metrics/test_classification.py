@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from service.imaging import FloatArray
 from training.metrics.classification import Accuracy, ClassificationMetrics
@@ -48,6 +48,20 @@ def test_accuracies_are_those_of_torchmetrics() -> None:
         assert ours == pytest.approx(theirs.item(), rel=1e-6)
     per_class = MulticlassAccuracy(num_classes=10, average=None)(*as_tensors)
     np.testing.assert_allclose(found.per_class_accuracy, per_class.numpy(), rtol=1e-6)
+
+
+def test_confusion_and_calibration_are_those_of_torchmetrics() -> None:
+    rng = np.random.default_rng(3)
+    probs = rng.dirichlet(np.full(5, 0.3), size=300).astype(np.float32)
+    labels = rng.integers(0, 5, size=300)
+    accuracy = Accuracy(5)
+    for start in (0, 100):  # in batches
+        end = 100 if start == 0 else 300
+        accuracy.update(probs[start:end], labels[start:end])
+    as_tensors = torch.from_numpy(probs), torch.from_numpy(labels)
+    np.testing.assert_array_equal(accuracy.confusion(), MulticlassConfusionMatrix(num_classes=5)(*as_tensors).numpy())
+    theirs = MulticlassCalibrationError(num_classes=5, n_bins=10, norm="l1")(*as_tensors)
+    assert accuracy.calibrate().error == pytest.approx(theirs.item(), abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,51 @@ def test_a_hand_worked_precision() -> None:
     assert found.map_50_95 == pytest.approx((3 * found.map_50 + 7 * 51 / 101) / 10)
 
 
+def test_curves_and_calibration_of_the_same_by_hand() -> None:
+    targets = np.array([[0, 0, 10, 10], [20, 20, 30, 30]], dtype=np.float32)
+    boxes = np.array([[0, 0, 10, 10], [50, 50, 60, 60], [20, 20, 30, 26], [80, 80, 90, 90]], dtype=np.float32)
+    scores = np.array([0.95, 0.85, 0.82, 0.05], dtype=np.float32)
+    crowd = np.array([[79, 79, 95, 95]], dtype=np.float32)
+    precision = AveragePrecision(2)
+    precision.update(
+        boxes=boxes,
+        scores=scores,
+        labels=np.zeros(4, int),
+        target_boxes=targets,
+        target_labels=np.zeros(2, int),
+        crowd_boxes=crowd,
+        crowd_labels=np.zeros(1, int),
+    )
+    curves = precision.curves()
+    assert curves.shape == (2, 10, 101)
+    np.testing.assert_allclose(curves[0, 0], [1.0] * 51 + [2 / 3] * 50)
+    np.testing.assert_allclose(curves[0, 9], [1.0] * 51 + [0.0] * 50)
+    assert np.isnan(curves[1]).all()
+    assert precision.objects.tolist() == [2, 0]
+    # Of the two best one finds an object; the third, which finds the other, comes too late.
+    assert precision.found_in_each().tolist() == [0.5]
+    found = precision.calibrate()
+    assert found is not None
+    assert found.counts == (0,) * 8 + (2, 1)  # the one in the crowd does not count
+    assert found.shares_right[8:] == (0.5, 1.0)
+    assert found.error == pytest.approx((abs(0.85 + 0.82 - 1) + 0.05) / 3)
+
+
+def test_a_picture_in_which_nothing_is_to_be_found_or_was_found() -> None:
+    box, label = np.array([[0, 0, 9, 9]], dtype=np.float32), np.zeros(1, int)
+    pictures = [Picture(), Picture(target_boxes=box, target_labels=label), Picture(box, np.ones(1, np.float32), label)]
+    precision = AveragePrecision(1)
+    for picture in [*pictures, replace(pictures[2], target_boxes=box, target_labels=label)]:
+        precision.update(**vars(picture))
+    np.testing.assert_equal(precision.found_in_each(), [np.nan, 0.0, np.nan, 1.0])
+
+
+def test_where_nothing_was_detected_nothing_can_be_calibrated() -> None:
+    precision = AveragePrecision(1)
+    precision.update(**vars(Picture(target_boxes=np.array([[0, 0, 9, 9]], np.float32), target_labels=np.zeros(1, int))))
+    assert precision.calibrate() is None
+
+
 def test_a_second_detection_of_the_same_object_is_wrong() -> None:
     box = np.array([[0, 0, 10, 10]], dtype=np.float32)
     twice = Picture(

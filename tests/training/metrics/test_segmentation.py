@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassJaccardIndex
 
 from service.imaging import UInt8Array
 from training.data.classes import VOID
@@ -74,12 +74,15 @@ def test_foreground_mean_is_nan_when_there_is_only_background() -> None:
 def test_iou_and_accuracy_are_those_of_torchmetrics() -> None:
     jaccard = MulticlassJaccardIndex(num_classes=7, average=None, ignore_index=VOID)
     accuracy = MulticlassAccuracy(num_classes=7, average="micro", ignore_index=VOID)
+    matrix = MulticlassConfusionMatrix(num_classes=7, ignore_index=VOID)
     confusion = ConfusionMatrix(7)
     for predicted, target in random_pairs(7):
         confusion.update(predicted, target)
         jaccard.update(torch.from_numpy(predicted).long(), torch.from_numpy(target).long())
         accuracy.update(torch.from_numpy(predicted).long(), torch.from_numpy(target).long())
+        matrix.update(torch.from_numpy(predicted).long(), torch.from_numpy(target).long())
     found = confusion.compute()
+    np.testing.assert_array_equal(confusion.counts, matrix.compute().numpy())
     # torchmetrics divides in float32.
     np.testing.assert_allclose(found.per_class_iou, jaccard.compute().numpy(), rtol=1e-6)
     assert found.mean_iou == pytest.approx(jaccard.compute().mean().item(), rel=1e-6)
