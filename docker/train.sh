@@ -18,6 +18,7 @@ unihead-export onnx --checkpoint "/runs/$preset/checkpoint.pt" --out /models/uni
 unihead-export parity --checkpoint "/runs/$preset/checkpoint.pt" --model /models/unihead.onnx --data "$sets"
 cat <<END
 
+/runs/$preset/report.html says what was learned and forgotten.
 /models/unihead.onnx is ready. The first time, let the service read it:
     UNIHEAD_MODEL=/models/unihead.onnx docker compose up --detach unihead
 From then on, after another training:

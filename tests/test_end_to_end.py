@@ -80,11 +80,13 @@ def wait_until_ready(address: str) -> None:
 
 
 def test_the_run_leaves_a_report_with_pictures(folder: Path) -> None:
-    report = (folder / "report.md").read_text(encoding="utf-8")
+    report = (folder / "report.html").read_text(encoding="utf-8")
     assert "What was forgotten" in report
-    for name in re.findall(r"\]\((figures/[^)]+)\)", report):
-        with Image.open(folder / name) as picture:
-            assert picture.width > 300
+    pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', report)
+    assert len(pictures) >= 3 * 2
+    for encoded in pictures:
+        with Image.open(io.BytesIO(base64.b64decode(encoded))) as picture:
+            assert min(picture.size) > 100
 
 
 def test_the_file_says_what_the_checkpoint_says(folder: Path, data: Path) -> None:

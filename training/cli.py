@@ -1,4 +1,4 @@
-"""`unihead-train`: train a preset on the three mini sets, and measure a checkpoint."""
+"""`unihead-train`: train a preset on the three mini sets, report the run, measure and compare what came of it."""
 
 from __future__ import annotations
 
@@ -14,27 +14,29 @@ import torch
 import typer
 from rich.console import Console
 
-from service.engine import Engine, load_engine
 from service.errors import ContractError
 from training.ablation.records import RECORDS_NAME, read_records
 from training.ablation.report import write_report as write_ablation_report
-from training.ablation.run import describe_machine, run_table, train_experiment
+from training.ablation.run import run_table, train_experiment
 from training.ablation.shelf import Shelf
 from training.ablation.table import SHIPPED_TABLE, AblationError, load_table
-from training.checkpoint import CheckpointError, load_checkpoint
+from training.checkpoint import CheckpointError
 from training.config import ConfigError, Task, keep_one_task, load_config
 from training.data.datasets import DataError, MiniSets, read_mini_sets
 from training.data.doctor.layouts import LayoutError
 from training.data.loaders import hold_out, split_of
+from training.data.record import RecordError, record_data, write_record
+from training.details import DetailsError
 from training.distributed import DistributedError, connect
+from training.environment import append_environment, describe_environment, describe_machine
 from training.evaluation import PRIMARY_METRIC, measure_task
-from training.inference import CLASSES, build_engine, restore_model
 from training.learner import TrainingDivergedError
 from training.metrics.bootstrap import bootstrap_interval
 from training.models.backbone import WeightsError
+from training.opened import open_checkpoint, open_model
 from training.preflight import UnfitDataError, check_data
 from training.progress import Progress, RunProgress
-from training.report import write_report
+from training.report.page import write_report
 from training.stages import Run
 from training.summary import SummaryError, format_summary, load_run, summarise
 from training.teachers.teacher import TeacherError
@@ -52,7 +54,7 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes C
 
 @app.callback()
 def _root() -> None:
-    """Train a preset on the three mini sets, and measure a checkpoint."""
+    """Train a preset on the three mini sets, report the run, measure and compare what came of it."""
 
 
 @app.command()
@@ -75,6 +77,9 @@ def run(
     only: Annotated[
         Task | None, typer.Option(help="Train this task's stage alone: the baseline that forgetting is measured by.")
     ] = None,
+    measure_every: Annotated[
+        int, typer.Option(min=0, metavar="EPOCHS", help="Measure within a stage too, for curves to look at; 0: not.")
+    ] = 10,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out was stopped.")] = False,
     accept: Annotated[
         list[str] | None,
@@ -91,7 +96,7 @@ def run(
         workers = connect(chosen)
         chosen = workers.choose_device(chosen)
         complaints.quiet = not workers.is_main  # all processes read the data, and find the same
-        check_data(
+        examination = check_data(
             data, accept or (), partial(complaints.print, style="yellow", highlight=False, markup=False, soft_wrap=True)
         )
     except (DistributedError, LayoutError, UnfitDataError) as error:
@@ -111,31 +116,41 @@ def run(
         measured = hold_out(sets, config.holdout)
         pictures = {task: len(split_of(measured, task).train) for task in Task}
         with RunProgress(config, pictures, out, console) if workers.is_main else Progress() as progress:
-            training.finish(sets, progress)
+            if workers.is_main:
+                write_record(out, record_data(examination, sets))
+                append_environment(out, describe_environment(chosen, processes=workers.world_size))
+            training.finish(sets, progress, measure_every=measure_every)
+        if not workers.is_main:
+            return
+        written = write_report(out, sets)
     except (
         CheckpointError,
         ConfigError,
         DataError,
+        DetailsError,
+        RecordError,
         TeacherError,
         TrainingDivergedError,
         WeightsError,
         OSError,
     ) as error:
         raise _failure(error) from error
-    if not workers.is_main:
-        return
-    model = restore_model(training.checkpoint).to(chosen)
-    report = write_report(
-        out,
-        config=config,
-        history=training.checkpoint.history,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        device=describe_device(chosen),
-        git_commit=training.checkpoint.git_commit,
-        engine=build_engine(model, config, chosen, git_commit=training.checkpoint.git_commit),
-        sets=measured,
-    )
-    console.print(f"report: {report}\ncheckpoint: {out / 'checkpoint.pt'}", highlight=False)
+    console.print(f"report: {written}\ncheckpoint: {out / 'checkpoint.pt'}", highlight=False)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run; one that is not finished will do.")],
+    data: Annotated[
+        Path | None, typer.Option(envvar="UNIHEAD_DATA", help="As for `run`; without it there are no pictures.")
+    ] = None,
+) -> None:
+    """Draw the report of a run again, from what it left in its folder."""
+    try:
+        written = write_report(folder, None if data is None else _read(data))
+    except (CheckpointError, DataError, DetailsError, RecordError, OSError) as error:
+        raise _failure(error) from error
+    console.print(f"report: {written}", highlight=False)
 
 
 @app.command()
@@ -161,9 +176,9 @@ def evaluate(
     sets = _read(data)
     try:
         if model is not None:
-            engine, tasks, batch_size = _open_model(model)
+            engine, tasks, batch_size = open_model(model)
         elif checkpoint is not None:
-            engine, tasks, batch_size = _open_checkpoint(checkpoint, chosen)
+            engine, tasks, batch_size = open_checkpoint(checkpoint, chosen)
         metrics: dict[str, dict[str, object]] = {}
         for task in tasks:
             measured = measure_task(engine, task, split_of(sets, task).val, batch_size=batch_size)
@@ -174,23 +189,6 @@ def evaluate(
     except (CheckpointError, ContractError, DataError) as error:
         raise _failure(error) from error
     print(json.dumps(metrics, indent=2))
-
-
-def _open_checkpoint(path: Path, device: torch.device) -> tuple[Engine, list[Task], int]:
-    """Load a checkpoint: engine, tasks learned, pictures per forward pass."""
-    loaded = load_checkpoint(path)
-    config = loaded.parsed_config()
-    engine = build_engine(restore_model(loaded).to(device), config, device, git_commit=loaded.git_commit)
-    return engine, [stage.task for stage in config.stages[: loaded.stage]], config.eval_batch_size
-
-
-def _open_model(path: Path) -> tuple[Engine, list[Task], int]:
-    """Load an ONNX file, which takes one picture per forward pass, as most that the service asks of it."""
-    engine = load_engine(path)
-    for task in Task:
-        if getattr(engine.contract, f"{task}_classes") != CLASSES[task]:
-            raise ContractError(f"{path}: its {task} classes are not those of the data; export it again")
-    return engine, list(Task), 1
 
 
 @app.command()
@@ -258,13 +256,6 @@ def ablate(
     except (AblationError, DataError, WeightsError, OSError) as error:
         raise _failure(error) from error
     console.print(f"report: {written}", highlight=False)
-
-
-def describe_device(device: torch.device) -> str:
-    """Name the device a figure was measured on, for reports."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"
 
 
 def _choose_device(name: str) -> torch.device:

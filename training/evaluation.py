@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -22,7 +23,6 @@ from training.data.datasets import (
     read_mask,
 )
 from training.data.loaders import Sample
-from training.metrics.bootstrap import Resampled
 from training.metrics.classification import Accuracy
 from training.metrics.detection import AveragePrecision
 from training.metrics.segmentation import ConfusionMatrix, miou_eps_per_image
@@ -34,6 +34,9 @@ PRIMARY_METRIC = {
     Task.CLASSIFICATION: "top_1",
 }
 
+Answer: TypeAlias = tuple[Sample, Letterbox, Prediction]
+Counted: TypeAlias = ConfusionMatrix | AveragePrecision | Accuracy
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -41,16 +44,14 @@ class Measured:
 
     Attributes:
         metrics: by name, each 0..1. `miou_eps_per_image` is not a quality: see `training.metrics.segmentation`.
-        counted: the pictures, for `training.metrics.bootstrap.bootstrap_interval` of the task's primary metric.
+        counted: what the metrics were computed from; `training.metrics.bootstrap` takes it for the primary metric.
     """
 
     metrics: dict[str, float]
-    counted: Resampled
+    counted: Counted
 
 
-def predict_samples(
-    engine: Engine, samples: Sequence[Sample], *, batch_size: int
-) -> Iterator[tuple[Sample, Letterbox, Prediction]]:
+def predict_samples(engine: Engine, samples: Sequence[Sample], *, batch_size: int) -> Iterator[Answer]:
     """Answer every picture, in order, batch by batch."""
     contract = engine.contract
     for start in range(0, len(samples), batch_size):
@@ -67,7 +68,14 @@ def evaluate_task(engine: Engine, task: Task, samples: Sequence[Sample], *, batc
     return measure_task(engine, task, samples, batch_size=batch_size).metrics
 
 
-def measure_task(engine: Engine, task: Task, samples: Sequence[Sample], *, batch_size: int) -> Measured:
+def measure_task(
+    engine: Engine,
+    task: Task,
+    samples: Sequence[Sample],
+    *,
+    batch_size: int,
+    on_answer: Callable[[Sample, Letterbox, Prediction], None] = lambda *_: None,
+) -> Measured:
     """Measure one task exactly over a split.
 
     Args:
@@ -75,11 +83,12 @@ def measure_task(engine: Engine, task: Task, samples: Sequence[Sample], *, batch
         task: which one; the samples must be of it.
         samples: the validation split.
         batch_size: pictures per forward pass.
+        on_answer: is given every picture and its answer, in order.
 
     Raises:
         DataError: a picture or mask cannot be used.
     """
-    answers = predict_samples(engine, samples, batch_size=batch_size)
+    answers = _tell(predict_samples(engine, samples, batch_size=batch_size), on_answer)
     if task is Task.SEGMENTATION:
         return _segmentation(engine, answers)
     if task is Task.DETECTION:
@@ -87,7 +96,13 @@ def measure_task(engine: Engine, task: Task, samples: Sequence[Sample], *, batch
     return _classification(engine, answers)
 
 
-def _segmentation(engine: Engine, answers: Iterator[tuple[Sample, Letterbox, Prediction]]) -> Measured:
+def _tell(answers: Iterator[Answer], on_answer: Callable[[Sample, Letterbox, Prediction], None]) -> Iterator[Answer]:
+    for answer in answers:
+        on_answer(*answer)
+        yield answer
+
+
+def _segmentation(engine: Engine, answers: Iterator[Answer]) -> Measured:
     num_classes = len(engine.contract.segmentation_classes)
     confusion = ConfusionMatrix(num_classes)
     legacy = []
@@ -109,7 +124,7 @@ def _segmentation(engine: Engine, answers: Iterator[tuple[Sample, Letterbox, Pre
     return Measured(metrics, confusion)
 
 
-def _detection(engine: Engine, answers: Iterator[tuple[Sample, Letterbox, Prediction]]) -> Measured:
+def _detection(engine: Engine, answers: Iterator[Answer]) -> Measured:
     precision = AveragePrecision(len(engine.contract.detection_classes))
     for sample, place, prediction in answers:
         assert isinstance(sample, DetectionSample)  # noqa: S101 - evaluate_task's contract
@@ -126,7 +141,7 @@ def _detection(engine: Engine, answers: Iterator[tuple[Sample, Letterbox, Predic
     return Measured({"map_50": found.map_50, "map_50_95": found.map_50_95}, precision)
 
 
-def _classification(engine: Engine, answers: Iterator[tuple[Sample, Letterbox, Prediction]]) -> Measured:
+def _classification(engine: Engine, answers: Iterator[Answer]) -> Measured:
     accuracy = Accuracy(len(engine.contract.classification_classes))
     for sample, _, prediction in answers:
         assert isinstance(sample, ClassificationSample)  # noqa: S101 - evaluate_task's contract

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -126,6 +127,25 @@ class Learner:
         self._balancer.load_state_dict(state["balancer"])
         if self._average:
             self._average.load_state_dict(state["average"])
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the last step, before the factors of the network's parts."""
+        factor: float = self._scheduler.lr_lambdas[0](max(0, self._scheduler.last_epoch - 1))
+        return self._config.learning_rate * factor
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Give the network, as long as the context lasts, the averaged weights that `finish` would put in place now."""
+        if self._average is None:
+            yield
+            return
+        learning = {name: value.clone() for name, value in self._model.state_dict().items()}
+        self._average.apply()
+        try:
+            yield
+        finally:
+            self._model.load_state_dict(learning)
 
     def train_one_epoch(
         self, batches: Iterable[Batch], *, epoch: int, on_batch: Callable[[int], None] = lambda _: None

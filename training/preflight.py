@@ -7,20 +7,23 @@ from pathlib import Path
 
 from training.data.doctor.codes import CODES
 from training.data.doctor.examine import examine
-from training.data.doctor.findings import Severity, describe
+from training.data.doctor.findings import Examination, Severity, describe
 
 
 class UnfitDataError(ValueError):
     """The data has faults that nobody repairs and nobody accepted."""
 
 
-def check_data(root: Path, accepted: Collection[str], tell: Callable[[str], None]) -> None:
+def check_data(root: Path, accepted: Collection[str], tell: Callable[[str], None]) -> Examination:
     """Examine the sets that a run is to learn from.
 
     Args:
         root: folder of the three sets.
         accepted: codes of errors to train with all the same.
         tell: is given one text per finding, information left out.
+
+    Returns:
+        All that was found.
 
     Raises:
         LayoutError: there is no data set below `root`.
@@ -29,7 +32,8 @@ def check_data(root: Path, accepted: Collection[str], tell: Callable[[str], None
     if unknown := sorted(set(accepted) - CODES.keys()):
         raise UnfitDataError(f"--accept knows no code {unknown[0]!r}; `unihead-data doctor` prints those it found")
     refused = []
-    for finding in examine(root).findings:
+    examination = examine(root)
+    for finding in examination.findings:
         if finding.severity is Severity.INFO:
             continue
         tell(describe(finding))
@@ -41,3 +45,4 @@ def check_data(root: Path, accepted: Collection[str], tell: Callable[[str], None
             f"(`unihead-data doctor {root}` lists every case), or train all the same with "
             + " ".join(f"--accept {code}" for code in refused)
         )
+    return examination

@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from training.config import Config, Task
 from training.evaluation import PRIMARY_METRIC
+from training.files import write_whole
 from training.options.polish import POLISH
 
 METRICS_NAME = "metrics.jsonl"
@@ -131,6 +132,4 @@ class RunProgress(Progress):
 
 
 def _write_lines(history: Sequence[Mapping[str, Any]], path: Path) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(json.dumps(entry) + "\n" for entry in history), encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, "".join(json.dumps(entry) + "\n" for entry in history))

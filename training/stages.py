@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -21,7 +20,9 @@ from training.continual.ewc import consolidate
 from training.continual.fisher import estimate_importance
 from training.data.datasets import MiniSets
 from training.data.loaders import Batch, Sample, TaskDataset, count_batches, hold_out, iterate_batches, split_of
+from training.details import measure_details, write_details
 from training.distributed import ALONE, Workers
+from training.environment import find_git_commit
 from training.evaluation import evaluate_task, measure_ms_per_image
 from training.inference import NUM_CLASSES, build_engine, restore_model
 from training.learner import Learner
@@ -32,22 +33,6 @@ from training.polish import Polish, judge
 from training.progress import Progress
 
 CHECKPOINT_NAME = "checkpoint.pt"
-
-
-def find_git_commit() -> str:
-    """Name the commit of this code; "-dirty" when tracked files differ from it, "unknown" outside its repository."""
-    root = Path(__file__).resolve().parents[1]
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(root), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603 - fixed words
-
-    try:
-        if Path(git("rev-parse", "--show-toplevel")) != root:  # installed inside somebody else's repository
-            return "unknown"
-        return git("describe", "--always", "--abbrev=12", "--dirty", "--exclude=*")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 class Run:
@@ -71,6 +56,7 @@ class Run:
         self._out = out
         self._device = device
         self._workers = workers
+        self._measure_every = 0
         workers.check(self._config)
 
     @classmethod
@@ -115,13 +101,19 @@ class Run:
         return cls(checkpoint, restore_model(checkpoint), out, device, workers)
 
     def finish(
-        self, sets: MiniSets, progress: Progress, *, on_stage: Callable[[Checkpoint], None] = lambda _: None
+        self,
+        sets: MiniSets,
+        progress: Progress,
+        *,
+        measure_every: int = 0,
+        on_stage: Callable[[Checkpoint], None] = lambda _: None,
     ) -> None:
         """Train the stages that are left, and measure after each all tasks learned so far.
 
         Args:
             sets: the pictures.
             progress: is told how it goes.
+            measure_every: epochs after which what is learned so far is measured within a stage too; 0: never.
             on_stage: is given the checkpoint after each stage, as it was saved.
 
         Raises:
@@ -136,12 +128,13 @@ class Run:
                 "go on with the same data, or begin a new run"
             )
         self.checkpoint.pictures = pictures
+        self._measure_every = measure_every
         progress.restore(self.checkpoint.history)
         datasets = {
             stage.task: TaskDataset(split_of(sets, stage.task).train, self._config) for stage in self._config.stages
         }
         for index in range(self.checkpoint.stage, len(self._config.stages)):
-            self._train_stage(index, datasets, progress)
+            self._train_stage(index, datasets, sets, progress)
             self._close_stage(index, datasets, sets, progress)
             on_stage(self.checkpoint)
         if self.checkpoint.stage < self._config.num_stages:
@@ -159,7 +152,9 @@ class Run:
             device=self._device,
         )
 
-    def _train_stage(self, index: int, datasets: Mapping[Task, TaskDataset], progress: Progress) -> None:
+    def _train_stage(
+        self, index: int, datasets: Mapping[Task, TaskDataset], sets: MiniSets, progress: Progress
+    ) -> None:
         stage = self._config.stages[index]
         self._remember_before()
         context = self._context(index, datasets)
@@ -181,6 +176,8 @@ class Run:
                 dataset, self._config, batch_size=stage.batch_size, options=stage.augment, rng=rng
             ),
             stage.epochs,
+            [earlier.task for earlier in self._config.stages[: index + 1]],
+            sets,
             progress,
         )
 
@@ -195,6 +192,8 @@ class Run:
         learner: Learner,
         begin_epoch: Callable[[np.random.Generator], Iterable[Batch]],
         epochs: int,
+        tasks: Sequence[Task],
+        sets: MiniSets,
         progress: Progress,
     ) -> None:
         if self.checkpoint.learner:
@@ -205,16 +204,21 @@ class Run:
             torch.manual_seed(int(rng.integers(2**62)) + self._workers.rank)  # for dropout
             started = time.perf_counter()
             losses = learner.train_one_epoch(begin_epoch(rng), epoch=epoch, on_batch=partial(progress.advance, name))
-            self._record(
-                {
-                    "kind": "epoch",
-                    "stage": name,
-                    "epoch": epoch + 1,
-                    "losses": losses,
-                    "seconds": time.perf_counter() - started,
-                },
-                progress,
-            )
+            entry = {
+                "kind": "epoch",
+                "stage": name,
+                "epoch": epoch + 1,
+                "losses": losses,
+                "learning_rate": learner.learning_rate,
+                "seconds": time.perf_counter() - started,
+            }
+            # After the last epoch the stage's own evaluation says it.
+            if self._measure_every and (epoch + 1) % self._measure_every == 0 and epoch + 1 < epochs:
+                started = time.perf_counter()
+                with learner.averaged():
+                    entry["metrics"] = self._measure({task: split_of(sets, task).val for task in tasks})
+                entry["measure_seconds"] = time.perf_counter() - started
+            self._record(entry, progress)
             self._workers.unify(self._model)
             self._save(index, epoch + 1, learner.state_dict())
         learner.finish()
@@ -236,7 +240,7 @@ class Run:
             {
                 "kind": "evaluation",
                 "stage": str(stage.task),
-                **self._evaluate(learned, sets),
+                **self._evaluate(str(stage.task), learned, sets),
                 "fisher_seconds": fisher_seconds,
                 "seconds": time.perf_counter() - started,
             },
@@ -248,7 +252,8 @@ class Run:
         index = len(self._config.stages)
         self._remember_before()
         polish = Polish(self._config, self._model, datasets, self._device, self._workers)
-        self._train(index, POLISH, polish.learner, polish.begin_epoch, self._config.polish.epochs, progress)
+        epochs = self._config.polish.epochs
+        self._train(index, POLISH, polish.learner, polish.begin_epoch, epochs, list(datasets), sets, progress)
         started = time.perf_counter()
         # Whether to keep it is a choice, and choices must not see the validation split.
         splits = {task: split_of(sets, task) for task in datasets}
@@ -259,14 +264,21 @@ class Run:
         self._record({"kind": "polish", "stage": POLISH, **judged, "seconds": time.perf_counter() - started}, progress)
         if judged["kept"]:
             started = time.perf_counter()
-            measured = self._evaluate(list(datasets), sets)
+            measured = self._evaluate(POLISH, list(datasets), sets)
             seconds = time.perf_counter() - started
             self._record({"kind": "evaluation", "stage": POLISH, **measured, "seconds": seconds}, progress)
         self._save(index + 1, 0, None)
 
-    def _evaluate(self, tasks: Sequence[Task], sets: MiniSets) -> dict[str, Any]:
-        metrics = self._measure({task: split_of(sets, task).val for task in tasks})
-        return {"metrics": metrics, "ms_per_image": measure_ms_per_image(self._build_engine())}
+    def _evaluate(self, stage: str, tasks: Sequence[Task], sets: MiniSets) -> dict[str, Any]:
+        engine, size = self._build_engine(), self._config.eval_batch_size
+        measured = {
+            str(task): measure_details(engine, task, split_of(sets, task).val, batch_size=size) for task in tasks
+        }
+        if self._workers.is_main:
+            write_details(self._out, stage, [details for _, details in measured.values()])
+        # As in `_measure`.
+        metrics = self._workers.broadcast({task: metrics for task, (metrics, _) in measured.items()})
+        return {"metrics": metrics, "ms_per_image": measure_ms_per_image(engine)}
 
     def _measure(self, samples: Mapping[Task, Sequence[Sample]]) -> dict[str, dict[str, float]]:
         engine = self._build_engine()

@@ -209,7 +209,7 @@ def _spread(values: Sequence[float]) -> Spread:
 
 
 def _percent_of(reference: float, difference: float) -> float | None:
-    # Rounded as in `training.report`: 0.60 to 0.57 is 5 %, not more.
+    # Rounded as in `training.report.forgetting`: 0.60 to 0.57 is 5 %, not more.
     return round(100 * difference / reference, 6) if reference else None
 
 

@@ -42,7 +42,7 @@ def finished_run(sets: MiniSets, tmp_path_factory: pytest.TempPathFactory) -> Pa
     config = load_config("tiny")
     run = Run.start(config, out, torch.device("cpu"))
     with RunProgress(config, dict.fromkeys(Task, 6), out, Console(file=io.StringIO())) as progress:
-        run.finish(sets, progress)
+        run.finish(sets, progress, measure_every=1)
     return out
 
 

@@ -7,6 +7,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from tests.training.fakes import make_config
+from tests.training.make_sets import write_tiny_sets
 from training.checkpoint import load_checkpoint
 from training.cli import app
 
@@ -110,6 +111,20 @@ def test_what_was_mended_in_the_data_is_shown_as_a_warning(tiny_sets: Path, tmp_
     assert "2007_val_000.jpg" in result.stderr
 
 
+def test_reporting_what_was_never_trained_is_one_sentence(tmp_path: Path) -> None:
+    assert_one_sentence(invoke("report", tmp_path / "absent"), "checkpoint.pt does not exist")
+
+
+@pytest.mark.slow
+def test_a_run_is_reported_without_its_data_and_not_with_other_data(finished_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_run, tmp_path / "run")
+    assert invoke("report", tmp_path / "run").exit_code == 0
+    other = write_tiny_sets(tmp_path / "other", val=5, seed=1)
+    for path in (other / "mini_voc_seg" / "val").iterdir():
+        path.rename(path.with_name(f"other_{path.name}"))
+    assert_one_sentence(invoke("report", tmp_path / "run", "--data", other), "the data has no validation picture 2007_")
+
+
 @pytest.mark.slow
 def test_a_run_writes_all_its_files_once_and_can_be_resumed_and_measured(tiny_sets: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs" / "first"
@@ -119,10 +134,12 @@ def test_a_run_writes_all_its_files_once_and_can_be_resumed_and_measured(tiny_se
         "checkpoint.pt",
         "metrics.jsonl",
         "tensorboard",
-        "report.md",
-        "figures",
+        "report.html",
+        "evaluations",
+        "data.json",
+        "environment.jsonl",
     }
-    assert str(out / "report.md") in result.stdout
+    assert str(out / "report.html") in result.stdout
     checkpoint = load_checkpoint(out / "checkpoint.pt")
     assert checkpoint.parsed_config() == make_config(seed=3)
     assert checkpoint.stage == 3
@@ -131,8 +148,14 @@ def test_a_run_writes_all_its_files_once_and_can_be_resumed_and_measured(tiny_se
     assert_one_sentence(run_tiny(tiny_sets, out), "checkpoint.pt exists", "--resume")
 
     before = (out / "checkpoint.pt").read_bytes()
+    page = (out / "report.html").read_bytes()
     assert resume(tiny_sets, out).exit_code == 0
     assert (out / "checkpoint.pt").read_bytes() == before
+
+    (out / "report.html").unlink()
+    drawn = invoke("report", out, "--data", tiny_sets)
+    assert drawn.exit_code == 0, drawn.output
+    assert (out / "report.html").read_bytes() == page
 
     measured = invoke("evaluate", "--data", tiny_sets, "--checkpoint", out / "checkpoint.pt", "--device", "cpu")
     assert measured.exit_code == 0, measured.output

@@ -272,3 +272,29 @@ def test_a_stage_with_an_average_ends_with_the_average_and_not_before() -> None:
     # The decay of the first step is (1 + 1) / (10 + 1).
     expected = 2 / 11 * before + 9 / 11 * after
     torch.testing.assert_close(averaged.state_dict()["head.stem.0.weight"], expected)
+
+
+def test_the_average_can_be_looked_at_without_disturbing_what_learns() -> None:
+    stage = STAGE.model_copy(update={"ema": 0.9, "epochs": 2})
+    model = make_model()
+    learner = make_learner(model, stage, steps=1)
+    learner.train_one_epoch([make_batch(Task.SEGMENTATION)], epoch=0)
+    before = copy.deepcopy(model.state_dict())
+    with learner.averaged():
+        seen = copy.deepcopy(model.state_dict())
+    assert_same_tensors(model.state_dict(), before)
+    learner.finish()
+    assert_same_tensors(model.state_dict(), seen)
+    assert not torch.equal(seen["head.stem.0.weight"], before["head.stem.0.weight"])
+
+
+def test_the_learning_rate_is_that_of_the_last_step() -> None:
+    stage = STAGE.model_copy(update={"epochs": 4, "warmup_fraction": 0.25})
+    learner = make_learner(make_model(), stage, steps=1)
+    rates = []
+    for epoch in range(4):
+        learner.train_one_epoch([make_batch(Task.SEGMENTATION)], epoch=epoch)
+        rates.append(learner.learning_rate)
+    # One step of warm-up, then a cosine over three.
+    cosine = [0.5 * (1 + math.cos(math.pi * step / 3)) for step in range(3)]
+    assert rates == pytest.approx([STAGE.learning_rate * factor for factor in (1.0, *cosine)])

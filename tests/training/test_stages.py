@@ -16,10 +16,11 @@ from training.checkpoint import CheckpointError, load_checkpoint
 from training.config import Config, Task
 from training.data.datasets import MiniSets
 from training.data.loaders import Batch, Sample, TaskDataset, iterate_batches
-from training.evaluation import evaluate_task
+from training.details import Details, measure_details
+from training.environment import find_git_commit
 from training.models.backbone import WeightsError
 from training.models.heads import UnifiedHead
-from training.stages import CHECKPOINT_NAME, Run, find_git_commit
+from training.stages import CHECKPOINT_NAME, Run
 
 CLASSIFY_ONCE: dict[str, Any] = {"stages": [{"task": "classification", "epochs": 1, "batch_size": 6}]}
 
@@ -78,17 +79,35 @@ def test_a_run_that_holds_pictures_out_neither_trains_on_them_nor_sees_the_valid
         trained.extend(sample.image for sample in samples)
         return TaskDataset(samples, config)
 
-    def spy_measure(engine: Engine, task: Task, samples: Sequence[Sample], *, batch_size: int) -> dict[str, float]:
+    def spy_measure(
+        engine: Engine, task: Task, samples: Sequence[Sample], *, batch_size: int
+    ) -> tuple[dict[str, float], Details]:
         measured.extend(sample.image for sample in samples)
-        return evaluate_task(engine, task, samples, batch_size=batch_size)
+        return measure_details(engine, task, samples, batch_size=batch_size)
 
     monkeypatch.setattr("training.stages.TaskDataset", spy_train)
-    monkeypatch.setattr("training.stages.evaluate_task", spy_measure)
+    monkeypatch.setattr("training.stages.measure_details", spy_measure)
     config = make_config(**CLASSIFY_ONCE, holdout=1 / 3)
     run = finish(Run.start(config, tmp_path, CPU), sets, tmp_path)
     assert (len(trained), len(measured)) == (4, 2)
     assert {*trained, *measured} == {sample.image for sample in sets.classification.train}
     assert run.checkpoint.pictures == {"classification": 4}
+
+
+def test_measuring_within_a_stage_changes_nothing_but_the_history(sets: MiniSets, tmp_path: Path) -> None:
+    config = make_config(stages=[{"task": "classification", "epochs": 3, "batch_size": 6, "ema": 0.9}])
+    plain, watched = (
+        finish(
+            Run.start(config, tmp_path / str(every), CPU), sets, tmp_path / str(every), measure_every=every
+        ).checkpoint
+        for every in (0, 1)
+    )
+    assert_same_tensors(plain.model, watched.model)
+    measured = [entry.get("metrics", {}).keys() for entry in watched.history]
+    assert measured == [{"classification"}, {"classification"}, set(), {"classification"}]  # the last says it itself
+    assert [entry["losses"] for entry in plain.history[:3]] == [entry["losses"] for entry in watched.history[:3]]
+    rates = [entry["learning_rate"] for entry in watched.history[:3]]  # one step each: warm-up, then a cosine
+    assert rates == pytest.approx([1e-3, 1e-3, 0.5e-3])
 
 
 def test_each_epoch_of_each_stage_draws_anew(sets: MiniSets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

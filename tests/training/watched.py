@@ -13,6 +13,7 @@ from torch import Tensor
 from training.checkpoint import load_checkpoint
 from training.config import Config, Task
 from training.data.datasets import MiniSets
+from training.details import DETAILS_FOLDER
 from training.progress import METRICS_NAME, RunProgress
 from training.stages import CHECKPOINT_NAME, Run
 
@@ -47,9 +48,9 @@ class Watched(RunProgress):
         super().record(history)
 
 
-def finish(run: Run, sets: MiniSets, out: Path, **watch: Any) -> Run:  # noqa: ANN401 - callbacks of Watched
+def finish(run: Run, sets: MiniSets, out: Path, *, measure_every: int = 1, **watch: Any) -> Run:  # noqa: ANN401 - callbacks of Watched
     with Watched(run.checkpoint.parsed_config(), out, **watch) as progress:
-        run.finish(sets, progress)
+        run.finish(sets, progress, measure_every=measure_every)
     return run
 
 
@@ -76,7 +77,7 @@ def kill_after_batches(count: int) -> Callable[[], None]:
 
 
 def without_times(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    times = {"seconds", "fisher_seconds", "ms_per_image"}
+    times = {"seconds", "measure_seconds", "fisher_seconds", "ms_per_image"}
     return [{key: value for key, value in entry.items() if key not in times} for entry in history]
 
 
@@ -94,7 +95,7 @@ def assert_same_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor
 
 
 def assert_same_run(out: Path, reference: Path) -> None:
-    """The same weights, anchors and history, to the bit; times apart."""
+    """The same weights, anchors, history and answers, to the bit; times apart."""
     found, expected = (load_checkpoint(folder / CHECKPOINT_NAME) for folder in (out, reference))
     assert (found.stage, found.epoch) == (expected.stage, expected.epoch)
     assert_same_tensors(found.model, expected.model)
@@ -104,3 +105,8 @@ def assert_same_run(out: Path, reference: Path) -> None:
         assert_same_tensors(anchor.importance, expected.anchors[task].importance)
     assert without_times(found.history) == without_times(expected.history)
     assert read_metrics(out) == found.history
+    assert read_folder(out / DETAILS_FOLDER) == read_folder(reference / DETAILS_FOLDER)
+
+
+def read_folder(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import platform
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,11 +19,12 @@ from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import Task
 from training.data.datasets import DataError, MiniSets
 from training.data.loaders import hold_out, split_of
+from training.environment import find_git_commit
 from training.inference import restore_model
 from training.models.backbone import WeightsError
 from training.progress import RunProgress
-from training.report import compute_drops
-from training.stages import CHECKPOINT_NAME, Run, find_git_commit
+from training.report.forgetting import compute_drops
+from training.stages import CHECKPOINT_NAME, Run
 
 Train: TypeAlias = Callable[[Experiment, int, Path], Results]
 
@@ -154,19 +154,3 @@ def _keep_defined(metrics: dict[str, dict[str, float]]) -> dict[Task, dict[str, 
         Task(task): {name: value for name, value in values.items() if math.isfinite(value)}
         for task, values in metrics.items()
     }
-
-
-def describe_machine(device: torch.device) -> str:
-    """Say what runs are trained on: torch, and the processor with its threads or the GPU."""
-    if device.type == "cuda":
-        return f"torch {torch.__version__}, {torch.cuda.get_device_name(device)}"
-    return f"torch {torch.__version__}, {_find_processor()}, {torch.get_num_threads()} threads"
-
-
-def _find_processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

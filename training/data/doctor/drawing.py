@@ -1,8 +1,10 @@
-"""Boxes with their names and masks with their colours, drawn over a picture."""
+"""Boxes with their names and masks with their colours, drawn over a picture that a page can hold."""
 
 from __future__ import annotations
 
+import base64
 import colorsys
+import io
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
@@ -21,6 +23,7 @@ VOID_OPACITY: Final = 0.9
 MASK_OPACITY: Final = 0.6
 UNKNOWN_COLOUR: Final[Colour] = (128, 128, 128)
 
+_JPEG_QUALITY = 80
 _MAX_TAGS = 14  # more hide the picture; the largest boxes have them
 _LINE_PX, _DASH_PX, _FONT_PX, _TAG_PAD_PX = 3, 9, 17, 4
 _RIM: Colour = (16, 16, 16)
@@ -40,6 +43,13 @@ def tint(image: UInt8Array, class_ids: UInt8Array, colours: Mapping[str, Colour]
     opacity = np.full(256, MASK_OPACITY, dtype=np.float32)
     palette[VOID], opacity[VOID], opacity[0] = VOID_COLOUR, VOID_OPACITY, 0.0
     return (image + (palette[class_ids] - image) * opacity[class_ids][..., None]).round().astype(np.uint8)
+
+
+def encode_data_uri(image: UInt8Array) -> str:
+    """A picture [H, W, 3] RGB as the address of a JPEG that a page holds itself."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
 def class_name(class_id: int) -> str:

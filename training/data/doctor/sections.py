@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from statistics import median
 from typing import TypeAlias
 
-from PIL import Image
-
-from service.imaging import UInt8Array
 from training.data.doctor import charts
 from training.data.doctor.contact_sheet import Sample, colours_of_set, make_samples
-from training.data.doctor.drawing import UNKNOWN_COLOUR, Colour
+from training.data.doctor.drawing import UNKNOWN_COLOUR, Colour, encode_data_uri
 from training.data.doctor.findings import Finding, SetSummary, SplitSummary
 
 FindingsOfPicture: TypeAlias = Mapping[Path, Sequence[Finding]]  # by the picture's path
 
-_JPEG_QUALITY = 80
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _CLASSES_IN_CAPTION = 6
 _UNITS = {"segmentation": "object pixels", "detection": "boxes", "classification": "pictures"}
@@ -106,7 +100,7 @@ def _sheet_entry(sample: Sample, task: str, colours: Mapping[str, Colour], findi
     if sample.pixels is None:
         frame = "<p>No picture to show</p>"
     else:
-        frame = f'<img alt="{escape(spoken, quote=True)}" loading="lazy" src="{_data_uri(sample.pixels)}">'
+        frame = f'<img alt="{escape(spoken, quote=True)}" loading="lazy" src="{encode_data_uri(sample.pixels)}">'
     return (
         f'<li><figure><div class="frame">{frame}</div><figcaption><span class="where">{escape(sample.picture.split)} / '
         f"{escape(name)}</span>{chips}{codes}</figcaption></figure></li>\n"
@@ -123,9 +117,3 @@ def _class_words(sample: Sample, task: str, name: str, number: int) -> str:
 def _key(colour: Colour | None) -> str:
     red, green, blue = colour or UNKNOWN_COLOUR
     return f'<span class="key" style="background:#{red:02x}{green:02x}{blue:02x}"></span>'
-
-
-def _data_uri(pixels: UInt8Array) -> str:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=_JPEG_QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"

@@ -1,40 +1,16 @@
 """The page stands alone, says everything, and lets nothing out of the data into its markup."""
 
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from tests.training.outline import Outline
 from training.data.doctor.findings import Case, Examination, Finding, Picture, SetSummary, Severity, SplitSummary
 from training.data.doctor.page import LISTED_CASES, make_page, write_page
 
 NASTY = "<script>alert('&')</script>"
-VOID_ELEMENTS = {"meta", "img", "br", "input", "link"}
-
-
-class Outline(HTMLParser):
-    """What the page is made of; fails on an element that is closed by another."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.images: list[dict[str, str | None]] = []
-        self._open: list[str] = []
-        self.feed(page)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        if tag == "img":
-            self.images.append(dict(attrs))
-        if tag not in VOID_ELEMENTS:
-            self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
 
 
 def make_finding(

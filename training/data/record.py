@@ -1,0 +1,131 @@
+"""What a run learned from: its sets in numbers, the faults that the doctor found, and a fingerprint; kept as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from training.data.datasets import ClassificationSample, DetectionSample, MiniSets, SegmentationSample
+from training.data.doctor.findings import Examination
+from training.files import write_whole
+from training.options.base import Frozen, Task
+
+DATA_NAME = "data.json"
+# Below the folder that a run is given; the doctor looks at whatever else lies there too.
+FOLDERS = {
+    Task.SEGMENTATION: "mini_voc_seg",
+    Task.DETECTION: "mini_coco_det",
+    Task.CLASSIFICATION: "imagenette_160",
+}
+
+
+class RecordError(ValueError):
+    """The file is none, or of another version."""
+
+
+class SplitRecord(Frozen):
+    """One split, as it lies on disk; what `class_counts` count is objects, pixels or pictures, as the task has them."""
+
+    pictures: int
+    class_counts: dict[str, int]
+
+
+class FaultRecord(Frozen):
+    """One kind of fault, without the names of the files that have it."""
+
+    code: str
+    severity: str
+    title: str
+    cases: int
+    repaired: bool
+
+
+class DataRecord(Frozen):
+    """The data of a run.
+
+    Attributes:
+        fingerprint: SHA-256 of all pictures and labels that the readers give, in their order; 64 hex digits.
+        splits: by task, then by the split's name.
+        faults: the worst first.
+    """
+
+    fingerprint: str
+    splits: dict[Task, dict[str, SplitRecord]]
+    faults: tuple[FaultRecord, ...]
+
+
+def record_data(examination: Examination, sets: MiniSets) -> DataRecord:
+    """Describe the data of a run.
+
+    Args:
+        examination: of the folder that holds the three sets.
+        sets: as read from it.
+    """
+    by_name = {summary.name: summary for summary in examination.sets}
+    return DataRecord(
+        fingerprint=compute_fingerprint(sets),
+        splits={
+            task: {
+                split.name: SplitRecord(pictures=split.pictures, class_counts=dict(split.class_counts))
+                for split in by_name[folder].splits
+            }
+            for task, folder in FOLDERS.items()
+            if folder in by_name
+        },
+        faults=tuple(
+            FaultRecord(
+                code=finding.code,
+                severity=finding.severity.value,
+                title=finding.title,
+                cases=len(finding.cases),
+                repaired=finding.repaired,
+            )
+            for finding in examination.findings
+        ),
+    )
+
+
+def compute_fingerprint(sets: MiniSets) -> str:
+    """Hash every picture and label that training and measuring see, in their order; where they lie does not count."""
+    digest = hashlib.sha256()
+    for part in (sets.segmentation, sets.detection, sets.classification):
+        for split in (part.train, part.val):
+            digest.update(f"{len(split)} pictures\n".encode())
+            for sample in split:
+                digest.update(hashlib.sha256(sample.image.read_bytes()).digest())
+                for values in _labels_of(sample):
+                    digest.update(hashlib.sha256(values).digest())
+    return digest.hexdigest()
+
+
+def _labels_of(sample: SegmentationSample | DetectionSample | ClassificationSample) -> Iterator[bytes]:
+    if isinstance(sample, SegmentationSample):
+        yield sample.mask.read_bytes()
+    elif isinstance(sample, DetectionSample):
+        for array in (sample.boxes, sample.labels, sample.crowd_boxes, sample.crowd_labels):
+            yield array.tobytes()
+    else:
+        yield str(sample.label).encode()
+
+
+def write_record(out: Path, record: DataRecord) -> None:
+    """Write the record into a run's folder."""
+    write_whole(out / DATA_NAME, record.model_dump_json(indent=1) + "\n")
+
+
+def read_record(out: Path) -> DataRecord | None:
+    """Read the record of a run; None where it left none.
+
+    Raises:
+        RecordError: the file is not one that this version wrote.
+    """
+    path = out / DATA_NAME
+    if not path.exists():
+        return None
+    try:
+        return DataRecord.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise RecordError(f"{path} is not a record of data that this version wrote: {error}") from error
