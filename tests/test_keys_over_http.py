@@ -134,7 +134,7 @@ def send_raw(service: Spawned, head: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "key", ["", "Authorization: Bearer wrong\n", f"X-API-Key: {'k' * 32_768}\n", "X-API-Key: \xff\n"]
+    "key", ["", "Authorization: Bearer wrong\n", f"X-API-Key: {'k' * 30_000}\n", "X-API-Key: \xff\n"]
 )
 def test_no_client_is_told_to_send_a_body_that_nobody_may_read(guarded: Spawned, key: str) -> None:
     head = f"POST /predict HTTP/1.1\nHost: x\n{key}Content-Length: 9000000\nExpect: 100-continue"
