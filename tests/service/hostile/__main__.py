@@ -43,8 +43,8 @@ _TESTS = {
 
 @contextmanager
 def serve(*words: str) -> Iterator[Spawned]:
-    """A service of its own for one goal."""
-    with spawn_service(["--log-level", "error", *words]) as service:
+    """A service of its own for one goal; without a cache, whose 64 MiB would pass for memory that is lost."""
+    with spawn_service(["--log-level", "error", "--cache-max-bytes", "0", *words]) as service:
         yield service
 
 
