@@ -68,17 +68,18 @@ def _describe_route(route: Mapping[str, Any], components: Mapping[str, Any]) -> 
     if body := route.get("requestBody"):
         kinds = ", ".join(f"`{kind}`" for kind in body["content"])
         parts.append(f"Body ({kinds}): {body.get('description', '')}")
-    rows, problems = [], []
+    answers: list[tuple[str, str, str]] = []
+    problems: list[str] = []
     for status, answer in route["responses"].items():
         content = answer.get("content", {})
         if MEDIA_TYPE in content:  # its description is the status in words, which change from one Python to the next
             problems.append(status)
             continue
         shown = [f"`{kind}` {_link(one.get('schema') or {}, components)}".strip() for kind, one in content.items()]
-        rows.append((status, answer.get("description", ""), ", ".join(shown)))
+        answers.append((status, answer.get("description", ""), ", ".join(shown)))
     if problems:
-        rows.append((", ".join(problems), "Why not", f"`{MEDIA_TYPE}` [Problem](#problem)"))
-    parts.append(make_table(("status", "", "content"), rows))
+        answers.append((", ".join(problems), "Why not", f"`{MEDIA_TYPE}` [Problem](#problem)"))
+    parts.append(make_table(("status", "", "content"), answers))
     return parts
 
 
