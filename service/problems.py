@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from service.errors import ClientGone, InvalidParameter, ModelOutputInvalid, RequestError, RequestTimeout, Unavailable
+from service.paths import find_route_path
 
 logger = logging.getLogger("unihead")
 
@@ -63,7 +64,7 @@ def make_problem(
     scope: Scope, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None
 ) -> Response:
     """Build the answer to a request that cannot be answered; clients of the Open Inference Protocol read `error`."""
-    path = scope["path"]
+    path = find_route_path(scope)
     scope["state"]["problem_code"] = code  # for the request's line in the log, and its trace
     if path == OIP_ROOT or path.startswith(f"{OIP_ROOT}/"):
         return JSONResponse({"error": detail}, status, headers)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import Overloaded
+from service.paths import find_route_path
 from service.problems import make_problem_of
 from service.state import ServiceState
 
@@ -39,7 +40,7 @@ def find_picture_route(scope: Scope) -> str:
     """The template of the route that a picture is sent to, as metrics name it; empty if it is none."""
     if scope["type"] != "http" or scope["method"] != "POST":
         return ""
-    path: str = scope["path"]
+    path = find_route_path(scope)
     if path in PICTURE_PATHS:
         return path
     asked = _INFER.fullmatch(path)

@@ -82,3 +82,20 @@ async def test_pictures_pass_while_there_is_room() -> None:
     scheduler.full = False
     status, _, body, _ = await ask("/detect", request, scheduler)
     assert (status, body) == (200, b"/detect")
+
+
+async def test_a_prefix_that_a_proxy_took_the_app_under_changes_nothing() -> None:
+    metrics = Metrics(CollectorRegistry())
+    state = ServiceState(Settings(), metrics)
+    state.scheduler = Full()  # type: ignore[assignment]  # a stand-in
+    app = RequestMiddleware(ShedMiddleware(answer_ok, state), metrics)
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    path = "/vision/v2/models/unihead/infer"
+    scope = {"type": "http", "method": "POST", "root_path": "/vision", "path": path, "headers": []}
+    await app(scope, never, send)
+    assert sent[0]["status"] == 503
+    assert list(json.loads(sent[1]["body"])) == ["error"]
