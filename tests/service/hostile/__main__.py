@@ -30,13 +30,16 @@ _PATHS = ("/predict", "/detect", "/segment", "/classify", "/overlay")
 _MUTANTS, _SEED = 100_000, 0
 _SETTLED_FILES, _SETTLED_MUTANTS = 1000, 5000
 # What is a test already: these files, with what they leave out of the quick suite.
-_TESTS = {
+TESTS = {
     "raw framings": ["tests/service/test_protocol.py", "tests/service/test_protocol_in_turn.py"],
     "floods of one connection": ["tests/service/test_protocol_floods.py"],
-    "kill -9 under load, SIGTERM with 50 in flight": ["tests/service/hostile/test_kill.py"],
-    "bad models, at start and at a reload": ["tests/service/test_bad_models.py"],
-    "keys: every route, rotation under load": ["tests/service/test_auth.py", "tests/service/test_keys.py"],
-    "stuck decoders, with the pre-checks off": ["tests/service/test_workers.py"],
+    "kill -9 under load": ["tests/service/hostile/test_kill.py"],
+    "SIGTERM with 50 in flight": ["tests/service/hostile/test_leaving.py"],
+    "bad models, at start and at a reload": ["tests/service/hostile/test_bad_models.py"],
+    "disk full, read-only root": ["tests/service/hostile/test_faulty_host.py"],
+    "clock jumps": ["tests/service/hostile/test_clock.py"],
+    "keys: every route, rotation under load": ["tests/service/test_auth.py", "tests/test_keys_over_http.py"],
+    "stuck decoders, with the pre-checks off": ["tests/service/test_stuck_pictures.py"],
     "schemathesis over the OpenAPI document": ["tests/service/hostile/test_schema.py"],
 }
 
@@ -125,7 +128,7 @@ def check_overload(_: argparse.Namespace) -> list[Figure]:
 def check_tests(_: argparse.Namespace) -> list[Figure]:
     """Goals that are tests: run in full."""
     figures = []
-    for goal, files in _TESTS.items():
+    for goal, files in TESTS.items():
         command = [sys.executable, "-m", "pytest", "-q", "--no-header", *files]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         last = done.stdout.strip().splitlines()[-1].strip("= ") if done.stdout.strip() else done.stderr[-200:]

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from tests.service.hostile.__main__ import ROOT, TESTS
 from tests.service.hostile.asking import LEFT, RESET, TIMEOUT, Client, Ledger, percentile
 from tests.service.hostile.goals import Figure, at_least, at_most, none_of, require, write_table
 from tests.service.hostile.mutants import make_mutants, make_seeds
@@ -73,6 +74,11 @@ def test_a_figure_out_of_its_bar_fails_the_table_and_the_test() -> None:
     with pytest.raises(AssertionError, match=r"time: at most 2 ms -- 3\.0 ms"):
         require(figures)
     require([Figure("good", "1", passed=True)])
+
+
+def test_every_goal_that_is_a_test_has_one() -> None:
+    missing = [file for files in TESTS.values() for file in files if not (ROOT / file).is_file()]
+    assert missing == []
 
 
 def test_slopes_and_percentiles() -> None:
