@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,6 +15,7 @@ from service.answers import Finished
 from service.errors import ClientGone
 from service.flights import Answer
 from service.metrics import CacheResult, Task
+from service.prepare import Picture
 from service.problems import describe_failure
 from service.request_headers import wait_for_disconnect, wants_fresh
 from service.state import state_of
@@ -24,6 +25,7 @@ from service.tracing import trace_pictures
 if TYPE_CHECKING:
     from service.spans import PictureTrace
 
+Made = TypeVar("Made")
 # Given a picture's file, what makes its answer.
 Recipe: TypeAlias = Callable[[bytes], Callable[[Answer, Stopwatch], Finished]]
 
@@ -34,27 +36,25 @@ class Question:
 
     Attributes:
         task: the route.
-        recipe: for the answers.
         timeout_s: seconds until they are of no use any more.
         costly: making one takes as long as a pass.
     """
 
     task: Task
-    recipe: Recipe
     timeout_s: float
     costly: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class _Answered:
+class Answered(Generic[Made]):
     """One picture's answer, where its pass came from, and where its milliseconds went."""
 
-    finished: Finished
+    made: Made
     result: CacheResult
     watch: Stopwatch
 
 
-async def respond_to_one(request: Request, question: Question, picture: bytes) -> Response:
+async def respond_to_one(request: Request, question: Question, recipe: Recipe, picture: bytes) -> Response:
     """Answer about one picture.
 
     Raises:
@@ -62,13 +62,13 @@ async def respond_to_one(request: Request, question: Question, picture: bytes) -
     """
     watch = Stopwatch()
     (trace,) = trace_pictures(request.scope, [watch])
-    answered = await _ask(request, question, picture, watch, trace)
+    answered = await ask(request, question, picture, recipe(picture), watch, trace)
     request.scope["state"]["cache_result"] = answered.result
     headers = {"Server-Timing": format_server_timing(watch.timings_ms), "X-Unihead-Cache": answered.result}
-    return Response(answered.finished.content, media_type=answered.finished.media_type, headers=headers)
+    return Response(answered.made.content, media_type=answered.made.media_type, headers=headers)
 
 
-async def respond_to_each(request: Request, question: Question, pictures: Sequence[bytes]) -> Response:
+async def respond_to_each(request: Request, question: Question, recipe: Recipe, pictures: Sequence[bytes]) -> Response:
     """Answer about several pictures with a JSON array in their order: what each got alone, be it a problem.
 
     Raises:
@@ -76,12 +76,15 @@ async def respond_to_each(request: Request, question: Question, pictures: Sequen
     """
     watches = [Stopwatch() for _ in pictures]
     traces = trace_pictures(request.scope, watches)
-    asked = (_ask(request, question, *one) for one in zip(pictures, watches, traces, strict=True))
+    asked = (
+        ask(request, question, picture, recipe(picture), watch, trace)
+        for picture, watch, trace in zip(pictures, watches, traces, strict=True)
+    )
     outcomes = await asyncio.gather(*asked, return_exceptions=True)
     items, results, answered = [], [], []
     for outcome in outcomes:
-        if isinstance(outcome, _Answered):
-            items.append(outcome.finished.content)
+        if isinstance(outcome, Answered):
+            items.append(outcome.made.content)
             results.append(str(outcome.result))
             answered.append(outcome)
         elif isinstance(outcome, Exception) and not isinstance(outcome, ClientGone):
@@ -97,15 +100,24 @@ async def respond_to_each(request: Request, question: Question, pictures: Sequen
     return Response(b"[%b]" % b",".join(items), media_type="application/json", headers=headers)
 
 
-async def _ask(
-    request: Request, question: Question, picture: bytes, watch: Stopwatch, trace: PictureTrace | None
-) -> _Answered:
-    """Submit one picture with what is to be made of its answer, and count the stages."""
+async def ask(
+    request: Request,
+    question: Question,
+    picture: Picture,
+    finish: Callable[[Answer, Stopwatch], Made],
+    watch: Stopwatch,
+    trace: PictureTrace | None,
+) -> Answered[Made]:
+    """Submit one picture with what is to be made of its answer, and count the stages.
+
+    Raises:
+        RequestError, Unavailable, ModelOutputInvalid, ClientGone: see `Scheduler.submit`.
+    """
     state = state_of(request)
     with state.metrics.images_in_flight.track_inprogress():
-        finished, result = await state.require_scheduler().submit(
+        made, result = await state.require_scheduler().submit(
             picture,
-            question.recipe(picture),
+            finish,
             watch=watch,
             timeout_s=question.timeout_s,
             fresh=wants_fresh(request.headers.get("cache-control", "")),
@@ -117,4 +129,4 @@ async def _ask(
     state.metrics.observe_task(question.task, watch.timings_ms, own_pass=result in {"miss", "bypass"})
     if state.profile is not None:
         state.profile.write(question.task, request.state.request_id, result, watch)
-    return _Answered(finished, result, watch)
+    return Answered(made, result, watch)

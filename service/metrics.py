@@ -62,8 +62,7 @@ class Metrics:
         )
         self.images_in_flight = Gauge(
             "unihead_images_in_flight",
-            "Pictures that have come and whose answer is not finished; those that share a pass count each, a request "
-            "of the Open Inference Protocol once.",
+            "Pictures that have come and whose answer is not finished; those that share a pass count each.",
             registry=registry,
         )
         results = Counter(

@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service import postprocess
+from service.asking import Question, ask
 from service.bodies import read_body
 from service.contract import OUTPUT_NAMES, ModelContract
 from service.errors import MalformedRequest, UnknownModel
@@ -27,7 +28,7 @@ from service.oip_tensors import BYTES, Tensor
 from service.oip_wire import HEADER_LENGTH, InferRequest, compress, decompress, read_request, write_answer
 from service.prepare import Picture
 from service.problems import OIP_ROOT
-from service.request_headers import TIMEOUT_HEADER, read_timeout_s, wait_for_disconnect, wants_fresh
+from service.request_headers import TIMEOUT_HEADER, read_timeout_s
 from service.settings import MAX_TIMEOUT_MS
 from service.state import state_of
 from service.timing import Stopwatch, format_server_timing
@@ -129,8 +130,7 @@ async def infer(request: Request) -> Response:
     """Answer with the outputs named, or with all; each picture is a picture like any other to queue and cache."""
     _require_known(request.path_params)
     state, headers = state_of(request), request.headers
-    scheduler, metrics, settings = state.require_scheduler(), state.metrics, state.settings
-    contract = scheduler.engine.contract
+    settings, contract = state.settings, state.require_scheduler().engine.contract
     patience_s = read_timeout_s(headers.get(TIMEOUT_HEADER), settings.request_timeout_ms)
     with state.bodies.hold() as held:
         body = await read_body(request, held, settings)
@@ -142,35 +142,23 @@ async def infer(request: Request) -> Response:
         patience_s = _read_parameter(asked, patience_s)
         watches = [Stopwatch() for _ in pictures]
         traces = trace_pictures(request.scope, watches)
-        with metrics.images_in_flight.track_inprogress():
-            tasks = [
-                asyncio.ensure_future(
-                    scheduler.submit(
-                        picture,
-                        partial(_collect, names=names, as_files=asked.inputs[0].name == FILES),
-                        watch=watch,
-                        timeout_s=patience_s,
-                        fresh=wants_fresh(headers.get("cache-control", "")),
-                        hang_up=partial(wait_for_disconnect, request.receive),
-                        trace=trace,
-                    )
-                )
-                for picture, watch, trace in zip(pictures, watches, traces, strict=True)
-            ]
-            try:
-                results = await asyncio.gather(*tasks)
-            except BaseException:
-                for task in tasks:
-                    task.cancel()
-                raise
-        request.scope["state"]["cache_result"] = " ".join(sorted({result for _, result in results}))
-    for watch, (_, result) in zip(watches, results, strict=True):
-        watch.finish()
-        metrics.observe_task("infer", watch.timings_ms, own_pass=result in {"miss", "bypass"})
+        collect = partial(_collect, names=names, as_files=asked.inputs[0].name == FILES)
+        question = Question("infer", patience_s)
+        tasks = [
+            asyncio.ensure_future(ask(request, question, picture, collect, watch, trace))
+            for picture, watch, trace in zip(pictures, watches, traces, strict=True)
+        ]
+        try:
+            answers = await asyncio.gather(*tasks)
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            raise
+    request.scope["state"]["cache_result"] = " ".join(sorted({answer.result for answer in answers}))
     content, answer_headers = await asyncio.to_thread(
-        _write, asked, names, [outputs for outputs, _ in results], headers.get("accept-encoding", "")
+        _write, asked, names, [answer.made for answer in answers], headers.get("accept-encoding", "")
     )
-    answer_headers["X-Unihead-Cache"] = ", ".join(result for _, result in results)
+    answer_headers["X-Unihead-Cache"] = ", ".join(answer.result for answer in answers)
     answer_headers["Server-Timing"] = format_server_timing(watches[0].timings_ms)
     return Response(content, headers=answer_headers)
 

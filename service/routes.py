@@ -185,10 +185,10 @@ async def _respond(
     state = state_of(request)
     _check_most(query, state.require_scheduler().engine.contract.max_detections)
     timeout_s = read_timeout_s(request.headers.get(TIMEOUT_HEADER), state.settings.request_timeout_ms)
-    question = Question(task, recipe, timeout_s, costly)
+    question = Question(task, timeout_s, costly)
     with state.bodies.hold() as held:
         first, *others = await read_pictures(request, held, state.settings, most=most)
         if not others:
-            return await respond_to_one(request, question, first)
+            return await respond_to_one(request, question, recipe, first)
         _check_mask(query)
-        return await respond_to_each(request, question, [first, *others])
+        return await respond_to_each(request, question, recipe, [first, *others])
