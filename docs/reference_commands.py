@@ -72,8 +72,8 @@ def _describe_parser(name: str, parser: Any) -> Iterator[tuple[str, str]]:  # no
 
 
 def _describe_argparse(name: str, parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
-    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]  # noqa: SLF001
-    rows = [_argparse_row(action, parser) for action in parser._actions if action not in groups]  # noqa: SLF001
+    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]  # noqa: SLF001 - argparse has no public way to list what a parser knows
+    rows = [_argparse_row(action, parser) for action in parser._actions if action not in groups]  # noqa: SLF001 - argparse has no public way to list what a parser knows
     text = inspect.cleandoc(parser.description or "")
     if name == "unihead-serve":  # dozens, which have a page of their own
         yield name, f"{text}\n\nIts flags are the [settings](settings.md)."
@@ -85,7 +85,7 @@ def _describe_argparse(name: str, parser: argparse.ArgumentParser) -> Iterator[t
 
 
 def _argparse_row(action: argparse.Action, parser: argparse.ArgumentParser) -> tuple[str, str, str] | None:
-    if isinstance(action, argparse._HelpAction) or action.help == argparse.SUPPRESS:  # noqa: SLF001
+    if isinstance(action, argparse._HelpAction) or action.help == argparse.SUPPRESS:  # noqa: SLF001 - argparse has no public way to list what a parser knows
         return None
     if action.default is None or action.default == argparse.SUPPRESS or isinstance(action.default, bool):
         default = "required" if action.required and action.default is None else ""

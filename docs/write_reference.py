@@ -88,7 +88,7 @@ def describe_metrics() -> str:
     """Every metric of the registry: name, type, labels, meaning."""
     registry = create_app(Settings()).state.service.metrics.registry
     # There is no public way to the label names of a metric that has no samples yet.
-    collectors = registry._names_to_collectors  # noqa: SLF001
+    collectors = registry._names_to_collectors  # noqa: SLF001 - prometheus_client has no public list of what a registry holds
     rows = []
     for family in registry.collect():
         name = family.name + ("_total" if family.type == "counter" else "")

@@ -98,7 +98,7 @@ def import_pyarrow() -> tuple[Any, Any]:
     """
     try:
         import pyarrow as pa  # noqa: PLC0415 - optional, and slow to import
-        from pyarrow import parquet  # noqa: PLC0415
+        from pyarrow import parquet  # noqa: PLC0415 - an optional extra
     except ModuleNotFoundError as error:
         raise MissingPackageError("pyarrow is not installed; pip install 'unihead[parquet]' brings it") from error
     return pa, parquet

@@ -98,7 +98,7 @@ def check_read_only(container: Container) -> str:
         done = container.attempt("touch", f"{folder}/written")
         if done.returncode == 0 or "Read-only file system" not in done.stderr:
             raise CheckError(f"writing to {folder} ends with {done.returncode} {done.stderr.strip()}")
-    expect("exit code of writing to /tmp", container.attempt("touch", "/tmp/written").returncode, 0)  # noqa: S108
+    expect("exit code of writing to /tmp", container.attempt("touch", "/tmp/written").returncode, 0)  # noqa: S108 - the container's own /tmp
     return "nothing can be written outside /tmp"
 
 

@@ -193,7 +193,7 @@ def test_a_result_is_plain_data(client: Client) -> None:
     assert told["detections"][0] == {"box": [6.0, 6.1, 30.0, 18.29], "label": "bicycle", "label_id": 1, "score": 0.9}
     assert "array" not in repr(result)
     with pytest.raises(AttributeError):
-        result.width = 1  # type: ignore[misc]
+        result.width = 1  # type: ignore[misc]  # the point: results are frozen
 
 
 def test_info_and_ready(client: Client) -> None:

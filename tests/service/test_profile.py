@@ -56,8 +56,9 @@ async def test_the_service_writes_one(tmp_path: Path) -> None:
     async with app.router.lifespan_context(app), connect(app) as client:
         body = encode(make_picture())
         await asyncio.gather(*(client.post(f"/{task}", content=body) for task in ("segment", "detect", "classify")))
+        await client.post("/v2/models/unihead/infer", content=body, headers={"Inference-Header-Content-Length": "0"})
     events = read(path.read_text())
-    assert {event["name"] for event in events} >= {"/segment", "/detect", "/classify", "forward", "encode"}
+    assert {event["name"] for event in events} >= {"/segment", "/detect", "/classify", "/infer", "forward", "encode"}
     assert sum(event["name"] == "forward" for event in events) == 1
 
 

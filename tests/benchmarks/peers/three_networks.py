@@ -39,10 +39,10 @@ STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 def export(folder: Path) -> None:
     """Write segment.onnx, detect.onnx and classify.onnx."""
     import torch  # noqa: PLC0415 - serving needs none
-    from torch import Tensor, nn  # noqa: PLC0415
-    from torchvision.models import mobilenet_v3_small  # noqa: PLC0415
-    from torchvision.models.detection import ssdlite320_mobilenet_v3_large  # noqa: PLC0415
-    from torchvision.models.segmentation import lraspp_mobilenet_v3_large  # noqa: PLC0415
+    from torch import Tensor, nn  # noqa: PLC0415 - only the export has torch
+    from torchvision.models import mobilenet_v3_small  # noqa: PLC0415 - only the export has torch
+    from torchvision.models.detection import ssdlite320_mobilenet_v3_large  # noqa: PLC0415 - only the export has torch
+    from torchvision.models.segmentation import lraspp_mobilenet_v3_large  # noqa: PLC0415 - only the export has torch
 
     class Segment(nn.Module):
         def __init__(self) -> None:

@@ -168,4 +168,4 @@ def _span(ids: set[int]) -> str:
 
 def _shorten(row: object) -> str:
     text = json.dumps(row, ensure_ascii=False)
-    return text if len(text) <= 80 else f"{text[:77]}..."  # noqa: PLR2004
+    return text if len(text) <= 80 else f"{text[:77]}..."  # noqa: PLR2004 - a line's width

@@ -79,7 +79,7 @@ class AnnotatedBox:
 
 def parse_xywh(value: object) -> tuple[float, float, float, float] | None:
     """Read a `bbox` field; None unless it is four finite numbers."""
-    if not isinstance(value, list) or len(value) != 4:  # noqa: PLR2004
+    if not isinstance(value, list) or len(value) != 4:  # noqa: PLR2004 - four sides
         return None
     if not all(isinstance(side, (int, float)) and math.isfinite(side) for side in value):
         return None

@@ -105,7 +105,7 @@ def _oddities(body: bytes) -> list[Fault]:
         if picture.mode == "CMYK":
             faults.append(("cmyk-picture", "its mode is CMYK; wanted RGB"))
         # The header knows best: Pillow opens 16-bit RGB as 8-bit RGB. PNG, ISO/IEC 15948, 11.2.2: byte 24 is the depth.
-        if picture.format == "PNG" and body[24] == 16:  # noqa: PLR2004
+        if picture.format == "PNG" and body[24] == 16:  # noqa: PLR2004 - bits a channel (PNG, IHDR)
             faults.append(("16-bit-picture", "16 bits a channel; wanted 8"))
         if orientation in range(2, 9):
             faults.append(("exif-rotated-picture", f"its EXIF orientation is {orientation}; wanted 1, upright"))

@@ -56,7 +56,7 @@ class CocoSet:
         """Pictures lie in `data`."""
         return f"data/{picture.name}"
 
-    def make_companions(self, picture: Picture, size: Size) -> Mapping[str, bytes]:  # noqa: ARG002
+    def make_companions(self, picture: Picture, size: Size) -> Mapping[str, bytes]:  # noqa: ARG002 - part of the interface
         """None: boxes go into one file."""
         return {}
 

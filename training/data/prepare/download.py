@@ -69,7 +69,7 @@ def _fetch_rest(url: str, partial: Path, report: Callable[[int, int], None]) -> 
     here = _size(partial)
     headers = {"User-Agent": "unihead-data"} | ({"Range": f"bytes={here}-"} if here else {})
     try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S)  # noqa: S310
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S)  # noqa: S310 - addresses are ours, or a mirror that the user names
     except urllib.error.HTTPError as error:
         if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise

@@ -35,7 +35,7 @@ class ImagenetteSet:
         for name in self.files.names():
             parts = PurePosixPath(name).parts
             is_picture = PurePosixPath(name).suffix.lower() in _SUFFIXES and not parts[-1].startswith(".")
-            if is_picture and parts[:2] == (_ROOT, split) and len(parts) == 4 and parts[2] in self.classes:  # noqa: PLR2004
+            if is_picture and parts[:2] == (_ROOT, split) and len(parts) == 4 and parts[2] in self.classes:  # noqa: PLR2004 - root, split, class, file
                 found.append(Picture(name, (parts[2],)))
         if not found:
             raise PrepareError(f"{_ROOT}/{split}: holds no picture; wanted <wnid>/*.JPEG for {', '.join(self.classes)}")
@@ -45,10 +45,10 @@ class ImagenetteSet:
         """One folder a class."""
         return f"{picture.classes[0]}/{picture.name}"
 
-    def make_companions(self, picture: Picture, size: Size) -> Mapping[str, bytes]:  # noqa: ARG002
+    def make_companions(self, picture: Picture, size: Size) -> Mapping[str, bytes]:  # noqa: ARG002 - part of the interface
         """None: the folder's name says it all."""
         return {}
 
-    def make_annotations(self, split: str, sizes: Mapping[Picture, Size]) -> Mapping[str, bytes]:  # noqa: ARG002
+    def make_annotations(self, split: str, sizes: Mapping[Picture, Size]) -> Mapping[str, bytes]:  # noqa: ARG002 - part of the interface
         """None: the folders' names say it all."""
         return {}

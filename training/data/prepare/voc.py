@@ -74,7 +74,7 @@ class VocSet:
             mask.resize((size.width, size.height), Image.Resampling.NEAREST).save(body, "PNG", optimize=True)
         return {f"{picture.id}.png": body.getvalue()}
 
-    def make_annotations(self, split: str, sizes: Mapping[Picture, Size]) -> Mapping[str, bytes]:  # noqa: ARG002
+    def make_annotations(self, split: str, sizes: Mapping[Picture, Size]) -> Mapping[str, bytes]:  # noqa: ARG002 - part of the interface
         """None: the masks say it all."""
         return {}
 
