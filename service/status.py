@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter
 from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from service.golden import GOLDEN_PICTURES
@@ -47,9 +47,21 @@ metrics_router = APIRouter(tags=["service"])
 
 
 @router.get("/", include_in_schema=False)
-async def page() -> FileResponse:
+def page(request: Request) -> HTMLResponse:
     """Show a page to try it on."""
-    return FileResponse(WEB / "index.html")
+    return HTMLResponse(write_page(state_of(request).settings))
+
+
+def write_page(settings: Settings) -> str:
+    """Read the page, without the links that whoever clicks on them could not follow: a browser sends no key then."""
+    closed = {
+        "docs": not settings.docs or settings.keys is not None,
+        "info": settings.keys is not None,
+        "metrics": settings.metrics_port is not None or settings.keys is not None,
+    }
+    dead = tuple(f'<a href="{path}">' for path, is_closed in closed.items() if is_closed)
+    lines = (WEB / "index.html").read_text(encoding="utf-8").splitlines(keepends=True)
+    return "".join(line for line in lines if not line.lstrip().startswith(dead))
 
 
 @router.get("/static/{path:path}", include_in_schema=False)

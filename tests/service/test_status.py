@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import httpx
 import onnxruntime
@@ -85,6 +86,22 @@ async def test_docs_can_be_switched_off() -> None:
         for path in ("/docs", "/openapi.json"):
             assert (await client.get(path)).status_code == 404
         assert (await client.get("/")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "links"),
+    [
+        (Settings(), ["docs", "info", "metrics", "readyz"]),
+        (Settings(docs=False), ["info", "metrics", "readyz"]),
+        (Settings(metrics_port=9090), ["docs", "info", "readyz"]),
+        (Settings(keys=Path("keys.txt")), ["readyz"]),
+    ],
+)
+async def test_the_page_has_no_link_that_leads_nowhere(settings: Settings, links: list[str]) -> None:
+    async with connect(create_app(settings)) as client:
+        page = (await client.get("/")).text
+    assert [link for link in Links(page).found if not link.startswith("static/")] == links
+    assert page.rstrip().endswith("</html>")
 
 
 async def test_info_tells_model_contract_versions_and_limits(client: httpx.AsyncClient) -> None:
