@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
@@ -16,6 +17,8 @@ FIELD_NAME = "file"
 FORM_TYPE = "multipart/form-data"
 # Beside those that may be pictures.
 _MAX_OTHER_PARTS = 31
+# The parser's warnings are about forms that are refused, each with a line of its own, and quote what is in them.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 # Of one header: the time to read them grows with their square, and file names may have some.
 _MAX_SEMICOLONS = 64
 

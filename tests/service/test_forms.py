@@ -33,6 +33,19 @@ def test_the_pieces_in_which_a_form_comes_make_no_difference(piece_bytes: int) -
     assert extract_file(body, b"xyz", piece_bytes) == picture
 
 
+def test_a_form_that_cannot_be_read_puts_nothing_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    for body in (
+        b"--abc\r\n\r\n",
+        b"--xyz\r\nX\x00: y\r\n\r\n",
+        b"--xyz\r\nX: y\n\n",
+        b"--xyzw\r\n",
+        b"--xyz--\r\nsecret",
+    ):
+        with contextlib.suppress(MalformedRequest):
+            extract_file(body, b"xyz")
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(
     ("content_type", "form"),
     [
