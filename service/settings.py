@@ -202,6 +202,15 @@ class Settings(BaseSettings):
             raise ValueError(f"auth is `off`, and {self.keys} is set as key file: leave one of them out")
         return self
 
+    @model_validator(mode="after")
+    def _check_bodies(self) -> Self:
+        if self.max_bodies_bytes < self.max_body_bytes:
+            raise ValueError(
+                f"max_bodies_bytes is {self.max_bodies_bytes}, and one body may have {self.max_body_bytes} "
+                "(max_body_bytes): no body of that size could ever be taken; raise the one or lower the other"
+            )
+        return self
+
     @property
     def picture_limits(self) -> PictureLimits:
         """What a picture may be, and may cost."""

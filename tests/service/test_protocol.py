@@ -192,7 +192,16 @@ def test_the_connection_after_the_last_is_told_so() -> None:
 
 
 def test_bodies_together_have_a_limit_that_slow_clients_do_not_take() -> None:
-    words = ["--max-bodies-bytes", "100000", "--body-timeout-s", "5", "--log-level", "error"]
+    words = [
+        "--max-bodies-bytes",
+        "100000",
+        "--max-body-bytes",
+        "100000",
+        "--body-timeout-s",
+        "5",
+        "--log-level",
+        "error",
+    ]
     with spawn_service(words) as service, contextlib.ExitStack() as stack:
         for _ in range(20):  # they announce two megabytes, and send little
             slow = stack.enter_context(connect(service))
