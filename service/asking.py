@@ -14,10 +14,11 @@ from starlette.responses import Response
 from service.answers import Finished
 from service.errors import ClientGone
 from service.flights import Answer
+from service.hang_up import listen_for_hang_up
 from service.metrics import CacheResult, Task
 from service.prepare import Picture
 from service.problems import describe_failure
-from service.request_headers import wait_for_disconnect, wants_fresh
+from service.request_headers import wants_fresh
 from service.state import state_of
 from service.timing import Stopwatch, format_server_timing
 from service.tracing import trace_pictures
@@ -121,7 +122,7 @@ async def ask(
             watch=watch,
             timeout_s=question.timeout_s,
             fresh=wants_fresh(request.headers.get("cache-control", "")),
-            hang_up=partial(wait_for_disconnect, request.receive),
+            hang_up=partial(listen_for_hang_up, request),
             trace=trace,
             costly=question.costly,
         )

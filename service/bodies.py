@@ -12,10 +12,9 @@ from service.errors import BodyTooLarge, MalformedRequest, RequestError, Request
 from service.forms import FormReader, is_form
 from service.settings import Settings
 
-# In a scope's state: the error that ended the body before its end (`service.protocol`).
+# In a scope's state: the error that ended the body before its end, None until then. Who sets it also looks at the clock
+# (`service.protocol`); where another server runs the app, nobody does.
 BODY_FAULT = "body_fault"
-# In a scope's state: when the whole body must have come, in seconds of the loop's clock.
-BODY_DEADLINE = "body_deadline"
 
 
 async def read_pictures(request: Request, held: Held, settings: Settings, *, most: int = 1) -> list[bytes]:
@@ -65,11 +64,9 @@ async def _receive(request: Request, held: Held, settings: Settings, take: Calla
     # Refused before the first byte is read: curl and others wait for a word before they send much.
     if announced.isdecimal() and int(announced) > max_body_bytes:
         raise refusal
-    total = 0
-    # The server notes when the request began; where another server runs the app, it begins here.
-    deadline = request.scope["state"].get(BODY_DEADLINE) or asyncio.get_running_loop().time() + settings.body_timeout_s
+    total, state = 0, request.scope["state"]
     try:
-        async with asyncio.timeout_at(deadline):
+        async with asyncio.timeout(None if BODY_FAULT in state else settings.body_timeout_s):
             async for piece in request.stream():
                 total += len(piece)
                 if total > max_body_bytes:
@@ -79,7 +76,12 @@ async def _receive(request: Request, held: Held, settings: Settings, take: Calla
     except ClientDisconnect as error:
         raise MalformedRequest("the connection was closed before the whole body had come") from error
     except TimeoutError as error:
-        raise RequestTimeout(f"the body did not come within {settings.body_timeout_s:g} s") from error
-    fault: RequestError | None = request.scope["state"].get(BODY_FAULT)
+        raise body_too_late(settings) from error
+    fault: RequestError | None = state.get(BODY_FAULT)
     if fault is not None:
         raise fault
+
+
+def body_too_late(settings: Settings) -> RequestTimeout:
+    """Build the error of a body that does not come in time."""
+    return RequestTimeout(f"the body did not come within {settings.body_timeout_s:g} s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -19,7 +20,7 @@ class _Entry(Generic[Value]):
 
 
 class Cache(Generic[Value]):
-    """A mapping from digests to values, for one thread.
+    """A mapping from digests to values; safe to call from several threads.
 
     Attributes:
         bytes_held: sizes of all values together.
@@ -38,36 +39,40 @@ class Cache(Generic[Value]):
         self._max_age_s = max_age_s
         self._clock = clock
         self._entries: OrderedDict[bytes, _Entry[Value]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def get(self, key: bytes) -> Value | None:
         """Return the value of `key` if it is there and young enough."""
-        entry = self._entries.get(key)
-        if entry is None:
-            return None
-        if self._clock() - entry.stored_at >= self._max_age_s:
-            self._drop(key)
-            return None
-        self._entries.move_to_end(key)
-        return entry.value
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                return None
+            if self._clock() - entry.stored_at >= self._max_age_s:
+                self._drop(key)
+                return None
+            self._entries.move_to_end(key)
+            return entry.value
 
     def put(self, key: bytes, value: Value, size: int) -> None:
         """Keep `value`, which takes `size` bytes; others leave until it fits, and a value too large is not kept."""
-        if key in self._entries:
-            self._drop(key)
-        if size > self._max_bytes or self._max_age_s <= 0:
-            return
-        self._entries[key] = _Entry(value, size, self._clock())
-        self.bytes_held += size
-        while self.bytes_held > self._max_bytes:
-            self._drop(next(iter(self._entries)))
+        with self._lock:
+            if key in self._entries:
+                self._drop(key)
+            if size > self._max_bytes or self._max_age_s <= 0:
+                return
+            self._entries[key] = _Entry(value, size, self._clock())
+            self.bytes_held += size
+            while self.bytes_held > self._max_bytes:
+                self._drop(next(iter(self._entries)))
 
     def clear(self) -> None:
         """Forget everything."""
-        self._entries.clear()
-        self.bytes_held = 0
+        with self._lock:
+            self._entries.clear()
+            self.bytes_held = 0
 
     def _drop(self, key: bytes) -> None:
         self.bytes_held -= self._entries.pop(key).size

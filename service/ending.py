@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+# A client that has its answer may go on sending for so long.
+_LINGER_S = 5.0
+# Who has used up all time still has this to read why.
+_SHORT_LINGER_S = 0.5
+# At the end of the service, for a connection whose first request may be on its way.
+LAST_CHANCE_S = 1.0
 # What a client may go on sending once it has its answer: more than people send by mistake.
 _LINGER_BYTES = 64 * 2**20
 # Of an answer, within `write_timeout_s`; it keeps those away who read a byte now and then.
@@ -35,8 +41,8 @@ class EndingTransport:
             write_timeout_s: how long it may stand still while something is unsent.
             on_end: called when the transport is closed this way.
         """
-        self.write = stream.write
         self.ended = False
+        self._held: list[bytes] = []
         self._stream = stream
         self._write_timeout_s = write_timeout_s
         self._on_end = on_end
@@ -48,12 +54,35 @@ class EndingTransport:
         """Whether there is nothing left to answer."""
         return self.ended or self._stream.is_closing()
 
+    def write(self, data: bytes) -> None:
+        """Send; head and body of an answer, which are written one after the other, leave together.
+
+        Each write on its own is a call of the system, a packet, and a client that wakes up.
+        """
+        self._held.append(data)
+        if len(self._held) > 1:
+            self.flush()
+        else:  # a head, if it has no body, or one that is still to be made
+            asyncio.get_running_loop().call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Send what has been written."""
+        if self._held and not self._stream.is_closing():
+            self._stream.writelines(self._held)
+        self._held = []
+
     def close(self) -> None:
         """Send what has been written, then the end."""
+        self.flush()
         if not self.is_closing():
             self.ended = True
             self._stream.write_eof()
             self._on_end()
+
+    def close_at_once(self) -> None:
+        """Send what has been written, and listen no longer."""
+        self.flush()
+        self._stream.close()
 
     def begin_discarding(self) -> None:
         """Start to count what `discard` throws away."""
@@ -74,6 +103,18 @@ class EndingTransport:
             self._stream.abort()
         else:
             self._unsent_bytes = max(self._unsent_bytes, unsent_bytes)
+
+
+def find_linger_end(now: float, body_deadline: float, *, is_leaving: bool) -> float:
+    """Until when what a client still sends is thrown away: no longer than a body may take, but a moment in any case.
+
+    Args:
+        now: in seconds of the loop's clock.
+        body_deadline: of its body, by the same clock.
+        is_leaving: the service ends.
+    """
+    until = min(now + _LINGER_S, max(body_deadline, now + _SHORT_LINGER_S))
+    return min(until, now + LAST_CHANCE_S) if is_leaving else until
 
 
 def close_unless_continued(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from service.contract import ModelContract
@@ -64,31 +65,28 @@ class Passenger(Generic[Finished]):
         """Whether the request is still there and can be answered in time."""
         return not self.future.done() and time.monotonic() < self.deadline
 
-    async def wait(self, hang_up: Callable[[], Coroutine[Any, Any, None]] | None = None) -> Finished:
+    async def wait(self, hang_up: Callable[[Callable[[], None]], Callable[[], None]] | None = None) -> Finished:
         """Wait for the answer.
 
         Args:
-            hang_up: waits until the client has gone.
+            hang_up: given what to call when the client has gone; returns what takes that back.
 
         Raises:
             DeadlineExceeded: there is none in time.
-            ClientGone: `hang_up` returned.
+            ClientGone: `hang_up` called back.
         """
-        watcher = asyncio.ensure_future(hang_up()) if hang_up is not None else None
-        if watcher is not None:
-            watcher.add_done_callback(lambda _: self.future.cancel())
+        timer = self.future.get_loop().call_at(self.deadline, self._end, too_late)
+        stay = hang_up(partial(self._end, _gone)) if hang_up is not None else None
         try:
-            async with asyncio.timeout_at(self.deadline):
-                return await self.future
-        except TimeoutError:
-            raise too_late() from None
-        except asyncio.CancelledError:
-            if watcher is None or not watcher.done():
-                raise
-            raise ClientGone("the client hung up while its picture waited") from None
+            return await self.future
         finally:
-            if watcher is not None:
-                watcher.cancel()
+            timer.cancel()
+            if stay is not None:
+                stay()
+
+    def _end(self, make_error: Callable[[], Exception]) -> None:
+        """On the event loop: stop waiting, if there is no answer yet."""
+        _settle(self.future, None, make_error())
 
     def serve(self, answer: Answer) -> None:
         """Finish the answer in this thread and hand it to the event loop."""
@@ -120,6 +118,10 @@ class Passenger(Generic[Finished]):
 def too_late() -> DeadlineExceeded:
     """Build the error of a picture that is late."""
     return DeadlineExceeded("the deadline passed before the answer was ready; X-Request-Timeout-Ms may allow more time")
+
+
+def _gone() -> ClientGone:
+    return ClientGone("the client hung up while its picture waited")
 
 
 def _settle(future: asyncio.Future[Any], result: object, error: Exception | None) -> None:

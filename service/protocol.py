@@ -16,10 +16,11 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from service.bodies import BODY_DEADLINE, BODY_FAULT
+from service.bodies import BODY_FAULT, body_too_late
 from service.connections import REFUSED_AT_ONCE, Connection, close_most_idle
-from service.ending import EndingTransport, close_unless_continued
+from service.ending import LAST_CHANCE_S, EndingTransport, close_unless_continued, find_linger_end
 from service.errors import MalformedRequest, Overloaded, RequestError, RequestTimeout, Unavailable
+from service.hang_up import HANG_UP, HangUp
 from service.refusals import explain_failure, make_refusal_cycle
 from service.request_head import MAX_HEADERS, check_head, count_head_bytes, refuse_size, write_without_upgrade
 from service.state import ServiceState
@@ -31,12 +32,6 @@ if TYPE_CHECKING:
 MAX_PIPELINED = 32
 # Chunks of a body cost time however small they are: so many may be, and beyond it they have so many bytes on average.
 _FREE_CHUNKS, _CHUNK_BYTES = 1024, 128
-# A client that has its answer may go on sending for so long; `service.ending` says how much.
-_LINGER_S = 5.0
-# Who has used up all time still has this to read why.
-_SHORT_LINGER_S = 0.5
-# At the end of the service, for a connection whose first request may be on its way.
-_LAST_CHANCE_S = 1.0
 _IDLE, _HEAD, _BODY = range(3)
 
 
@@ -71,6 +66,7 @@ class Protocol(HttpToolsProtocol):
         self._upgrading = False  # its head asks for another protocol
         self._deaf = False  # what comes is thrown away
         self._leaving = False
+        self._hang_up = HangUp()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own
         """Begin to wait for a request, or refuse where there are connections enough and none of them idles."""
@@ -87,6 +83,11 @@ class Protocol(HttpToolsProtocol):
             else:
                 sentence = f"{self._max_connections} connections are open, which is the limit"
                 self._refuse(Overloaded(sentence, reason="connections", retry_after_s=1))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell those who work for a client that has gone."""
+        super().connection_lost(exc)
+        self._hang_up.tell()
 
     def data_received(self, data: bytes) -> None:
         """Count what comes, and hand it to the parser."""
@@ -148,11 +149,8 @@ class Protocol(HttpToolsProtocol):
             HeaderTooLarge: the head has too many bytes.
             MalformedRequest: the head may be understood in more than one way, or not at all.
         """
-        limit, method, version = (
-            self._settings.max_header_bytes,
-            self.parser.get_method(),
-            self.parser.get_http_version(),
-        )
+        limit = self._settings.max_header_bytes
+        method, version = self.parser.get_method(), self.parser.get_http_version()
         self.scope["method"] = method.decode()
         if self._loose_bytes > limit < count_head_bytes(self.url, self.headers):
             raise refuse_size(limit)
@@ -166,9 +164,10 @@ class Protocol(HttpToolsProtocol):
             raise _PipelineFullError
         if version == "1.0":
             self.expect_100_continue = False
-        self._phase, self._loose_bytes, self._deadline = _BODY, 0, math.inf
+        self._phase, self._loose_bytes = _BODY, 0
         self._chunks = self._chunk_bytes = 0
-        self.scope["state"][BODY_DEADLINE] = self._began + self._settings.body_timeout_s
+        self._deadline = math.inf if self._is_answering() else self._began + self._settings.body_timeout_s
+        self.scope["state"].update({BODY_FAULT: None, HANG_UP: self._hang_up})
         super().on_headers_complete()
         self._has_asked = True
         if self._leaving:
@@ -214,8 +213,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Answer the next request; or read what is left of this one's body, so that the connection can go on."""
-        if self.pipeline:  # its turn has come, and so has the time of its body
-            self.pipeline[-1][0].scope["state"][BODY_DEADLINE] = self.loop.time() + self._settings.body_timeout_s
+        if len(self.pipeline) == 1 and self._phase == _BODY:  # its turn has come, and so has the time of its body
+            self._deadline = self.loop.time() + self._settings.body_timeout_s
         super().on_response_complete()
         if self._phase == _IDLE or self._is_answering() or self.transport.is_closing():
             return
@@ -225,18 +224,16 @@ class Protocol(HttpToolsProtocol):
             self._deadline = now + self._settings.header_timeout_s
         else:
             self._ending.begin_discarding()
-            self._deadline = self._linger_until(now)
+            self._deadline = self._end_linger(now)
 
     def _linger(self) -> None:
         """The last answer is on its way: throw away what comes until the client has closed, within bounds."""
         self._unset_keepalive_if_required()
         self.flow.resume_reading()
-        self._deadline = self._linger_until(self.loop.time())
+        self._deadline = self._end_linger(self.loop.time())
 
-    def _linger_until(self, now: float) -> float:
-        """No longer than a body may take, but a moment in any case."""
-        until = min(now + _LINGER_S, max(self._began + self._settings.body_timeout_s, now + _SHORT_LINGER_S))
-        return min(until, now + _LAST_CHANCE_S) if self._leaving else until
+    def _end_linger(self, now: float) -> float:
+        return find_linger_end(now, self._began + self._settings.body_timeout_s, is_leaving=self._leaving)
 
     def _refuse(self, error: RequestError | Unavailable) -> None:
         """Answer with an error in turn; or, where a body comes in, fail that. Listen to nothing else any more."""
@@ -269,8 +266,10 @@ class Protocol(HttpToolsProtocol):
                 self._stream.abort()
             elif self._phase == _HEAD:
                 self._refuse(RequestTimeout(f"the header did not come within {self._settings.header_timeout_s:g} s"))
+            elif self._phase == _BODY and self._is_answering():
+                self._refuse(body_too_late(self._settings))
             else:
-                self._stream.close()
+                self._ending.close_at_once()
         self._ending.sweep(now)
 
     @property
@@ -281,7 +280,7 @@ class Protocol(HttpToolsProtocol):
 
     def close(self) -> None:
         """Close without another word."""
-        self._stream.close()
+        self._ending.close_at_once()
 
     def shutdown(self) -> None:
         """Close at the end of the service; who is being answered, or may just have begun to ask, is answered."""
@@ -291,9 +290,9 @@ class Protocol(HttpToolsProtocol):
         if self._is_answering():
             self.cycle.keep_alive = False
         elif self._phase == _IDLE and self._has_asked and not self._ending.ended:
-            self._stream.close()
+            self._ending.close_at_once()
         else:
-            self._deadline = min(self._deadline, self.loop.time() + _LAST_CHANCE_S)
+            self._deadline = min(self._deadline, self.loop.time() + LAST_CHANCE_S)
 
 
 class _PipelineFullError(Exception):

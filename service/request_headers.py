@@ -1,8 +1,6 @@
-"""What a request says beside its picture: how long it waits, whether it shares, whether it is still there."""
+"""What a request says beside its picture: how long it waits, whether it shares."""
 
 from __future__ import annotations
-
-from starlette.types import Receive
 
 from service.errors import InvalidParameter
 from service.settings import MAX_TIMEOUT_MS
@@ -28,9 +26,3 @@ def read_timeout_s(header: str | None, default_ms: int) -> float:
 def wants_fresh(cache_control: str) -> bool:
     """Whether a request says no-cache or no-store (RFC 9111, sec. 5.2.1)."""
     return any(word.strip().lower() in {"no-cache", "no-store"} for word in cache_control.split(","))
-
-
-async def wait_for_disconnect(receive: Receive) -> None:
-    """End when the client hangs up; its whole body has been received."""
-    while (await receive())["type"] != "http.disconnect":
-        pass

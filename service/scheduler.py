@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -128,7 +128,7 @@ class Scheduler:
         watch: Stopwatch,
         timeout_s: float,
         fresh: bool = False,
-        hang_up: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        hang_up: Callable[[Callable[[], None]], Callable[[], None]] | None = None,
         trace: PictureTrace | None = None,
         costly: bool = False,
     ) -> tuple[Finished, CacheResult]:
@@ -140,7 +140,7 @@ class Scheduler:
             watch: of the request; `finish` gets it with the stages before lapped.
             timeout_s: seconds until the answer is of no use any more.
             fresh: neither take a pass from others nor leave one to them.
-            hang_up: waits until the client has gone.
+            hang_up: given what to call when the client has gone; returns what takes that back.
             trace: gets where the pass came from, and the pass itself if this request begins it.
             costly: `finish` takes as long as a pass; it waits in the queue like one, wherever the pass comes from.
 
@@ -151,7 +151,7 @@ class Scheduler:
             NotReady: after `stop`.
             Overloaded: the queue is full, or the wait would be longer than the timeout.
             DeadlineExceeded: the timeout is over.
-            ClientGone: `hang_up` returned.
+            ClientGone: `hang_up` called back.
             EmptyBody, UnsupportedImage, TooManyPixels, DamagedImage, PictureTooCostly: see `service.imaging`; most of
                 them before the picture takes a place in the queue.
         """
@@ -174,10 +174,7 @@ class Scheduler:
             self._open_flight(Flight(name, engine, picture, [passenger]))
             return "bypass"
         key = name + engine.sha256.encode()
-        answer = self._cache.get(key)
-        if answer is not None:
-            self._serve_beside(answer, passenger, picture)
-            return "hit"
+        # Before the cache: a flight that lands meanwhile is in the cache before it is gone from here.
         flight = self._flights.get(key)
         if flight is not None and flight.board(passenger):
             passenger.future.add_done_callback(lambda _: self._abandon(flight))
@@ -185,6 +182,10 @@ class Scheduler:
         if flight is not None and flight.answer is not None:
             self._serve_beside(flight.answer, passenger, picture)
             return "coalesced"
+        answer = self._cache.get(key)
+        if answer is not None:
+            self._serve_beside(answer, passenger, picture)
+            return "hit"
         self._open_flight(Flight(key, engine, picture, [passenger]))
         return "miss"
 
@@ -220,10 +221,13 @@ class Scheduler:
         if self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
 
-    def _land(self, flight: Flight, answer: Answer) -> None:
+    def _land(self, flight: Flight, answer: Answer) -> list[Passenger[Any]]:
+        """In a worker thread: keep the answer, so that nobody opens another flight; returns who waits for it."""
+        passengers = flight.close(answer)
         if flight.key:
             self._cache.put(flight.key, answer, answer.prediction.nbytes + _OVERHEAD_BYTES)
-        self._forget(flight)
+            self._flights.pop(flight.key, None)
+        return passengers
 
     def _fly(self, flight: Flight) -> None:
         """In a worker thread: take a picture from bytes to everybody's answers."""
@@ -232,17 +236,14 @@ class Scheduler:
         took_s: float | None = None
         has_pass = flight.answer is None
         leader = flight.passengers[0]
-        loop = leader.future.get_loop()
         try:
             answer = self._answer(flight, leader)
         except BaseException as error:  # noqa: BLE001 - all who wait must hear of it, whatever it is
             for passenger in flight.close(None):
                 passenger.fail(error)
-            loop.call_soon_threadsafe(self._forget, flight)
+            leader.future.get_loop().call_soon_threadsafe(self._forget, flight)
         else:
-            passengers = flight.close(answer)
-            loop.call_soon_threadsafe(self._land, flight, answer)
-            self._serve_all(passengers, answer, flight.picture)
+            self._serve_all(self._land(flight, answer), answer, flight.picture)
             # Of a picture that was stuck, others waited only until a spare worker came.
             took_s = min(time.monotonic() - started, self._workers.patience_s)
             if has_pass and self.after_pass is not None and isinstance(flight.picture, bytes):

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import random
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from service.cache import Cache
@@ -64,3 +68,25 @@ def test_clear_forgets(clock: Clock) -> None:
     cache.put(b"a", 1, 10)
     cache.clear()
     assert (cache.get(b"a"), cache.bytes_held) == (None, 0)
+
+
+def test_several_threads_may_use_it_at_once() -> None:
+    cache: Cache[int] = Cache(max_bytes=50, max_age_s=60)
+
+    def use(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(20_000):
+            key = b"%d" % chance.randrange(20)
+            if chance.random() < 0.5:
+                cache.put(key, 1, 10)
+            else:
+                cache.get(key)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(use, range(4)))
+    finally:
+        sys.setswitchinterval(before)
+    assert (len(cache), cache.bytes_held) == (5, 50)

@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
+import pytest
+
 from service.ending import EndingTransport
 
 KIB = 1024
@@ -14,8 +16,11 @@ class FakeStream:
         self.unsent = 0
         self.said: list[str] = []
 
-    def write(self, data: bytes) -> None:
-        self.said.append(data.decode())
+    def writelines(self, pieces: list[bytes]) -> None:
+        self.said.append(b"".join(pieces).decode())
+
+    def close(self) -> None:
+        self.said.append("close")
 
     def write_eof(self) -> None:
         self.said.append("end")
@@ -37,7 +42,36 @@ def make() -> tuple[FakeStream, EndingTransport]:
     )
 
 
-def test_closing_says_so_once_and_waits_for_the_client() -> None:
+@pytest.mark.anyio
+async def test_head_and_body_leave_together_and_a_head_alone_at_the_end_of_the_turn() -> None:
+    stream, transport = make()
+    for piece in (b"head ", b"body", b"head alone"):
+        transport.write(piece)
+    assert stream.said == ["head body"]
+    await asyncio.sleep(0)
+    assert stream.said == ["head body", "head alone"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("end", "said"), [("close", "end"), ("close_at_once", "close")])
+async def test_nothing_that_was_written_is_lost_at_the_end(end: str, said: str) -> None:
+    stream, transport = make()
+    transport.write(b"answer")
+    getattr(transport, end)()
+    assert stream.said[:2] == ["answer", said]
+
+
+@pytest.mark.anyio
+async def test_nothing_is_written_to_who_has_gone() -> None:
+    stream, transport = make()
+    transport.write(b"answer")
+    stream.abort()
+    await asyncio.sleep(0)
+    assert stream.said == ["abort"]
+
+
+@pytest.mark.anyio
+async def test_closing_says_so_once_and_waits_for_the_client() -> None:
     stream, transport = make()
     transport.write(b"answer")
     assert not transport.is_closing()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from service.errors import ClientGone, DeadlineExceeded, Overloaded
+from service.hang_up import HangUp
 from service.timing import Stopwatch
 from tests.service.house import House, body_of, keep, until
 
@@ -63,16 +64,12 @@ async def test_a_client_that_hangs_up_is_dropped(build: Callable[..., House]) ->
     house.session.gate.clear()
     busy = house.begin(body_of(0))
     await until(lambda: house.session.inside == 1)
-    hung_up = asyncio.Event()
-
-    async def hang_up() -> None:
-        await hung_up.wait()
-
+    connection = HangUp()
     task = asyncio.create_task(
-        house.scheduler.submit(body_of(1), keep, watch=Stopwatch(), timeout_s=10, hang_up=hang_up)
+        house.scheduler.submit(body_of(1), keep, watch=Stopwatch(), timeout_s=10, hang_up=connection.listen)
     )
     await until(lambda: house.admission.waiting == 1)
-    hung_up.set()
+    connection.tell()
     with pytest.raises(ClientGone):
         await task
     assert house.admission.waiting == 0
@@ -117,5 +114,6 @@ async def test_a_full_queue_refuses_the_next_picture_but_no_follower(build: Call
     assert (refused.value.reason, refused.value.retry_after_s) == ("queue_full", 1)
     assert house.count("unihead_refused_requests_total", reason="queue_full") == 1.0
     pending.append(house.begin(body_of(2)))
+    await until(lambda: house.count("unihead_cache_requests_total", result="coalesced") == 1)
     house.session.gate.set()
     assert [result for _, result in await asyncio.gather(*pending)] == ["miss", "miss", "miss", "coalesced"]
