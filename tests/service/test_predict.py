@@ -375,12 +375,16 @@ def test_ctrl_c_leaves_results_that_are_whole(folder: Path, tmp_path: Path, tiny
         "--model",
         tiny_model,
     ]
-    with begin(*words) as process:
-        deadline = time.monotonic() + 60
-        while not (results.exists() and results.stat().st_size > 5000) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+    for _ in range(5):  # on a busy machine the signal may come when all is done
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        with begin(*words) as process:
+            deadline = time.monotonic() + 60
+            while not (results.exists() and results.stat().st_size > 5000) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        if process.returncode == 130:
+            break
     assert process.returncode == 130
     assert b"Traceback" not in err
     assert b"answered" in err
