@@ -52,6 +52,7 @@ class Passenger(Generic[Finished]):
         future: where the answer goes; done as well when the request has left.
         trace: of the request's picture, if it is traced.
         costly: its answer takes so long to make that it waits for a worker of its own, even where the pass is over.
+        flight: that it waits for.
     """
 
     finish: Callable[[Answer, Stopwatch], Finished]
@@ -60,6 +61,7 @@ class Passenger(Generic[Finished]):
     future: asyncio.Future[Finished]
     trace: PictureTrace | None = None
     costly: bool = False
+    flight: Flight | None = None
 
     def is_waiting(self) -> bool:
         """Whether the request is still there and can be answered in time."""
@@ -162,6 +164,7 @@ class Flight:
         with self.lock:
             if not self.closed:
                 self.passengers.append(passenger)
+                passenger.flight = self
             return not self.closed
 
     def close(self, answer: Answer | None) -> list[Passenger[Any]]:

@@ -34,7 +34,7 @@ logger = logging.getLogger("unihead")
 
 # Hashing more than this takes a millisecond, which the event loop does not have.
 _LOOK_ON_LOOP_BYTES = 2**18
-# Of an answer in the cache: keys, objects and array headers, beside the arrays themselves.
+# Of an answer in the cache: keys, objects and array headers.
 _OVERHEAD_BYTES = 2048
 
 
@@ -152,8 +152,7 @@ class Scheduler:
             Overloaded: the queue is full, or the wait would be longer than the timeout.
             DeadlineExceeded: the timeout is over.
             ClientGone: `hang_up` called back.
-            EmptyBody, UnsupportedImage, TooManyPixels, DamagedImage, PictureTooCostly: see `service.imaging`; most of
-                them before the picture takes a place in the queue.
+            EmptyBody, UnsupportedImage, TooManyPixels, DamagedImage, PictureTooCostly: mostly before it is queued.
         """
         deadline = time.monotonic() + timeout_s
         loop, look = asyncio.get_running_loop(), partial(identify, picture, self._limits, fresh=fresh)
@@ -162,10 +161,16 @@ class Scheduler:
         self._require_running()
         passenger = Passenger(finish, watch, deadline, loop.create_future(), trace, costly)
         result = self._take(passenger, key, picture)
+        self._metrics.count_cache_result(result)
         if trace is not None:
             trace.cache_result = result
-        self._metrics.count_cache_result(result)
-        return await passenger.wait(hang_up), result
+        try:
+            return await passenger.wait(hang_up), result
+        except BaseException:
+            self._abandon(passenger.flight)
+            raise
+        finally:
+            passenger.flight = None  # a cycle would keep the picture
 
     def _take(self, passenger: Passenger[Any], name: bytes, picture: Picture) -> CacheResult:
         """Find an answer or a flight to board, or open one."""
@@ -177,7 +182,6 @@ class Scheduler:
         # Before the cache: a flight that lands meanwhile is in the cache before it is gone from here.
         flight = self._flights.get(key)
         if flight is not None and flight.board(passenger):
-            passenger.future.add_done_callback(lambda _: self._abandon(flight))
             return "coalesced"
         if flight is not None and flight.answer is not None:
             self._serve_beside(flight.answer, passenger, picture)
@@ -205,14 +209,14 @@ class Scheduler:
             raise
         if flight.key:
             self._flights[flight.key] = flight
-        flight.work = self._workers.submit(self._fly, flight)
-        passenger.future.add_done_callback(lambda _: self._abandon(flight))
+        flight.work, passenger.flight = self._workers.submit(self._fly, flight), flight
 
-    def _abandon(self, flight: Flight) -> None:
+    def _abandon(self, flight: Flight | None) -> None:
         """Give the place in the queue back if nobody waits for a picture any more that no worker has taken yet."""
-        work = flight.work
+        if flight is None or flight.work is None or flight.is_wanted():
+            return
         # A cancelled future can be cancelled again: the second of two requests that leave together must not count.
-        if not flight.is_wanted() and work is not None and not work.cancelled() and work.cancel():
+        if not flight.work.cancelled() and flight.work.cancel():
             self._admission.leave()
             self._metrics.dropped_images.inc()
             self._forget(flight)
@@ -234,8 +238,7 @@ class Scheduler:
         started = time.monotonic()
         self._admission.start()
         took_s: float | None = None
-        has_pass = flight.answer is None
-        leader = flight.passengers[0]
+        has_pass, leader = flight.answer is None, flight.passengers[0]
         try:
             answer = self._answer(flight, leader)
         except BaseException as error:  # noqa: BLE001 - all who wait must hear of it, whatever it is
@@ -261,9 +264,8 @@ class Scheduler:
         self._require_wanted(flight)
         prediction, shared_by = self._forward.run(flight.engine, square, watch, alone=self._admission.is_alone())
         self._metrics.observe_shared({stage: watch.timings_ms[stage] for stage in SHARED_STAGES})
-        if leader.trace is None:
-            return Answer(prediction, place, contract)
-        origin = leader.trace.record_pass(model_version=contract.version, batch_size=shared_by)
+        trace, version = leader.trace, contract.version
+        origin = None if trace is None else trace.record_pass(model_version=version, batch_size=shared_by)
         return Answer(prediction, place, contract, origin)
 
     def _serve_all(self, passengers: Sequence[Passenger[Any]], answer: Answer, picture: Picture) -> None:
