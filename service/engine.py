@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import stat
+import statistics
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,8 @@ from service.output_check import find_fault, find_wrong_shape
 
 CPU: Final = ("CPUExecutionProvider",)
 _FATAL = 4
+# Whether more threads are worth it is seen in so many passes, each after a pause as between pictures that come alone.
+_ROUNDS, _PAUSE_S, _WORTH_IT = 5, 0.02, 0.9
 _MAX_MODEL_BYTES = 2**31 - 1  # of a protocol buffer
 
 
@@ -130,10 +134,17 @@ class Engine:
     Attributes:
         contract: what the model file says about itself.
         sha256: of the model file; empty where there is none.
+        alone_threads: of a pass that has the machine for itself.
     """
 
     def __init__(
-        self, session: Session, contract: ModelContract, sha256: str = "", *, wide_session: Session | None = None
+        self,
+        session: Session,
+        contract: ModelContract,
+        sha256: str = "",
+        *,
+        wide_session: Session | None = None,
+        wide_threads: int = 1,
     ) -> None:
         """Put together what belongs together.
 
@@ -142,15 +153,17 @@ class Engine:
             contract: of its model.
             sha256: of its model file.
             wide_session: the same model on more threads, for a pass that has the machine for itself.
+            wide_threads: how many.
         """
         self.contract = contract
         self.sha256 = sha256
         self._shapes = contract.output_shapes
         self._session = session
         self._wide_session = wide_session or session
+        self.alone_threads = wide_threads
 
     def warm_up(self) -> None:
-        """Run each session twice: the first passes of a model are slow.
+        """Run each session twice, for the first passes of a model are slow; keep the wide one if it is faster.
 
         Raises:
             ContractError: the model does not answer, or not as a model can.
@@ -161,8 +174,20 @@ class Engine:
             for alone in (False, True) if self._wide_session is not self._session else (False,):
                 for _ in range(2):
                     self.predict([blank], alone=alone)
+            if self._wide_session is not self._session and not self._is_wide_faster(blank):
+                self._wide_session, self.alone_threads = self._session, 1
         except Exception as error:  # a runtime raises what it likes
             raise ContractError(f"the model cannot answer a blank picture: {error}") from error
+
+    def _is_wide_faster(self, blank: UInt8Array) -> bool:
+        """Measure it here: waking sleeping threads for each layer may take longer than they save."""
+        took_s: dict[bool, list[float]] = {False: [], True: []}
+        for alone in (False, True) * _ROUNDS:
+            time.sleep(_PAUSE_S)
+            started = time.perf_counter()
+            self.predict([blank], alone=alone)
+            took_s[alone].append(time.perf_counter() - started)
+        return statistics.median(took_s[True]) < _WORTH_IT * statistics.median(took_s[False])
 
     def predict(self, images: Sequence[UInt8Array], *, alone: bool = False) -> list[Prediction]:
         """Run one forward pass.
@@ -258,4 +283,5 @@ def build_engine(
     wide = None
     if wide_threads not in {None, threads}:
         wide = OnnxSession(model, threads=wide_threads or 0, providers=providers, name=name)
-    return Engine(session, session.contract, session.sha256, wide_session=wide)
+    alone_threads = threads if wide_threads is None else wide_threads
+    return Engine(session, session.contract, session.sha256, wide_session=wide, wide_threads=alone_threads)

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from service.engine import Engine
 from service.golden import GOLDEN_PICTURES
 from service.key_ring import KeyRing
 from service.picture_limits import PictureLimits
@@ -115,7 +116,7 @@ async def info(request: Request) -> Info:
         contract=dataclasses.asdict(contract),
         versions={"python": platform.python_version()} | {name: find_version(name) for name in _LIBRARIES},
         limits={name: getattr(state.settings, name) for name in _LIMITS},
-        threads=describe_threads(state.settings),
+        threads=describe_threads(state.settings, engine),
         last_reload=dataclasses.asdict(last) if last is not None else None,
         keys=_describe_keys(state.keys) if state.keys is not None else None,
     )
@@ -129,12 +130,12 @@ def _describe_keys(ring: KeyRing) -> dict[str, Any]:
     }
 
 
-def describe_threads(settings: Settings) -> Threads:
+def describe_threads(settings: Settings, engine: Engine) -> Threads:
     """Tell how the CPUs are used, and why."""
     return Threads(
         cpus=settings.cpu_threads,
         forward_passes=settings.cpu_threads,
-        alone=settings.wide_threads,
+        alone=engine.alone_threads,
         workers=settings.workers,
         reason="the setting threads" if settings.threads else "CPUs that affinity and cgroup quota allow",
     )

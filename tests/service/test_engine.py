@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -72,12 +73,31 @@ def test_a_pass_that_has_the_machine_for_itself_runs_on_the_wide_session() -> No
     assert (narrow.passes, wide.passes) == (1, 1)
 
 
-def test_warming_up_runs_each_session_twice() -> None:
-    narrow, wide = FakeSession(), FakeSession()
-    Engine(narrow, make_contract(), wide_session=wide).warm_up()
-    assert (narrow.passes, wide.passes) == (2, 2)
+class SlowSession(FakeSession):
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    def run(self, images: UInt8Array) -> Mapping[str, NDArray[np.generic]]:
+        time.sleep(self._seconds)
+        return super().run(images)
+
+
+@pytest.mark.parametrize(("narrow_s", "wide_s", "threads"), [(0.02, 0.001, 4), (0.001, 0.02, 1)])
+def test_warming_up_keeps_the_wide_session_if_it_is_faster(narrow_s: float, wide_s: float, threads: int) -> None:
+    narrow, wide = SlowSession(narrow_s), SlowSession(wide_s)
+    engine = Engine(narrow, make_contract(), wide_session=wide, wide_threads=4)
+    engine.warm_up()
+    assert engine.alone_threads == threads
+    before = narrow.passes, wide.passes
+    engine.predict([make_picture(SIZE, SIZE)], alone=True)
+    assert (narrow.passes - before[0], wide.passes - before[1]) == ((0, 1) if threads == 4 else (1, 0))
+
+
+def test_warming_up_one_session_runs_it_twice() -> None:
+    narrow = FakeSession()
     Engine(narrow, make_contract()).warm_up()
-    assert narrow.passes == 4
+    assert narrow.passes == 2
 
 
 def test_a_model_that_cannot_answer_is_refused_by_the_warm_up() -> None:

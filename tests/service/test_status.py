@@ -10,10 +10,12 @@ import pytest
 
 from service.app import create_app
 from service.contract import parse_contract
+from service.engine import Engine
 from service.golden import GOLDEN_PICTURES
 from service.settings import Settings, available_cpus
 from service.status import WEB, describe_threads
 from tests.service.conftest import connect
+from tests.service.fakes import FakeSession, make_contract
 
 pytestmark = pytest.mark.anyio
 
@@ -134,14 +136,15 @@ async def test_info_tells_model_contract_versions_and_limits(client: httpx.Async
     assert info["threads"] == {
         "cpus": 2,
         "forward_passes": 2,
-        "alone": 2,
+        "alone": 1,
         "workers": 2,
         "reason": "the setting threads",
     }
 
 
 def test_threads_taken_from_the_machine_say_so() -> None:
-    threads = describe_threads(Settings())
+    threads = describe_threads(Settings(), Engine(FakeSession(), make_contract(), wide_threads=3))
+    assert threads.alone == 3
     assert threads.cpus == available_cpus()
     assert threads.reason == "CPUs that affinity and cgroup quota allow"
 
