@@ -140,7 +140,7 @@ $(VENV)-peers/.done: pyproject.toml | $(VENV)/.dev
 # It asks for older packages than the service does.
 $(VENV)-mlserver/.done: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)-mlserver
-	@$(VENV)-mlserver/bin/pip --disable-pip-version-check --quiet install 'mlserver==1.7.*' onnxruntime simplejpeg cykooz.resizer pydantic-settings python-multipart
+	@$(VENV)-mlserver/bin/pip --disable-pip-version-check --quiet install 'mlserver==1.7.*' onnxruntime pillow simplejpeg cykooz.resizer pydantic-settings python-multipart
 	@$(VENV)-mlserver/bin/pip --disable-pip-version-check --quiet install --no-deps --editable .
 	@touch $@
 
