@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from service import postprocess, render
-from service.flights import Answer
+from service.flights import Answer, Effort
 from service.masks import MaskFormat, write_mask
 from service.schemas import ClassScore, Detection, ImageSize, ModelName, PictureResponse, Segment
 from service.timing import Stopwatch
@@ -32,6 +32,11 @@ class Wanted:
     max_detections: int = 100
     top_k: int = 5
     mask: MaskFormat = "png"
+
+    @property
+    def effort(self) -> Effort:
+        """Of making the answer: masks are what takes time."""
+        return "some" if "segment" in self.parts else "little"
 
 
 @dataclass(frozen=True, slots=True)

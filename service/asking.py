@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from service.answers import Finished
 from service.errors import ClientGone
-from service.flights import Answer
+from service.flights import Answer, Effort
 from service.hang_up import listen_for_hang_up
 from service.metrics import CacheResult, Task
 from service.prepare import Picture
@@ -38,12 +38,12 @@ class Question:
     Attributes:
         task: the route.
         timeout_s: seconds until they are of no use any more.
-        costly: making one takes as long as a pass.
+        effort: of making an answer.
     """
 
     task: Task
     timeout_s: float
-    costly: bool = False
+    effort: Effort = "some"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ async def ask(
             fresh=wants_fresh(request.headers.get("cache-control", "")),
             hang_up=partial(listen_for_hang_up, request),
             trace=trace,
-            costly=question.costly,
+            effort=question.effort,
         )
     watch.finish()
     state.metrics.observe_task(question.task, watch.timings_ms, own_pass=result in {"miss", "bypass"})

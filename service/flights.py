@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
 from service.contract import ModelContract
 from service.engine import Engine, Prediction
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from service.spans import PictureTrace, SpanContext
 
 Finished = TypeVar("Finished")
+# To make one answer of a pass that is over: less than handing it to a thread; some; as much as a pass.
+Effort: TypeAlias = Literal["little", "some", "pass"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +48,12 @@ class Passenger(Generic[Finished]):
     """One request.
 
     Attributes:
-        finish: makes its answer from the answer of the pass; called in a worker thread.
+        finish: makes its answer from the answer of the pass; called in a worker thread, or where `effort` is little.
         watch: of the request.
         deadline: when the answer is of no use any more; in seconds, as time.monotonic counts.
         future: where the answer goes; done as well when the request has left.
         trace: of the request's picture, if it is traced.
-        costly: its answer takes so long to make that it waits for a worker of its own, even where the pass is over.
+        effort: of `finish`; where it is that of a pass, it waits for a worker of its own, even where the pass is over.
         flight: that it waits for.
     """
 
@@ -60,7 +62,7 @@ class Passenger(Generic[Finished]):
     deadline: float
     future: asyncio.Future[Finished]
     trace: PictureTrace | None = None
-    costly: bool = False
+    effort: Effort = "some"
     flight: Flight | None = None
 
     def is_waiting(self) -> bool:
@@ -77,6 +79,8 @@ class Passenger(Generic[Finished]):
             DeadlineExceeded: there is none in time.
             ClientGone: `hang_up` called back.
         """
+        if self.future.done():
+            return self.future.result()
         timer = self.future.get_loop().call_at(self.deadline, self._end, too_late)
         stay = hang_up(partial(self._end, _gone)) if hang_up is not None else None
         try:
@@ -94,19 +98,30 @@ class Passenger(Generic[Finished]):
         """Finish the answer in this thread and hand it to the event loop."""
         if self.future.done():
             return
-        if self.trace is not None:
-            self.trace.origin = answer.origin
         try:
-            finished = self.finish(answer, self.watch)
+            finished = self._make(answer)
         except BaseException as error:  # noqa: BLE001 - the request that waits must hear of it, whatever it is
             self.fail(error)
         else:
             self.future.get_loop().call_soon_threadsafe(_settle, self.future, finished, None)
 
+    def _make(self, answer: Answer) -> Finished:
+        if self.trace is not None:
+            self.trace.origin = answer.origin
+        return self.finish(answer, self.watch)
+
     def serve_from(self, answer: Answer) -> None:
         """Finish likewise, after waiting for the pass of another request."""
         self.watch.lap("queue")
         self.serve(answer)
+
+    def serve_at_once(self, answer: Answer) -> None:
+        """On the event loop: finish an answer of little effort from a pass that is over."""
+        self.watch.lap("queue")
+        try:
+            self.future.set_result(self._make(answer))
+        except BaseException as error:  # noqa: BLE001 - as in a thread
+            self.fail(error)
 
     def fail(self, error: BaseException) -> None:
         """Tell the event loop what went wrong."""

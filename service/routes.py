@@ -17,7 +17,7 @@ from service.asking import Question, Recipe, respond_to_each, respond_to_one
 from service.bodies import read_pictures
 from service.drawing import Look, finish_overlay
 from service.errors import InvalidParameter
-from service.flights import Answer
+from service.flights import Answer, Effort
 from service.forms import FIELD_NAME
 from service.metrics import Task
 from service.negotiation import prefers_png
@@ -95,14 +95,14 @@ async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> 
 async def detect(request: Request, query: Annotated[DetectQuery, Query()]) -> Response:
     """Answer with boxes in pixels of the upright original, highest score first."""
     wanted = Wanted(("detect",), **query.model_dump())
-    return await _respond(request, query, "detect", _json(wanted, DetectResponse))
+    return await _respond(request, query, "detect", _json(wanted, DetectResponse), effort=wanted.effort)
 
 
 @router.post("/classify", openapi_extra=_BODY, response_model=ClassifyResponse, summary="What the whole picture shows")
 async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -> Response:
     """Answer with the most probable classes."""
     wanted = Wanted(("classify",), **query.model_dump())
-    return await _respond(request, query, "classify", _json(wanted, ClassifyResponse))
+    return await _respond(request, query, "classify", _json(wanted, ClassifyResponse), effort=wanted.effort)
 
 
 @router.post(
@@ -120,8 +120,8 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> 
     where there is no answer), `Server-Timing` is that of the slowest.
     """
     wanted = Wanted(_parse_tasks(query.tasks), **query.model_dump(exclude={"tasks"}))
-    recipe = _json(wanted, PredictResponse)
-    return await _respond(request, query, "predict", recipe, most=state_of(request).settings.max_files)
+    recipe, most = _json(wanted, PredictResponse), state_of(request).settings.max_files
+    return await _respond(request, query, "predict", recipe, effort=wanted.effort, most=most)
 
 
 @router.post(
@@ -146,7 +146,7 @@ async def overlay(request: Request, query: Annotated[OverlayQuery, Query()]) -> 
     def recipe(picture: bytes) -> Callable[[Answer, Stopwatch], Finished]:
         return partial(finish_overlay, picture=picture, look=look, limits=limits)
 
-    return await _respond(request, query, "overlay", recipe, costly=True)
+    return await _respond(request, query, "overlay", recipe, effort="pass")
 
 
 def _parse_tasks(text: str) -> tuple[Part, ...]:
@@ -179,13 +179,13 @@ def _json(wanted: Wanted, shape: type[PictureResponse]) -> Recipe:
 
 
 async def _respond(
-    request: Request, query: BaseModel, task: Task, recipe: Recipe, *, costly: bool = False, most: int = 1
+    request: Request, query: BaseModel, task: Task, recipe: Recipe, *, effort: Effort = "some", most: int = 1
 ) -> Response:
     """Read the pictures of a request, `most` at most, and answer about them; several make an array."""
     state = state_of(request)
     _check_most(query, state.require_scheduler().engine.contract.max_detections)
     timeout_s = read_timeout_s(request.headers.get(TIMEOUT_HEADER), state.settings.request_timeout_ms)
-    question = Question(task, timeout_s, costly)
+    question = Question(task, timeout_s, effort)
     with state.bodies.hold() as held:
         first, *others = await read_pictures(request, held, state.settings, most=most)
         if not others:

@@ -19,7 +19,7 @@ from service.admission import Admission
 from service.cache import Cache
 from service.engine import Engine
 from service.errors import NotReady, Overloaded, Unavailable
-from service.flights import Answer, Finished, Flight, Passenger, too_late
+from service.flights import Answer, Effort, Finished, Flight, Passenger, too_late
 from service.forward import Forward
 from service.metrics import CacheResult, Metrics
 from service.picture_limits import PictureLimits
@@ -130,7 +130,7 @@ class Scheduler:
         fresh: bool = False,
         hang_up: Callable[[Callable[[], None]], Callable[[], None]] | None = None,
         trace: PictureTrace | None = None,
-        costly: bool = False,
+        effort: Effort = "some",
     ) -> tuple[Finished, CacheResult]:
         """Ask about one picture; a request that leaves fails nobody else.
 
@@ -142,7 +142,7 @@ class Scheduler:
             fresh: neither take a pass from others nor leave one to them.
             hang_up: given what to call when the client has gone; returns what takes that back.
             trace: gets where the pass came from, and the pass itself if this request begins it.
-            costly: `finish` takes as long as a pass; it waits in the queue like one, wherever the pass comes from.
+            effort: of `finish`; as much as a pass waits in the queue like one, wherever the pass comes from.
 
         Returns:
             What `finish` made, and where the pass came from.
@@ -159,7 +159,7 @@ class Scheduler:
         on_loop = isinstance(picture, bytes) and len(picture) <= _LOOK_ON_LOOP_BYTES
         key = look() if on_loop else await loop.run_in_executor(self._side, look)
         self._require_running()
-        passenger = Passenger(finish, watch, deadline, loop.create_future(), trace, costly)
+        passenger = Passenger(finish, watch, deadline, loop.create_future(), trace, effort)
         result = self._take(passenger, key, picture)
         self._metrics.count_cache_result(result)
         if trace is not None:
@@ -183,20 +183,19 @@ class Scheduler:
         flight = self._flights.get(key)
         if flight is not None and flight.board(passenger):
             return "coalesced"
-        if flight is not None and flight.answer is not None:
-            self._serve_beside(flight.answer, passenger, picture)
-            return "coalesced"
-        answer = self._cache.get(key)
+        answer = self._cache.get(key) if flight is None else flight.answer
         if answer is not None:
             self._serve_beside(answer, passenger, picture)
-            return "hit"
+            return "hit" if flight is None else "coalesced"
         self._open_flight(Flight(key, engine, picture, [passenger]))
         return "miss"
 
     def _serve_beside(self, answer: Answer, passenger: Passenger[Any], picture: Picture) -> None:
-        """Answer from a pass that is over: at once, or after the queue where that takes a worker's time."""
-        if passenger.costly:
+        """Answer from a pass that is over; after the queue where that takes a worker's time."""
+        if passenger.effort == "pass":
             self._open_flight(Flight(b"", self.engine, picture, [passenger], answer))
+        elif passenger.effort == "little":
+            passenger.serve_at_once(answer)
         else:
             self._side.submit(passenger.serve_from, answer)
 
@@ -271,14 +270,14 @@ class Scheduler:
     def _serve_all(self, passengers: Sequence[Passenger[Any]], answer: Answer, picture: Picture) -> None:
         """In a worker thread: those first whose answers take no time; of the costly ones, only who began the flight."""
         leader, *others = passengers
-        if not leader.costly:
+        if leader.effort != "pass":
             leader.serve(answer)
         for passenger in others:
-            if passenger.costly:
+            if passenger.effort == "pass":
                 passenger.future.get_loop().call_soon_threadsafe(self._requeue, answer, passenger, picture)
             else:
                 passenger.serve_from(answer)
-        if leader.costly:
+        if leader.effort == "pass":
             leader.serve(answer)
 
     def _requeue(self, answer: Answer, passenger: Passenger[Any], picture: Picture) -> None:

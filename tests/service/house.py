@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from service.admission import Admission
 from service.cache import Cache
 from service.engine import Engine
-from service.flights import Answer
+from service.flights import Answer, Effort
 from service.forward import Forward
 from service.imaging import UInt8Array
 from service.metrics import CacheResult, Metrics
@@ -79,10 +79,10 @@ class House:
         *,
         timeout_s: float = 10,
         fresh: bool = False,
-        costly: bool = False,
+        effort: Effort = "some",
     ) -> tuple[Answer, CacheResult]:
         return await self.scheduler.submit(
-            body, finish or keep, watch=Stopwatch(), timeout_s=timeout_s, fresh=fresh, costly=costly
+            body, finish or keep, watch=Stopwatch(), timeout_s=timeout_s, fresh=fresh, effort=effort
         )
 
     def begin(self, *args: Any, **options: Any) -> asyncio.Task[tuple[Answer, CacheResult]]:  # noqa: ANN401 - of `ask`

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from service.errors import DeadlineExceeded, NotReady, Overloaded
-from service.flights import Answer
+from service.flights import Answer, Effort
 from service.timing import Stopwatch
 from tests.service.house import House, body_of, keep, until
 
@@ -36,10 +36,10 @@ async def test_one_about_a_known_picture_takes_a_place_in_the_queue_and_no_pass(
     house.session.gate.clear()
     other = house.begin(body_of(1))
     await until(lambda: house.session.inside == 1)
-    drawn = house.begin(body_of(0), costly=True)
+    drawn = house.begin(body_of(0), effort="pass")
     await until(lambda: house.admission.waiting == 1)
     with pytest.raises(Overloaded):
-        await house.ask(body_of(0), costly=True)
+        await house.ask(body_of(0), effort="pass")
     assert house.count("unihead_refused_requests_total", reason="queue_full") == 1.0
     assert (await house.ask(body_of(0)))[1] == "hit"
     house.session.gate.set()
@@ -54,9 +54,9 @@ async def test_those_that_boarded_are_made_beside_each_other_after_those_that_ar
 ) -> None:
     house, drawing = build(workers=2), Drawing()
     house.session.gate.clear()
-    drawn = [house.begin(body_of(0), drawing, costly=True)]
+    drawn = [house.begin(body_of(0), drawing, effort="pass")]
     await until(lambda: house.session.inside == 1)
-    drawn += [house.begin(body_of(0), drawing, costly=True) for _ in range(2)]
+    drawn += [house.begin(body_of(0), drawing, effort="pass") for _ in range(2)]
     cheap = house.begin(body_of(0))
     await until(lambda: house.count("unihead_cache_requests_total", result="coalesced") == 3)
     house.session.gate.set()
@@ -70,9 +70,9 @@ async def test_those_that_boarded_are_made_beside_each_other_after_those_that_ar
 async def test_one_that_boarded_is_refused_where_the_queue_has_filled_meanwhile(build: Callable[..., House]) -> None:
     house, drawing = build(queue_limit=1, workers=1), Drawing()
     house.session.gate.clear()
-    first = house.begin(body_of(0), drawing, costly=True)
+    first = house.begin(body_of(0), drawing, effort="pass")
     await until(lambda: house.session.inside == 1)
-    second = house.begin(body_of(0), costly=True)
+    second = house.begin(body_of(0), effort="pass")
     queued = house.begin(body_of(1))
     await until(lambda: house.admission.waiting == 1)
     house.session.gate.set()
@@ -88,22 +88,48 @@ async def test_who_leaves_the_queue_gives_the_place_back(build: Callable[..., Ho
     house.session.gate.clear()
     other = house.begin(body_of(1))
     await until(lambda: house.session.inside == 1)
-    drawn = house.begin(body_of(0), costly=True)
+    drawn = house.begin(body_of(0), effort="pass")
     await until(lambda: house.admission.waiting == 1)
     drawn.cancel()
     await until(lambda: house.admission.waiting == 0)
     with pytest.raises(DeadlineExceeded):
-        await house.ask(body_of(0), costly=True, timeout_s=0.05)
+        await house.ask(body_of(0), effort="pass", timeout_s=0.05)
     house.session.gate.set()
     await other
+
+
+@pytest.mark.parametrize(("effort", "here"), [("little", True), ("some", False), ("pass", False)])
+async def test_of_a_known_picture_an_answer_of_little_effort_changes_no_thread(
+    house: House, effort: Effort, here: bool
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def finish(answer: Answer, watch: Stopwatch) -> Answer:
+        threads.append(threading.current_thread())
+        return keep(answer, watch)
+
+    assert [(await house.ask(body_of(0), finish, effort=effort))[1] for _ in range(2)] == ["miss", "hit"]
+    assert [thread is threading.main_thread() for thread in threads] == [False, here]
+
+
+async def test_an_answer_of_little_effort_that_fails_fails_its_request(house: House) -> None:
+    await house.ask(body_of(0))
+
+    def fail(answer: Answer, watch: Stopwatch) -> Answer:
+        del answer, watch
+        raise ValueError("no answer")
+
+    with pytest.raises(ValueError, match="no answer"):
+        await house.ask(body_of(0), fail, effort="little")
 
 
 async def test_the_shadow_sees_a_picture_once_a_pass(house: House) -> None:
     seen: list[bytes] = []
     house.scheduler.after_pass = seen.append
-    for costly in (False, True, True):
-        await house.ask(body_of(0), costly=costly)
-    await house.ask(body_of(1), costly=True)
+    efforts: tuple[Effort, ...] = ("little", "pass", "pass", "some", "little")
+    for effort in efforts:
+        await house.ask(body_of(0), effort=effort)
+    await house.ask(body_of(1), effort="pass")
     await until(lambda: house.admission.active == 0)
     assert seen == [body_of(0), body_of(1)]
 
@@ -113,7 +139,7 @@ async def test_one_that_boarded_is_not_begun_when_the_service_stops(build: Calla
     house.session.gate.clear()
     first = house.begin(body_of(0))
     await until(lambda: house.session.inside == 1)
-    second = house.begin(body_of(0), costly=True)
+    second = house.begin(body_of(0), effort="pass")
     await until(lambda: house.count("unihead_cache_requests_total", result="coalesced") == 1)
     stopping = asyncio.create_task(house.scheduler.stop())
     await asyncio.sleep(0)
