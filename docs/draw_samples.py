@@ -36,7 +36,7 @@ def main() -> None:
         found = postprocess.detections(
             prediction, place, contract.detection_classes, score_threshold=THRESHOLD, max_detections=100
         )
-        drawn = overlay(image, class_ids, found)
+        drawn = overlay(image, class_ids, found, names=dict(enumerate(contract.segmentation_classes)))
         strip.append(resize(drawn, round(drawn.shape[1] * HEIGHT / drawn.shape[0]), HEIGHT))
         strip.append(np.full((HEIGHT, GAP, 3), 255, dtype=np.uint8))
     Image.fromarray(np.concatenate(strip[:-1], axis=1)).save(OUT, quality=88, optimize=True)

@@ -143,10 +143,10 @@ class Result:
 
         picture = ImageOps.exif_transpose(Image.open(io.BytesIO(self.picture))).convert("RGB")
         if self.mask is not None:
-            # Steps of the golden ratio keep neighbouring ids far apart on the colour wheel; class 0 stays clear.
-            hues = Image.fromarray((np.arange(256) * 158 % 256).astype(np.uint8)[None])
-            full = Image.new("L", hues.size, 255)
-            colours = np.asarray(Image.merge("HSV", (hues, full, full)).convert("RGB"))[0]
+            # Steps of the golden ratio keep the classes that are there far apart on the colour wheel; 0 stays clear.
+            order = np.cumsum(np.bincount(self.mask.ravel(), minlength=256) > 0)
+            hues = Image.fromarray((order * 158 % 256).astype(np.uint8)[None])
+            colours = np.asarray(Image.merge("HSV", (hues, *[Image.new("L", hues.size, 255)] * 2)).convert("RGB"))[0]
             tint = Image.fromarray(colours[self.mask])
             picture.paste(tint, mask=Image.fromarray(np.where(self.mask, round(255 * opacity), 0).astype(np.uint8)))
         draw, width = ImageDraw.Draw(picture), max(2, min(picture.size) // 200)

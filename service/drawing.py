@@ -64,7 +64,9 @@ def finish_overlay(answer: Answer, watch: Stopwatch, *, picture: bytes, look: Lo
         max_detections=look.max_detections,
     )
     class_ids = postprocess.mask(answer.prediction, place, mask_stride=contract.mask_stride)
-    overlay = render.overlay(pixels, class_ids, detections, opacity=look.opacity)
+    overlay = render.overlay(
+        pixels, class_ids, detections, names=dict(enumerate(contract.segmentation_classes)), opacity=look.opacity
+    )
     watch.lap("postprocess")
     file = render.encode_picture(overlay, look.format)
     watch.lap("encode")

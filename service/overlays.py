@@ -38,6 +38,7 @@ def draw_overlay(picture: bytes, answered: Answered, path: Path, limits: Picture
         postprocess.Detection(tuple(one["box"]), one["label"], one["label_id"], one["score"])
         for one in answered.parts.get("detections", ())
     ]
-    drawn = render.overlay(decode(picture, limits), answered.class_ids, found)
+    names = {one["label_id"]: one["label"] for one in answered.parts.get("segments", ())}
+    drawn = render.overlay(decode(picture, limits), answered.class_ids, found, names=names)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(drawn).save(path, "JPEG", quality=_QUALITY)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import colorsys
 import functools
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -73,34 +74,44 @@ def overlay(
     class_ids: UInt8Array | None = None,
     detections: Sequence[Detection] = (),
     *,
+    names: Mapping[int, str] = MappingProxyType({}),
     opacity: float = _MASK_OPACITY,
 ) -> UInt8Array:
     """Draw what the model saw over the picture: tinted segments with an outline, boxes with label and score.
+
+    What is in a picture gets colours that can be told apart there; a segment and a box of the same name share one.
 
     Args:
         image: [H, W, 3] RGB, 0..255.
         class_ids: [H, W]; class 0 is background and stays clear. None draws no mask.
         detections: boxes in pixels of `image`; the best is drawn last, on top.
+        names: of class ids.
         opacity: of the tint, 0..1.
 
     Returns:
         [H, W, 3] RGB, 0..255.
     """
     picture = Image.fromarray(image)
+    counts = [] if class_ids is None else np.bincount(class_ids.ravel()).tolist()
+    labels = {one: names.get(one, f"class {one}") for one, count in enumerate(counts) if one and count}
+    colours = _choose_colours([*labels.values(), *(detection.label for detection in detections)])
     if class_ids is not None:
-        picture = _tint(picture, class_ids, opacity)
+        tints = {class_id: colours[label] for class_id, label in labels.items()}
+        picture = _tint(picture, class_ids, tints, opacity)
     draw = ImageDraw.Draw(picture)
     unit = max(2, round(min(picture.size) / 200))  # line width that looks the same at any size
     font = ImageFont.load_default(size=max(13, unit * 6))
     for detection in reversed(detections):
-        _draw_detection(draw, detection, picture.size, unit, font)
+        _draw_detection(draw, detection, colours[detection.label], picture.size, unit, font)
     return np.asarray(picture)
 
 
-def _tint(picture: Image.Image, class_ids: UInt8Array, opacity: float) -> Image.Image:
+def _tint(
+    picture: Image.Image, class_ids: UInt8Array, tints: Mapping[int, tuple[int, int, int]], opacity: float
+) -> Image.Image:
     # Not the colours of VOC: half of them are too dark to be told apart once they are mixed with a picture.
     colours = Image.fromarray(class_ids)
-    colours.putpalette([level for class_id in range(256) for level in _colour_of_class(class_id)])
+    colours.putpalette([level for class_id in range(256) for level in tints.get(class_id, (0, 0, 0))])
     shares = np.where(class_ids == 0, np.uint8(0), np.uint8(round(opacity * 255)))
     shares[_outline(class_ids) & (class_ids != 0)] = 255
     return Image.composite(colours.convert("RGB"), picture, Image.fromarray(shares))
@@ -120,11 +131,11 @@ def _outline(class_ids: UInt8Array) -> NDArray[np.bool_]:
 def _draw_detection(
     draw: ImageDraw.ImageDraw,
     detection: Detection,
+    colour: tuple[int, int, int],
     size: tuple[int, int],
     unit: int,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> None:
-    colour = _colour_of_class(detection.label_id)
     x1, y1, x2, y2 = detection.box
     # A dark rim keeps the line visible on a picture of its own colour.
     rim = unit // 2
@@ -141,11 +152,14 @@ def _draw_detection(
     draw.text((tag_x + pad - left, tag_y + pad - top), text, font=font, fill=_readable_on(colour))
 
 
-@functools.cache
-def _colour_of_class(class_id: int) -> tuple[int, int, int]:
-    # Steps of the golden ratio keep neighbouring ids far apart on the colour wheel.
-    red, green, blue = colorsys.hsv_to_rgb(0.58 + class_id * 0.618034, 0.75, 1.0)
-    return round(red * 255), round(green * 255), round(blue * 255)
+def _choose_colours(labels: Iterable[str]) -> dict[str, tuple[int, int, int]]:
+    """One a label, in the order of their coming: ids that are thirteen apart would have nearly the same."""
+    colours: dict[str, tuple[int, int, int]] = {}
+    for number, label in enumerate(dict.fromkeys(labels)):
+        # Steps of the golden ratio keep those who come one after another far apart on the colour wheel.
+        red, green, blue = colorsys.hsv_to_rgb(0.12 + number * 0.618034, 0.75, 1.0)
+        colours[label] = round(red * 255), round(green * 255), round(blue * 255)
+    return colours
 
 
 def _readable_on(colour: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -57,7 +57,9 @@ async def test_the_overlay_is_the_picture_with_mask_and_boxes_of_the_same_pass(c
         for one in told["detections"]
     ]
     assert len(detections) == 2
-    np.testing.assert_array_equal(drawn, render.overlay(decode(body), class_ids, detections, opacity=0.3))
+    names = {one["label_id"]: one["label"] for one in told["segments"]}
+    expected = render.overlay(decode(body), class_ids, detections, names=names, opacity=0.3)
+    np.testing.assert_array_equal(drawn, expected)
 
 
 async def test_without_boxes_and_tint_the_picture_stays_what_it_was_but_for_outlines(client: httpx.AsyncClient) -> None:

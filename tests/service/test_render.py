@@ -59,6 +59,17 @@ def test_segments_are_tinted_outlined_and_the_callers_picture_stays() -> None:
     assert (image == 100).all()
 
 
+def test_what_is_in_one_picture_can_be_told_apart_and_a_box_has_its_segments_colour() -> None:
+    image, class_ids = np.zeros((60, 60, 3), dtype=np.uint8), np.zeros((60, 60), dtype=np.uint8)
+    class_ids[10:50, 2:20], class_ids[10:50, 40:58] = 2, 15  # thirteen steps of the golden ratio are nearly a circle
+    box = Detection((22, 20, 38, 40), "person", 0, 0.5)
+    drawn = overlay(image, class_ids, [box], names={2: "bicycle", 15: "person"}, opacity=1)
+    bicycle, person = drawn[45, 10].astype(int), drawn[45, 50].astype(int)
+    assert np.abs(bicycle - person).max() > 100
+    assert (drawn[39, 22:38] == person).all(axis=1).any()
+    assert not (drawn[39, 22:38] == bicycle).all(axis=1).any()
+
+
 @pytest.mark.parametrize("level", [0, 128, 255])
 def test_boxes_and_labels_stand_out_on_any_ground(level: int) -> None:
     image = np.full((200, 300, 3), level, dtype=np.uint8)
