@@ -93,7 +93,7 @@ bench: $(VENV)/.dev $(VENV)-peers/.done $(VENV)-mlserver/.done ## unihead beside
 image-test: $(VENV)/.base ## build the service's image, run it locked down, ask it (two minutes; docs/deploy.md says what it needs)
 	$(BIN)/python -m tests.docker.image
 
-hostile: $(VENV)/.dev ## everything hostile in full size (two hours; CORPUS=FOLDER adds files), and a table of goals in docs/reliability.md
+hostile: $(VENV)/.dev ## everything hostile in full size (an hour and a quarter; CORPUS=FOLDER adds files), and a table of goals in docs/reliability.md
 	$(BIN)/python -m tests.service.hostile $(if $(CORPUS),--corpus "$(CORPUS)") --write $(HOSTILE_ARGS)
 
 train: usage = make train DATA=FOLDER [PRESET=$(PRESET)] [WEIGHTS=FILE] [OUT=FOLDER]; DATA may come from UNIHEAD_DATA
