@@ -137,9 +137,11 @@ def check_tests(_: argparse.Namespace) -> list[Figure]:
 
 
 def check_soak(options: argparse.Namespace) -> list[Figure]:
-    """An hour at 70 % of the capacity."""
-    with serve() as service:
-        return asyncio.run(soak.measure(service, seconds=options.soak_seconds))
+    """An hour at 70 % of the capacity; then beside a service that has not had it."""
+    with serve() as aged:
+        figures = asyncio.run(soak.measure(aged, seconds=options.soak_seconds))
+        with serve() as fresh:
+            return [*figures, *asyncio.run(soak.compare(aged, fresh))]
 
 
 # The longest first: it looks for drift, and finds the machine as nothing else has left it.

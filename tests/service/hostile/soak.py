@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 from collections.abc import Callable, Sequence
 
 from service.spawn import Spawned
@@ -45,21 +46,50 @@ async def measure(service: Spawned, *, seconds: float, load: float = 0.7, warm_s
     def p99(begin: float, end: float) -> float:
         return percentile([answer.ms for moment, answer in seen.valid if begin <= moment < end], 0.99)
 
-    early, late = p99(0, part_s), p99(seconds - part_s, seconds)
+    by_part = [p99(part * part_s, (part + 1) * part_s) for part in range(_PARTS)]
     settled = [(moment, one) for moment, one in seen.looks if moment >= part_s]
     slope = slope_per_hour([(moment, one.memory_mb) for moment, one in settled])
     looks = [one for _, one in settled]
     what = f"{seconds / 60:.0f} min at {load:.0%} of {capacity:.0f} a second"
-    drift = f"{what}: p99 of the last sixth ({late:.0f} ms) beside the first ({early:.0f} ms)"
+    drift = f"{what}: p99 of the last sixth beside the first ({', '.join(f'{ms:.0f}' for ms in by_part)} ms)"
     memory = f"{what}: memory after the first sixth (at the end {looks[-1].memory_mb:.0f} MB)"
     return [
         at_least(f"{what}: share of {len(seen.valid)} valid requests answered", share, 0.9999, "", digits=6),
-        at_most(drift, late / early, 1.1, "times", digits=2),
+        at_most(drift, by_part[-1] / by_part[0], 1.1, "times", digits=2),
         at_most(memory, slope, 5, "MB/h"),
         at_most(f"{what}: file descriptors, later beside earlier", _growth(looks, lambda one: one.files), 5, "more"),
         at_most(f"{what}: threads, later beside earlier", _growth(looks, lambda one: one.threads), 0, "more"),
         none_of(f"{what}: hostile pictures with an outcome that no file may have", seen.strange, seen.ledger.sent),
         *reconcile(service, seen.ledger, before),
+    ]
+
+
+async def compare(
+    aged: Spawned, fresh: Spawned, *, rounds: int = 7, seconds: float = 15, load: float = 0.7, warm_s: float = 10
+) -> list[Figure]:
+    """Ask a service that has been soaked and a new one in turns: a machine that has become slower slows both.
+
+    Args:
+        aged: that has been soaked.
+        fresh: that has just been started, with the same settings.
+        rounds: how often each is asked, now the one first and now the other.
+        seconds: of each turn.
+        load: share of the new one's capacity.
+        warm_s: seconds that the capacity is looked for, and in which the new one warms up.
+    """
+    pictures = make_pictures()
+    rate = load * await find_capacity(fresh, pictures, warm_s)
+    ratios = []
+    for number in range(rounds):
+        p99 = {}
+        for service in (aged, fresh) if number % 2 else (fresh, aged):
+            traffic = Traffic(service, pictures, seed=number)
+            await traffic.run(seconds=seconds, rate=rate)
+            p99[service] = percentile([answer.ms for _, answer in traffic.seen.valid], 0.99)
+        ratios.append(p99[aged] / p99[fresh])
+    what = f"p99 of the soaked service beside a new one's, median of {rounds} turns of {seconds:g} s each"
+    return [
+        at_most(f"{what} ({min(ratios):.2f} to {max(ratios):.2f})", statistics.median(ratios), 1.1, "times", digits=2)
     ]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from service.spawn import spawn_service
 from tests.service.hostile.goals import require
-from tests.service.hostile.soak import measure
+from tests.service.hostile.soak import compare, measure
 
 pytestmark = pytest.mark.slow
 
@@ -20,3 +20,11 @@ def test_mixed_traffic_loses_nothing_and_leaves_nothing_open() -> None:
     require(
         [one for one in figures if "p99" not in one.goal and "memory" not in one.goal and "descriptors" not in one.goal]
     )
+
+
+def test_a_soaked_service_is_compared_with_a_new_one() -> None:
+    words = ["--log-level", "error"]
+    with spawn_service(words) as aged, spawn_service(words) as fresh:
+        (figure,) = asyncio.run(compare(aged, fresh, rounds=2, seconds=1, load=0.3, warm_s=1))
+    assert "soaked service beside a new one's, median of 2 turns" in figure.goal
+    assert 0.1 < float(figure.figure.removesuffix(" times")) < 10
