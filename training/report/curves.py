@@ -7,9 +7,9 @@ from typing import Any
 
 from training.config import Task
 from training.evaluation import PRIMARY_METRIC
+from training.report.charts import Axis, Line, legend, line_chart, make_axis, make_count_axis
 from training.report.html import METRIC_TITLES, figure, thirds
 from training.report.record import RunRecord
-from training.report.svg import Axis, Line, legend, line_chart, make_axis, make_count_axis
 
 
 def whole_run_chart(record: RunRecord) -> str:

@@ -6,6 +6,7 @@ from html import escape
 from importlib import resources
 from pathlib import Path
 
+from training import svg
 from training.config import Task
 from training.data.datasets import MiniSets
 from training.data.loaders import hold_out
@@ -27,11 +28,6 @@ from training.report.student import compare_with_student_report
 from training.report.tasks import task_section
 
 REPORT_NAME = "report.html"
-_LOGO = (
-    '<svg viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="7" fill="#173f5f"/>'
-    '<path d="M6 23c4-9 7-9 10-4s6 1 10-6v10a3 3 0 0 1-3 3H9a3 3 0 0 1-3-3z" fill="#3caea3"/>'
-    '<rect x="8" y="7" width="13" height="11" rx="1" fill="none" stroke="#f6d55c" stroke-width="2.5"/></svg>'
-)
 
 
 def write_report(folder: Path, sets: MiniSets | None = None) -> Path:
@@ -102,7 +98,7 @@ def make_page(record: RunRecord, sets: MiniSets | None) -> str:
 {_read_style("training.data.doctor")}{_read_style("training.report")}</style>
 </head>
 <body>
-<header>{_LOGO}<div><h1>{escape(title)}</h1><p>{escape(_subtitle(record))}</p></div></header>
+<header>{svg.LOGO}<div><h1>{escape(title)}</h1><p>{escape(_subtitle(record))}</p></div></header>
 <main>
 {_verdict(record)}
 {tiles(_figures(record))}

@@ -18,10 +18,10 @@ from training.details import (
     SegmentationDetails,
 )
 from training.inference import CLASSES
+from training.report.charts import Line, legend, line_chart, make_axis, matrix_chart, reliability_chart
 from training.report.html import columns, figure, format_metric, note, section, thirds
 from training.report.pictures import picture_sheets
 from training.report.record import RunRecord
-from training.report.svg import Line, legend, line_chart, make_axis, matrix_chart, reliability_chart
 
 _TITLES = {Task.SEGMENTATION: "Segmentation", Task.DETECTION: "Detection", Task.CLASSIFICATION: "Classification"}
 _ONE_TABLE = 24  # more classes are laid out in two

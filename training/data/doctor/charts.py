@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from statistics import median
 from typing import Final
 
+from training import svg
 from training.data.doctor.findings import SplitSummary
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 480, 44, 12, 12, 40  # of the drawing and its margins; in SVG units
@@ -77,7 +78,7 @@ def box_sides(splits: Sequence[SplitSummary]) -> str:
     exponents = range(max((max(count, default=0) for count in counts), default=0) + 1)
     labels = ["< 2", *(f"{2**e}" for e in exponents[1:])]
     shares = [[count[e] / max(1, sum(count.values())) for e in exponents] for count in counts]
-    top = _nice_ceiling(max((share for row in shares for share in row), default=0) or 1)
+    top = svg.nice_ceiling(max((share for row in shares for share in row), default=0) or 1)
     right, bottom = _WIDTH - _RIGHT, _HISTOGRAM_HEIGHT - _BOTTOM
     step = (right - _LEFT) / len(exponents)
     parts = [_horizontal_grid(4, bottom, lambda fraction: f"{100 * top * fraction:.3g}%")]
@@ -85,7 +86,7 @@ def box_sides(splits: Sequence[SplitSummary]) -> str:
         x = _LEFT + e * step
         # Bins from 2 px on are named by their edge: its tick stands between two bars.
         anchor = x + step / 2 if e == 0 else x
-        parts.append(_text(anchor, bottom + 16, label, "middle"))
+        parts.append(svg.text(anchor, bottom + 16, label, "middle"))
         width = step * 0.8 / len(splits)
         for index, split in enumerate(splits):
             height = (bottom - _TOP) * shares[index][e] / top
@@ -94,24 +95,24 @@ def box_sides(splits: Sequence[SplitSummary]) -> str:
                 f'<rect class="s{index % 4}" x="{x + step * 0.1 + index * width:.1f}" y="{bottom - height:.1f}"'
                 f' width="{width:.1f}" height="{height:.1f}" rx="1.5"><title>{tip}</title></rect>'
             )
-    parts.append(_text((_LEFT + right) / 2, bottom + 34, "square root of the box's area, px", "middle"))
+    parts.append(svg.text((_LEFT + right) / 2, bottom + 34, "square root of the box's area, px", "middle"))
     spoken = "; ".join(
         f"{split.name}: " + ", ".join(f"{_bin_name(e)} {shares[index][e]:.0%}" for e in exponents if counts[index][e])
         for index, split in enumerate(splits)
     )
-    return _svg(f"Histogram of box sizes. {spoken}", _HISTOGRAM_HEIGHT, parts)
+    return svg.drawing(f"Histogram of box sizes. {spoken}", _WIDTH, _HISTOGRAM_HEIGHT, parts)
 
 
 def picture_sizes(splits: Sequence[SplitSummary]) -> str:
     """Width against height, a bubble where pictures are, its area by how many; splits lie over one another."""
     sizes = [size for split in splits for size in split.picture_sizes]
-    longest = _nice_ceiling(1.05 * max((max(size) for size in sizes), default=0) or 1)  # bubbles stick out
+    longest = svg.nice_ceiling(1.05 * max((max(size) for size in sizes), default=0) or 1)  # bubbles stick out
     right, bottom = _WIDTH - _RIGHT, _SCATTER_HEIGHT - _BOTTOM
     across, down = (right - _LEFT) / longest, (bottom - _TOP) / longest
     cell = max(1, longest / _CELLS)
     parts = [_horizontal_grid(4, bottom, lambda fraction: f"{longest * fraction:.0f}")]
     parts += [
-        _text(_LEFT + longest * i / 4 * across, bottom + 16, f"{longest * i / 4:.0f}", "middle") for i in range(1, 5)
+        svg.text(_LEFT + longest * i / 4 * across, bottom + 16, f"{longest * i / 4:.0f}", "middle") for i in range(1, 5)
     ]
     parts.append(f'<line class="diagonal" x1="{_LEFT}" y1="{bottom}" x2="{right}" y2="{_TOP}"/>')
     for index, split in enumerate(splits):
@@ -123,10 +124,10 @@ def picture_sizes(splits: Sequence[SplitSummary]) -> str:
                 f'<circle class="bubble s{index % 4}" cx="{_LEFT + column * cell * across:.1f}"'
                 f' cy="{bottom - row * cell * down:.1f}" r="{radius:.1f}"><title>{tip}</title></circle>'
             )
-    parts.append(_text((_LEFT + right) / 2, bottom + 34, "width across, height up, px; dashed: square", "middle"))
+    parts.append(svg.text((_LEFT + right) / 2, bottom + 34, "width across, height up, px; dashed: square", "middle"))
     widths, heights = sorted(size[0] for size in sizes) or [0], sorted(size[1] for size in sizes) or [0]
     spoken = f"widths {widths[0]} to {widths[-1]} px, heights {heights[0]} to {heights[-1]} px"
-    return _svg(f"Picture sizes: {spoken}", _SCATTER_HEIGHT, parts)
+    return svg.drawing(f"Picture sizes: {spoken}", _WIDTH, _SCATTER_HEIGHT, parts)
 
 
 def short(number: int) -> str:
@@ -146,25 +147,8 @@ def _bin_name(exponent: int) -> str:
     return f"{2**exponent} px and more" if exponent == _MAX_EXPONENT else f"{2**exponent} to {2 ** (exponent + 1)} px"
 
 
-def _nice_ceiling(value: float) -> float:
-    """The next of 1, 2, 2.5, 4, 5, 6, 8 or 10 times a power of ten, so that quarters of an axis are round."""
-    power = 10.0 ** math.floor(math.log10(value))
-    return next(step * power for step in (1, 2, 2.4, 3.2, 4, 5, 6, 8, 10) if step * power >= value * 0.999)
-
-
 def _horizontal_grid(lines: int, bottom: float, label: Callable[[float], str]) -> str:
-    parts = []
-    for i in range(lines + 1):
-        y = bottom - (bottom - _TOP) * i / lines
-        parts.append(f'<line class="grid" x1="{_LEFT}" y1="{y:.1f}" x2="{_WIDTH - _RIGHT}" y2="{y:.1f}"/>')
-        parts.append(_text(_LEFT - 6, y + 4, label(i / lines), "end"))
-    return "".join(parts)
-
-
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def _svg(spoken: str, height: int, parts: Iterable[str]) -> str:
-    label = escape(spoken, quote=True)
-    return f'<svg role="img" aria-label="{label}" viewBox="0 0 {_WIDTH} {height}">{"".join(parts)}</svg>'
+    return "".join(
+        svg.rule(_LEFT, _WIDTH - _RIGHT, bottom - (bottom - _TOP) * i / lines, label(i / lines))
+        for i in range(lines + 1)
+    )

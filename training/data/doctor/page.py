@@ -11,18 +11,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
+from training import svg
 from training.data.coco import MIN_SIDE_PX
 from training.data.doctor.boxes import TOLERANCE_PX
 from training.data.doctor.findings import Case, Examination, Finding, Picture, Severity, sort_findings
 from training.data.doctor.sections import FindingsOfPicture, set_section
+from training.files import write_whole
 
 LISTED_CASES: Final = 200
 _EXAMPLES = 3
-_LOGO = (
-    '<svg viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="7" fill="#173f5f"/>'
-    '<path d="M6 23c4-9 7-9 10-4s6 1 10-6v10a3 3 0 0 1-3 3H9a3 3 0 0 1-3-3z" fill="#3caea3"/>'
-    '<rect x="8" y="7" width="13" height="11" rx="1" fill="none" stroke="#f6d55c" stroke-width="2.5"/></svg>'
-)
 
 
 def write_page(examination: Examination, out: Path) -> None:
@@ -35,15 +32,8 @@ def write_page(examination: Examination, out: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    temporary = out.with_name(out.name + ".tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-            file.write(make_page(examination))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    page = make_page(examination).encode("utf-8", "backslashreplace")  # names of files need not be Unicode
+    write_whole(out, page.decode("utf-8"))
 
 
 def make_page(examination: Examination) -> str:
@@ -64,7 +54,7 @@ def make_page(examination: Examination) -> str:
 {style}</style>
 </head>
 <body>
-<header>{_LOGO}<div><h1>Data doctor</h1><p>{escape(str(examination.root))}</p></div></header>
+<header>{svg.LOGO}<div><h1>Data doctor</h1><p>{escape(str(examination.root))}</p></div></header>
 <main>
 {_verdict(examination)}
 <nav aria-label="Parts of this page"><a href="#findings">Findings</a>{links}</nav>

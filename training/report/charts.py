@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from training import svg
 from training.data.doctor import charts
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 12, 42  # margins; in SVG units
@@ -49,7 +49,7 @@ class Axis:
 
 def make_axis(label: str, highest: float) -> Axis:
     """An axis from 0 to a round number that is not below `highest`, with four steps."""
-    top = _nice_ceiling(highest) if highest > 0 else 1.0
+    top = svg.nice_ceiling(highest) if highest > 0 else 1.0
     return Axis(label, 0.0, top, tuple(top * step / 4 for step in range(5)))
 
 
@@ -59,11 +59,6 @@ def make_count_axis(label: str, low: int, high: int) -> Axis:
         step for power in range(9) for step in (10**power, 2 * 10**power, 5 * 10**power) if (high - low) <= 6 * step
     )
     return Axis(label, low, max(high, low + 1), tuple(value for value in range(low, high + 1) if value % step == 0))
-
-
-def _nice_ceiling(value: float) -> float:
-    power = 10.0 ** math.floor(math.log10(value))
-    return next(step * power for step in (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 5, 6, 8, 10) if step * power >= value * 0.999)
 
 
 def legend(lines: Sequence[Line]) -> str:
@@ -111,12 +106,10 @@ def line_chart(
                 f'<rect class="band" x="{across(start):.1f}" y="{_TOP}" width="{across(end) - across(start):.1f}"'
                 f' height="{bottom - _TOP}"/>'
             )
-        parts.append(_text((across(start) + across(end)) / 2, _TOP + 13, name, "middle"))
-    for tick in y.ticks:
-        parts.append(f'<line class="grid" x1="{_LEFT}" y1="{up(tick):.1f}" x2="{right}" y2="{up(tick):.1f}"/>')
-        parts.append(_text(_LEFT - 6, up(tick) + 4, _format_tick(tick), "end"))
-    parts += [_text(across(tick), bottom + 16, f"{tick:.3g}", "middle") for tick in x.ticks]
-    parts.append(_text((_LEFT + right) / 2, bottom + 35, x.label, "middle"))
+        parts.append(svg.text((across(start) + across(end)) / 2, _TOP + 13, name, "middle"))
+    parts += [svg.rule(_LEFT, right, up(tick), _format_tick(tick)) for tick in y.ticks]
+    parts += [svg.text(across(tick), bottom + 16, f"{tick:.3g}", "middle") for tick in x.ticks]
+    parts.append(svg.text((_LEFT + right) / 2, bottom + 35, x.label, "middle"))
     parts.append(
         f'<text x="12" y="{(_TOP + bottom) / 2:.1f}" text-anchor="middle"'
         f' transform="rotate(-90 12 {(_TOP + bottom) / 2:.1f})">{escape(y.label)}</text>'
@@ -134,7 +127,7 @@ def line_chart(
                 f"{escape(line.name)}, {escape(x.label)} {at:.4g}: {value:.4g}</title></circle>"
                 for (one, other), (at, value) in zip(points, line.points, strict=True)
             ]
-    return _svg(spoken, width, height, parts)
+    return svg.drawing(spoken, width, height, parts)
 
 
 def reliability_chart(counts: Sequence[int], scores: Sequence[float | None], shares: Sequence[float | None]) -> str:
@@ -151,9 +144,8 @@ def reliability_chart(counts: Sequence[int], scores: Sequence[float | None], sha
     parts = []
     for tick in range(5):
         y = bottom - (bottom - _TOP) * tick / 4
-        parts.append(f'<line class="grid" x1="{_LEFT}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}"/>')
-        parts.append(_text(_LEFT - 6, y + 4, f"{tick / 4:.3g}", "end"))
-        parts.append(_text(_LEFT + (right - _LEFT) * tick / 4, height - _BOTTOM + 16, f"{tick / 4:.3g}", "middle"))
+        parts.append(svg.rule(_LEFT, right, y, f"{tick / 4:.3g}"))
+        parts.append(svg.text(_LEFT + (right - _LEFT) * tick / 4, height - _BOTTOM + 16, f"{tick / 4:.3g}", "middle"))
     for place, (count, score, share) in enumerate(zip(counts, scores, shares, strict=True)):
         if score is None or share is None:
             continue
@@ -176,13 +168,13 @@ def reliability_chart(counts: Sequence[int], scores: Sequence[float | None], sha
             f"{charts.short(count)}</text>"
         )
     parts.append(f'<line class="diagonal" x1="{_LEFT}" y1="{bottom}" x2="{right}" y2="{_TOP}"/>')
-    parts.append(_text((_LEFT + right) / 2, height - 7, "score; below: answers in each bin", "middle"))
+    parts.append(svg.text((_LEFT + right) / 2, height - 7, "score; below: answers in each bin", "middle"))
     spoken = "; ".join(
         f"{count} answers with mean score {score:.2f} are right in {share:.0%}"
         for count, score, share in zip(counts, scores, shares, strict=True)
         if score is not None and share is not None
     )
-    return _svg(f"Reliability diagram. {spoken}", width, height, parts)
+    return svg.drawing(f"Reliability diagram. {spoken}", width, height, parts)
 
 
 def matrix_chart(counts: Sequence[Sequence[int]], names: Sequence[str], unit: str) -> str:
@@ -200,7 +192,7 @@ def matrix_chart(counts: Sequence[Sequence[int]], names: Sequence[str], unit: st
         total = sum(counts[row])
         middle = cell * row + cell / 2
         foot = f"{left + middle + 4:.1f} {top - 7}"
-        parts.append(_text(left - 6, top + middle + 4, name, "end"))
+        parts.append(svg.text(left - 6, top + middle + 4, name, "end"))
         parts.append(f'<text transform="translate({foot}) rotate(-50)">{escape(name)}</text>')
         for column, count in enumerate(counts[row]):
             if not count:
@@ -225,7 +217,9 @@ def matrix_chart(counts: Sequence[Sequence[int]], names: Sequence[str], unit: st
         parts.append(f'<line class="grid" x1="{left + at}" y1="{top}" x2="{left + at}" y2="{top + size}"/>')
     right = sum(counts[each][each] for each in range(len(names))) / max(1, sum(map(sum, counts)))
     width, height = left + size + 70, top + size + 8
-    drawing = _svg(f"Confusion matrix of {len(names)} classes; on the diagonal {right:.1%}", width, height, parts)
+    drawing = svg.drawing(
+        f"Confusion matrix of {len(names)} classes; on the diagonal {right:.1%}", width, height, parts
+    )
     return f'<div class="scroll"><div class="matrix" style="--size:{width}px">{drawing}</div></div>'
 
 
@@ -238,12 +232,3 @@ def _format_tick(value: float) -> str:
 
 def _tone(tone: int | None) -> str:
     return "ink" if tone is None else f"s{tone % NUM_TONES}"
-
-
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def _svg(spoken: str, width: int, height: int, parts: Iterable[str]) -> str:
-    label = escape(spoken, quote=True)
-    return f'<svg role="img" aria-label="{label}" viewBox="0 0 {width} {height}">{"".join(parts)}</svg>'

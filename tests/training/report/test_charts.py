@@ -3,7 +3,7 @@ import re
 import pytest
 
 from tests.training.outline import Outline
-from training.report.svg import (
+from training.report.charts import (
     Line,
     legend,
     line_chart,
