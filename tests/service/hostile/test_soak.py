@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
-from service.spawn import spawn_service
+from service.spawn import Spawned, spawn_service
+from tests.service.hostile import soak
+from tests.service.hostile.asking import Answer
 from tests.service.hostile.goals import require
-from tests.service.hostile.soak import compare, measure
+from tests.service.hostile.soak import measure
+from tests.service.hostile.traffic import Seen
 
 pytestmark = pytest.mark.slow
 
@@ -22,9 +26,31 @@ def test_mixed_traffic_loses_nothing_and_leaves_nothing_open() -> None:
     )
 
 
-def test_a_soaked_service_is_compared_with_a_new_one() -> None:
-    words = ["--log-level", "error"]
-    with spawn_service(words) as aged, spawn_service(words) as fresh:
-        (figure,) = asyncio.run(compare(aged, fresh, rounds=2, seconds=1, load=0.3, warm_s=1))
-    assert "soaked service beside a new one's, median of 2 turns" in figure.goal
-    assert 0.1 < float(figure.figure.removesuffix(" times")) < 10
+class _FakeTraffic:
+    """Port 1 answers in 20 ms, any other in 10, one answer in fifty ten times as late."""
+
+    def __init__(self, service: Spawned, pictures: Sequence[bytes], *, seed: int) -> None:
+        assert pictures
+        assert seed >= 0
+        self.seen, self._ms = Seen(), 20.0 if service.port == 1 else 10.0
+
+    async def run(self, *, seconds: float, rate: float) -> None:
+        assert (seconds, rate) == (15, 70)
+        self.seen.valid += [(0.0, Answer(200, self._ms * (10 if number % 50 == 0 else 1))) for number in range(1000)]
+
+
+@pytest.mark.parametrize(
+    ("aged", "fresh", "figure"), [(1, 2, "2.00 times"), (2, 1, "0.50 times"), (2, 3, "1.00 times")]
+)
+def test_a_soaked_service_is_compared_with_a_new_one(
+    aged: int, fresh: int, figure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def find_capacity(service: Spawned, *_: object) -> float:
+        assert service.port == fresh
+        return 100.0
+
+    monkeypatch.setattr(soak, "Traffic", _FakeTraffic)
+    monkeypatch.setattr(soak, "find_capacity", find_capacity)
+    (found,) = asyncio.run(soak.compare(Spawned("x", aged, 0), Spawned("x", fresh, 0)))
+    assert "median of 7 turns of 15 s each" in found.goal
+    assert (found.figure, found.passed) == (figure, figure != "2.00 times")
