@@ -15,7 +15,7 @@ from service.imaging import UInt8Array
 from service.picture_limits import PictureLimits
 from service.prepare import prepare
 from service.schemas import PredictResponse
-from service.timing import Stopwatch
+from service.telemetry.timing import Stopwatch
 
 
 @dataclass(frozen=True, slots=True)

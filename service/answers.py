@@ -9,7 +9,7 @@ from service import postprocess, render
 from service.flights import Answer, Effort
 from service.masks import MaskFormat, write_mask
 from service.schemas import ClassScore, Detection, ImageSize, ModelName, PictureResponse, Segment
-from service.timing import Stopwatch
+from service.telemetry.timing import Stopwatch
 
 Part: TypeAlias = Literal["segment", "detect", "classify"]
 PARTS: tuple[Part, ...] = ("segment", "detect", "classify")

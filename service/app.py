@@ -23,21 +23,21 @@ from service.forward import Forward
 from service.imaging import decode, letterbox
 from service.key_ring import KeyRing
 from service.lag import watch_lag
-from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 from service.problems import Problem, install_problem_handlers
-from service.profile import open_profile
 from service.reload import Reloader, load_live, load_verified
 from service.scheduler import Scheduler
 from service.settings import Settings
 from service.shadow import Shadow
 from service.shedding import ShedMiddleware
 from service.state import ServiceState
-from service.tracing import TracingMiddleware, open_tracing
+from service.telemetry.metrics import Metrics
+from service.telemetry.profile import open_profile
+from service.telemetry.tracing import TracingMiddleware, open_tracing
 from service.versions import find_version
 
 if TYPE_CHECKING:
-    from service.spans import Tracing
+    from service.telemetry.spans import Tracing
 
 _DESCRIPTION = """One small vision model that segments, detects and classifies a picture in a single forward pass.
 

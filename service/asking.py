@@ -15,16 +15,16 @@ from service.answers import Finished
 from service.errors import ClientGone
 from service.flights import Answer, Effort
 from service.hang_up import listen_for_hang_up
-from service.metrics import CacheResult, Task
 from service.prepare import Picture
 from service.problems import describe_failure
 from service.request_headers import wants_fresh
 from service.state import state_of
-from service.timing import Stopwatch, format_server_timing
-from service.tracing import trace_pictures
+from service.telemetry.metrics import CacheResult, Task
+from service.telemetry.timing import Stopwatch, format_server_timing
+from service.telemetry.tracing import trace_pictures
 
 if TYPE_CHECKING:
-    from service.spans import PictureTrace
+    from service.telemetry.spans import PictureTrace
 
 Made = TypeVar("Made")
 # Given a picture's file, what makes its answer.

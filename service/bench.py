@@ -22,14 +22,14 @@ from service.engine import Engine
 from service.errors import ContractError
 from service.flights import Answer
 from service.golden import GOLDEN_PICTURES
-from service.memory import keep_freed_memory
+from service.machine import keep_freed_memory
 from service.prepare import prepare
 from service.presented_key import PresentedKeyError, add_key_option, make_key_headers, make_refusal
 from service.reload import load_verified
 from service.schemas import PictureResponse, PredictResponse
 from service.settings import Settings
 from service.spawn import Spawned, SpawnError, spawn_service
-from service.timing import Stage, Stopwatch
+from service.telemetry.timing import Stage, Stopwatch
 
 _WARM_UP = 10
 _STAGES: tuple[Stage, ...] = ("decode", "preprocess", "forward", "postprocess", "encode")

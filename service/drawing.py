@@ -11,7 +11,7 @@ from service.flights import Answer
 from service.imaging import decode_for, fit, resize
 from service.picture_limits import PictureLimits
 from service.render import PictureFormat
-from service.timing import Stopwatch
+from service.telemetry.timing import Stopwatch
 
 # Drawing three megapixels and writing them as PNG takes a quarter of a second, which is as long as a worker should.
 MAX_SIDE = 2048

@@ -16,10 +16,10 @@ from service.engine import Engine, Prediction
 from service.errors import ClientGone, DeadlineExceeded
 from service.imaging import Letterbox
 from service.prepare import Picture
-from service.timing import Stopwatch
+from service.telemetry.timing import Stopwatch
 
 if TYPE_CHECKING:
-    from service.spans import PictureTrace, SpanContext
+    from service.telemetry.spans import PictureTrace, SpanContext
 
 Finished = TypeVar("Finished")
 # To make one answer of a pass that is over: less than handing it to a thread; some; as much as a pass.

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from service.engine import Engine, Prediction
 from service.errors import ModelOutputInvalid
 from service.imaging import UInt8Array
-from service.metrics import Metrics
-from service.timing import Stopwatch
+from service.telemetry.metrics import Metrics
+from service.telemetry.timing import Stopwatch
 
 
 @dataclass(slots=True, eq=False)

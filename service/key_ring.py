@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.keys import KeyFileError, Keys, read_keys
-from service.metrics import Outcome
+from service.telemetry.metrics import Outcome
 
 logger = logging.getLogger("unihead")
 

@@ -10,7 +10,7 @@ from service.flights import Answer
 from service.polygons import find_polygons
 from service.rle import encode_rle
 from service.schemas import Mask, PngMask, PolygonMask, PolygonSegment, RawMask, RleMask, RleSegment
-from service.timing import Stopwatch
+from service.telemetry.timing import Stopwatch
 
 MaskFormat: TypeAlias = Literal["png", "rle", "polygons", "raw", "none"]
 

@@ -31,8 +31,8 @@ from service.problems import OIP_ROOT
 from service.request_headers import TIMEOUT_HEADER, read_timeout_s
 from service.settings import MAX_TIMEOUT_MS
 from service.state import state_of
-from service.timing import Stopwatch, format_server_timing
-from service.tracing import trace_pictures
+from service.telemetry.timing import Stopwatch, format_server_timing
+from service.telemetry.tracing import trace_pictures
 from service.versions import find_version
 
 MODEL, VERSION = "unihead", "1"

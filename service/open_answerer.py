@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from service.answerers import Answerer, LocalAnswerer
 from service.answers import Wanted
-from service.memory import keep_freed_memory
+from service.machine import keep_freed_memory
 from service.presented_key import find_key
 from service.reload import load_verified
 from service.settings import ENV_PREFIX, Settings

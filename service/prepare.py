@@ -9,7 +9,7 @@ from service.contract import ModelContract
 from service.imaging import Letterbox, UInt8Array, decode_for, letterbox
 from service.picture_header import check_picture
 from service.picture_limits import DEFAULT_LIMITS, PictureLimits
-from service.timing import Stopwatch
+from service.telemetry.timing import Stopwatch
 
 # The bytes of a file, or [S, S, 3] RGB that is the network's input already.
 Picture: TypeAlias = bytes | UInt8Array

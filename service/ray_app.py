@@ -22,7 +22,7 @@ from ray.serve import Application
 from ray.util.metrics import Gauge
 
 from service.app import create_app
-from service.memory import keep_freed_memory
+from service.machine import keep_freed_memory
 from service.settings import Settings
 from service.state import ServiceState
 

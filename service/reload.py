@@ -13,10 +13,10 @@ from pathlib import Path
 from service.engine import Engine, build_engine, read_model
 from service.errors import ContractError, ModelOutputInvalid
 from service.golden import NoGoldenAnswers, check_golden
-from service.memory import give_back_freed_memory
-from service.metrics import Outcome
+from service.machine import give_back_freed_memory
 from service.onnx_file import inspect_onnx
 from service.settings import Settings
+from service.telemetry.metrics import Outcome
 
 logger = logging.getLogger("unihead")
 

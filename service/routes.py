@@ -19,7 +19,6 @@ from service.drawing import Look, finish_overlay
 from service.errors import InvalidParameter
 from service.flights import Answer, Effort
 from service.forms import FIELD_NAME
-from service.metrics import Task
 from service.negotiation import prefers_png
 from service.problems import Problem, document_problems
 from service.queries import ClassifyQuery, DetectQuery, OverlayQuery, PictureRoute, PredictQuery, SegmentQuery
@@ -27,7 +26,8 @@ from service.request_headers import TIMEOUT_HEADER, read_timeout_s
 from service.schemas import ClassifyResponse, DetectResponse, PictureResponse, PredictResponse, SegmentResponse
 from service.settings import MAX_TIMEOUT_MS
 from service.state import state_of
-from service.timing import Stopwatch
+from service.telemetry.metrics import Task
+from service.telemetry.timing import Stopwatch
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FORM = {"type": "object", "required": [FIELD_NAME], "properties": {FIELD_NAME: _BINARY["schema"]}}

@@ -21,14 +21,14 @@ from service.engine import Engine
 from service.errors import NotReady, Overloaded, Unavailable
 from service.flights import Answer, Effort, Finished, Flight, Passenger, too_late
 from service.forward import Forward
-from service.metrics import CacheResult, Metrics
 from service.picture_limits import PictureLimits
 from service.prepare import Picture, identify, prepare
-from service.timing import SHARED_STAGES, Stopwatch
+from service.telemetry.metrics import CacheResult, Metrics
+from service.telemetry.timing import SHARED_STAGES, Stopwatch
 from service.workers import WorkerPool
 
 if TYPE_CHECKING:
-    from service.spans import PictureTrace
+    from service.telemetry.spans import PictureTrace
 
 logger = logging.getLogger("unihead")
 

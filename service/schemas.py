@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from service import postprocess
-from service.timing import Stage
+from service.telemetry.timing import Stage
 
 _MODEL: JsonValue = {"name": "unihead", "version": "seed-3f0c8a1e5b7d"}
 _IMAGE: JsonValue = {"width": 640, "height": 480}

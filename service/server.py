@@ -26,15 +26,15 @@ from service.connections import fit_connections, sweep_connections
 from service.errors import ContractError
 from service.keys import KeyFileError
 from service.leaving import DRAIN_S, SIGNALS, LeavingServer
-from service.log_writer import LineWriter
-from service.logs import open_log
-from service.memory import keep_freed_memory
+from service.machine import keep_freed_memory
 from service.pid_file import PidFileError, hold_pid_file
-from service.profile import ProfileError
 from service.protocol import Protocol
 from service.settings import ENV_PREFIX, Settings, describe_unknown_variables
 from service.state import ServiceState
-from service.tracing import TracingError
+from service.telemetry.log_writer import LineWriter
+from service.telemetry.logs import open_log
+from service.telemetry.profile import ProfileError
+from service.telemetry.tracing import TracingError
 
 logger = logging.getLogger("unihead")
 

@@ -13,8 +13,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from service.logs import LogFormat
 from service.picture_limits import DEFAULT_LIMITS, MOST_COUNTED, PictureLimits
+from service.telemetry.logs import LogFormat
 
 ENV_PREFIX = "UNIHEAD_"
 MAX_TIMEOUT_MS = 600_000

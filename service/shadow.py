@@ -15,9 +15,9 @@ from service.agreement import compare
 from service.engine import Engine, Prediction
 from service.errors import ContractError
 from service.imaging import Letterbox
-from service.metrics import Metrics
 from service.picture_limits import PictureLimits
 from service.prepare import prepare
+from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger("unihead")
 

@@ -10,14 +10,14 @@ from starlette.requests import Request
 from service.body_budget import BodyBudget
 from service.errors import Draining, NotReady
 from service.key_ring import KeyRing
-from service.metrics import Metrics
-from service.profile import Profile
 from service.reload import Reloader
 from service.scheduler import Scheduler
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
+from service.telemetry.profile import Profile
 
 if TYPE_CHECKING:
-    from service.spans import Tracing
+    from service.telemetry.spans import Tracing
 
 
 @dataclass(slots=True)

@@ -31,7 +31,7 @@ from service.bench import run_pipeline
 from service.contract import METADATA_KEY, parse_contract
 from service.engine import load_engine
 from service.golden import GOLDEN_PICTURES
-from service.memory import keep_freed_memory
+from service.machine import keep_freed_memory
 from service.render import make_voc_palette
 from service.settings import Settings, available_cpus
 

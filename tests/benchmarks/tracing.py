@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from service.app import create_app
 from service.settings import Settings
-from service.spans import Tracing
+from service.telemetry.spans import Tracing
 
 PICTURE = (Path(__file__).parents[2] / "service" / "models" / "golden" / "coffee.jpg").read_bytes()
 ROUNDS, REQUESTS = 15, 60

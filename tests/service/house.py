@@ -17,10 +17,10 @@ from service.engine import Engine
 from service.flights import Answer, Effort
 from service.forward import Forward
 from service.imaging import UInt8Array
-from service.metrics import CacheResult, Metrics
 from service.picture_limits import PictureLimits
 from service.scheduler import Scheduler
-from service.timing import Stopwatch
+from service.telemetry.metrics import CacheResult, Metrics
+from service.telemetry.timing import Stopwatch
 from tests.service.fakes import FakeSession, encode, make_contract, make_picture
 
 LIMITS = PictureLimits(max_pixels=10_000)

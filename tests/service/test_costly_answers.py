@@ -10,7 +10,7 @@ import pytest
 
 from service.errors import DeadlineExceeded, NotReady, Overloaded
 from service.flights import Answer, Effort
-from service.timing import Stopwatch
+from service.telemetry.timing import Stopwatch
 from tests.service.house import House, body_of, keep, until
 
 pytestmark = pytest.mark.anyio

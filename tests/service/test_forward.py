@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry
 from service.engine import Engine
 from service.forward import Forward
 from service.imaging import UInt8Array
-from service.metrics import Metrics
-from service.timing import Stopwatch
+from service.telemetry.metrics import Metrics
+from service.telemetry.timing import Stopwatch
 from tests.service.fakes import FakeSession, make_contract
 
 

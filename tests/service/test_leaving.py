@@ -10,7 +10,7 @@ import pytest
 
 from service.errors import ClientGone, DeadlineExceeded, Overloaded
 from service.hang_up import HangUp
-from service.timing import Stopwatch
+from service.telemetry.timing import Stopwatch
 from tests.service.house import House, body_of, keep, until
 
 pytestmark = pytest.mark.anyio

@@ -9,7 +9,7 @@ import pytest
 COUNT_FAULTS = """
 import resource, sys
 import numpy as np
-from service.memory import keep_freed_memory
+from service.machine import keep_freed_memory
 
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
@@ -33,7 +33,7 @@ def test_freed_memory_is_used_again_without_faulting_it_in() -> None:
 
 GIVE_BACK = """
 import sys
-from service.memory import give_back_freed_memory, keep_freed_memory
+from service.machine import give_back_freed_memory, keep_freed_memory
 
 def resident_kb():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS:"))

@@ -14,9 +14,9 @@ from service.engine import Engine
 from service.errors import ContractError, ModelOutputInvalid
 from service.forward import Forward
 from service.imaging import UInt8Array
-from service.metrics import Metrics
 from service.settings import Settings
-from service.timing import Stopwatch
+from service.telemetry.metrics import Metrics
+from service.telemetry.timing import Stopwatch
 from tests.service.conftest import connect
 from tests.service.fakes import BOXES, FOUND, LABELS, SCORES, SIZE, STRIDE, FakeSession, encode, make_contract
 

@@ -19,7 +19,7 @@ from service.errors import (
     UnsupportedImage,
 )
 from service.flights import Answer
-from service.timing import Stopwatch
+from service.telemetry.timing import Stopwatch
 from tests.service.fakes import FakeSession, encode, make_contract, make_picture
 from tests.service.hostile import bombs
 from tests.service.house import LIMITS, House, body_of, keep, until

@@ -13,10 +13,10 @@ from service.app import create_app
 from service.engine import Engine
 from service.errors import ContractError
 from service.imaging import UInt8Array
-from service.metrics import Metrics
 from service.picture_limits import PictureLimits
 from service.settings import Settings
 from service.shadow import Shadow
+from service.telemetry.metrics import Metrics
 from tests.service.conftest import connect
 from tests.service.fakes import FakeSession, encode, make_contract, make_picture
 

@@ -7,11 +7,11 @@ from prometheus_client import CollectorRegistry
 from starlette.types import Message, Receive, Scope, Send
 
 from service.errors import Overloaded
-from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 from service.settings import Settings
 from service.shedding import ShedMiddleware
 from service.state import ServiceState
+from service.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.anyio
 

@@ -61,7 +61,7 @@ LAYERS: dict[str, tuple[str, Callable[..., Any]]] = {
     "a panic in the model": ("service.engine.Engine.predict_each", panic),
     "boxes of the answer": ("service.imaging.Letterbox.boxes_to_original", fail),
     "a panic in the answer": ("service.imaging.Letterbox.mask_to_original", panic),
-    "counting": ("service.metrics.Metrics.observe_task", fail),
+    "counting": ("service.telemetry.metrics.Metrics.observe_task", fail),
     "the answer": ("service.{answering}.Response", fail),
     "the mask's file": ("service.render.encode_mask", fail),
     "JSON of the answer": ("service.schemas.PredictResponse.model_dump_json", fail),

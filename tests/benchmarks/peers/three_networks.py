@@ -28,7 +28,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.imaging import decode_for, letterbox
-from service.memory import keep_freed_memory
+from service.machine import keep_freed_memory
 from service.settings import available_cpus
 
 SIZES = {"segment": 320, "detect": 320, "classify": 224}

@@ -1,4 +1,4 @@
-"""One request as OpenTelemetry spans, written from what its stopwatches have measured; imported by `service.tracing`.
+"""One request as OpenTelemetry spans, written from what its stopwatches have measured; `tracing` imports it on demand.
 
 A server span covers the request, a span for each lap lies inside it. Only the forward pass is written when it is over,
 by the worker thread: requests that share it, at once or from the cache, link to it. All others are written after the
@@ -32,8 +32,8 @@ from opentelemetry.trace import (
 )
 from starlette.types import Scope
 
-from service.metrics import CacheResult
-from service.timing import Stopwatch
+from service.telemetry.metrics import CacheResult
+from service.telemetry.timing import Stopwatch
 from service.versions import find_version
 
 __all__ = ["PictureTrace", "RequestTrace", "SpanContext", "Tracing", "build_tracing"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.log_writer import LineWriter
+from service.telemetry.log_writer import LineWriter
 
 
 @pytest.fixture

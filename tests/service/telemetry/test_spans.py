@@ -19,8 +19,8 @@ from service.app import create_app
 from service.engine import Engine
 from service.oip_wire import HEADER_LENGTH
 from service.settings import Settings
-from service.spans import Tracing
 from service.state import ServiceState
+from service.telemetry.spans import Tracing
 from tests.service.conftest import connect
 from tests.service.fakes import BrokenSession, FakeSession, encode, make_contract, make_form, make_picture
 from tests.service.house import GatedSession, until

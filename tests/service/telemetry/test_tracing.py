@@ -20,11 +20,11 @@ from service.contract import ModelContract
 from service.engine import Engine
 from service.settings import Settings
 from service.spawn import spawn_service
-from service.tracing import TracingError, open_tracing
+from service.telemetry.tracing import TracingError, open_tracing
 from tests.service.conftest import connect
 from tests.service.fakes import FakeSession, encode, make_picture
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PICTURE = encode(make_picture())
 
 # FastAPI imports OpenTelemetry's API by itself, so what counts is what we add.
@@ -47,7 +47,7 @@ async def main():
 
 asyncio.run(main())
 added = set(sys.modules) - before
-print(sorted(name for name in added if name.startswith("opentelemetry") or name == "service.spans"))
+print(sorted(name for name in added if name.startswith("opentelemetry") or name == "service.telemetry.spans"))
 """
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import pytest
 
-from service.logs import Fields, JsonFormatter, TextFormatter, describe_exception, log_request, open_log
+from service.telemetry.logs import Fields, JsonFormatter, TextFormatter, describe_exception, log_request, open_log
 
 logger = logging.getLogger("unihead")
 HOSTILE = 'a\r\n{"level":"info"}\x1b[2J\x00\x7f\x85\u2028\ud800"\\é'

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from service.metrics import BUCKETS_MS, Metrics
+from service.telemetry.metrics import BUCKETS_MS, Metrics
 from tests.service.fakes import make_contract
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.timing import Stopwatch, format_server_timing
+from service.telemetry.timing import Stopwatch, format_server_timing
 
 
 def test_laps_leave_no_time_unaccounted_for() -> None:

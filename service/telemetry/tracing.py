@@ -11,10 +11,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.shedding import find_picture_route
 from service.state import ServiceState
-from service.timing import Stopwatch
+from service.telemetry.timing import Stopwatch
 
 if TYPE_CHECKING:
-    from service.spans import PictureTrace, RequestTrace, Tracing
+    from service.telemetry.spans import PictureTrace, RequestTrace, Tracing
 
 
 class TracingError(Exception):
@@ -43,7 +43,7 @@ async def open_tracing(tracing: Tracing | None = None, *, enabled: bool) -> Asyn
 
 def _build() -> Tracing:
     try:
-        from service.spans import build_tracing  # noqa: PLC0415 - only here, so that without tracing nothing is loaded
+        from service.telemetry.spans import build_tracing  # noqa: PLC0415 - only here, so that without tracing nothing is loaded
     except ModuleNotFoundError as error:
         raise TracingError(
             f"tracing is on, and {error.name} is not installed; pip install 'unihead[tracing]' brings it"

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from json.encoder import encode_basestring_ascii as _quote
 from typing import Literal, TypeAlias
 
-from service.log_writer import LineWriter
+from service.telemetry.log_writer import LineWriter
 
 logger = logging.getLogger("unihead")
 

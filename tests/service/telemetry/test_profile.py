@@ -10,9 +10,9 @@ import pytest
 
 from service.app import create_app
 from service.engine import Engine
-from service.profile import Profile, ProfileError, open_profile
 from service.settings import Settings
-from service.timing import Stopwatch
+from service.telemetry.profile import Profile, ProfileError, open_profile
+from service.telemetry.timing import Stopwatch
 from tests.service.conftest import connect
 from tests.service.fakes import FakeSession, encode, make_contract, make_picture
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from service.timing import Stopwatch
+from service.telemetry.timing import Stopwatch
 
 logger = logging.getLogger("unihead")
 

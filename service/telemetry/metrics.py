@@ -12,7 +12,7 @@ from service.agreement import Agreement
 from service.body_budget import BodyBudget
 from service.contract import ModelContract
 from service.errors import OverloadReason
-from service.timing import SHARED_STAGES, TASK_STAGES, Stage
+from service.telemetry.timing import SHARED_STAGES, TASK_STAGES, Stage
 
 Task: TypeAlias = Literal["segment", "detect", "classify", "predict", "overlay", "infer"]
 Outcome: TypeAlias = Literal["swapped", "unchanged", "refused"]

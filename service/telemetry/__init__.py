@@ -1,0 +1,1 @@
+"""What happened, in milliseconds, counts, lines and spans; words and numbers only."""
