@@ -12,7 +12,7 @@ from PIL import Image
 
 from service import postprocess
 from service.engine import load_engine
-from service.imaging import UInt8Array, decode, letterbox, resize
+from service.pictures.imaging import UInt8Array, decode, letterbox, resize
 from service.render import overlay
 from service.settings import Settings
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from service.engine import Engine, Prediction
-from service.imaging import UInt8Array, decode, letterbox
+from service.pictures.imaging import UInt8Array, decode, letterbox
 from training.config import Task
 from training.data.datasets import MiniSets
 from training.data.loaders import split_of

@@ -23,7 +23,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from service.contract import INPUT_NAME, METADATA_KEY, parse_contract
 from service.engine import Engine, load_engine
 from service.golden import GOLDEN_PICTURES, answer_golden
-from service.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array
 
 # Parameters keep the names that they have in the network (training.models.multitask).
 _PARTS = ("model.neck.", "model.head.detection.", "model.head.segmentation.")

@@ -10,7 +10,7 @@ import numpy as np
 from service import postprocess
 from service.contract import ModelContract
 from service.engine import Prediction
-from service.imaging import Letterbox, UInt8Array
+from service.pictures.imaging import Letterbox, UInt8Array
 from service.postprocess import Detection
 
 # As a person sees them: boxes that /detect gives by default, and overlaps that count as the same object.

@@ -11,8 +11,8 @@ from service.answers import Wanted, finish_json
 from service.engine import Engine
 from service.errors import ModelOutputInvalid, RequestError
 from service.flights import Answer
-from service.imaging import UInt8Array
-from service.picture_limits import PictureLimits
+from service.pictures.imaging import UInt8Array
+from service.pictures.limits import PictureLimits
 from service.prepare import prepare
 from service.schemas import PredictResponse
 from service.telemetry.timing import Stopwatch

@@ -20,10 +20,10 @@ from service.cache import Cache
 from service.cors import allow_origins
 from service.engine import Engine
 from service.forward import Forward
-from service.imaging import decode, letterbox
 from service.key_ring import KeyRing
 from service.lag import watch_lag
 from service.middleware import RequestMiddleware
+from service.pictures.imaging import decode, letterbox
 from service.problems import Problem, install_problem_handlers
 from service.reload import Reloader, load_live, load_verified
 from service.scheduler import Scheduler

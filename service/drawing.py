@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from service import postprocess, render
 from service.answers import Finished
 from service.flights import Answer
-from service.imaging import decode_for, fit, resize
-from service.picture_limits import PictureLimits
+from service.pictures.imaging import decode_for, fit, resize
+from service.pictures.limits import PictureLimits
 from service.render import PictureFormat
 from service.telemetry.timing import Stopwatch
 

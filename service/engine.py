@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from service.contract import ELEMENT_TYPES, INPUT_NAME, METADATA_KEY, OUTPUT_NAMES, ModelContract, parse_contract
 from service.errors import ContractError, ModelOutputInvalid
-from service.imaging import FloatArray, UInt8Array
 from service.output_check import find_fault, find_wrong_shape
+from service.pictures.imaging import FloatArray, UInt8Array
 
 CPU: Final = ("CPUExecutionProvider",)
 _FATAL = 4

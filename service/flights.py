@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 from service.contract import ModelContract
 from service.engine import Engine, Prediction
 from service.errors import ClientGone, DeadlineExceeded
-from service.imaging import Letterbox
+from service.pictures.imaging import Letterbox
 from service.prepare import Picture
 from service.telemetry.timing import Stopwatch
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from service.engine import Engine, Prediction
 from service.errors import ModelOutputInvalid
-from service.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array
 from service.telemetry.metrics import Metrics
 from service.telemetry.timing import Stopwatch
 

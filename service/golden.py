@@ -9,7 +9,7 @@ from service import postprocess
 from service.contract import GoldenAnswer, GoldenDetection
 from service.engine import Engine
 from service.errors import ContractError
-from service.imaging import decode, letterbox
+from service.pictures.imaging import decode, letterbox
 
 GOLDEN_PICTURES = Path(__file__).parent / "models" / "golden"
 

@@ -8,8 +8,8 @@ from PIL import Image
 
 from service import postprocess, render
 from service.answerers import Answered
-from service.imaging import decode
-from service.picture_limits import PictureLimits
+from service.pictures.imaging import decode
+from service.pictures.limits import PictureLimits
 
 _QUALITY = 90
 

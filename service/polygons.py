@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array
 
 # Of the pixels of a class, those that may change sides; an IoU of 0.98 with the mask allows for 1 %.
 _BUDGET = 0.009

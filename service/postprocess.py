@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.engine import Prediction
-from service.imaging import Letterbox, UInt8Array
+from service.pictures.imaging import Letterbox, UInt8Array
 
 
 @dataclass(frozen=True, slots=True)

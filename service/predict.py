@@ -19,7 +19,7 @@ from service.errors import ContractError, RequestError
 from service.open_answerer import OptionError, open_answerer, read_settings
 from service.overlays import draw_overlay, find_overlay
 from service.picture_files import find_pictures
-from service.picture_limits import PictureLimits
+from service.pictures.limits import PictureLimits
 from service.predict_options import parse
 from service.presented_key import PresentedKeyError
 from service.result_file import Record, ResultFile, ResultFileError, format_record, keep_answers, read_records

@@ -6,9 +6,9 @@ import hashlib
 from typing import TypeAlias
 
 from service.contract import ModelContract
-from service.imaging import Letterbox, UInt8Array, decode_for, letterbox
-from service.picture_header import check_picture
-from service.picture_limits import DEFAULT_LIMITS, PictureLimits
+from service.pictures.header import check_picture
+from service.pictures.imaging import Letterbox, UInt8Array, decode_for, letterbox
+from service.pictures.limits import DEFAULT_LIMITS, PictureLimits
 from service.telemetry.timing import Stopwatch
 
 # The bytes of a file, or [S, S, 3] RGB that is the network's input already.
@@ -30,7 +30,7 @@ def prepare(
         [S, S, 3] RGB, 0..255, and where the picture lies in it.
 
     Raises:
-        EmptyBody, UnsupportedImage, TooManyPixels, DamagedImage, PictureTooCostly: see `service.imaging.decode_for`.
+        EmptyBody, UnsupportedImage, TooManyPixels, DamagedImage, PictureTooCostly: see `decode_for`.
     """
     watch, size = watch or Stopwatch(), contract.input_size
     if not isinstance(picture, bytes):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from service.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array
 
 _BITS, _MORE, _SIGN, _FIRST_CHARACTER = 5, 0x20, 0x10, 48
 # Seven groups of five bits hold any number of pixels that a picture can have.

@@ -21,7 +21,7 @@ from service.engine import Engine
 from service.errors import NotReady, Overloaded, Unavailable
 from service.flights import Answer, Effort, Finished, Flight, Passenger, too_late
 from service.forward import Forward
-from service.picture_limits import PictureLimits
+from service.pictures.limits import PictureLimits
 from service.prepare import Picture, identify, prepare
 from service.telemetry.metrics import CacheResult, Metrics
 from service.telemetry.timing import SHARED_STAGES, Stopwatch

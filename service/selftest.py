@@ -17,7 +17,7 @@ from PIL import Image
 from service.engine import Engine
 from service.errors import UniheadError
 from service.golden import GOLDEN_PICTURES, check_golden
-from service.imaging import decode, letterbox
+from service.pictures.imaging import decode, letterbox
 from service.reload import load_verified
 from service.settings import Settings
 from service.spawn import SpawnError, spawn_service

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from service.picture_limits import DEFAULT_LIMITS, MOST_COUNTED, PictureLimits
+from service.pictures.limits import DEFAULT_LIMITS, MOST_COUNTED, PictureLimits
 from service.telemetry.logs import LogFormat
 
 ENV_PREFIX = "UNIHEAD_"

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from service.agreement import compare
 from service.engine import Engine, Prediction
 from service.errors import ContractError
-from service.imaging import Letterbox
-from service.picture_limits import PictureLimits
+from service.pictures.imaging import Letterbox
+from service.pictures.limits import PictureLimits
 from service.prepare import prepare
 from service.telemetry.metrics import Metrics
 

@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 from service.engine import Engine
 from service.golden import GOLDEN_PICTURES
 from service.key_ring import KeyRing
-from service.picture_limits import PictureLimits
+from service.pictures.limits import PictureLimits
 from service.problems import document_problems
 from service.schemas import Info, Threads
 from service.settings import Settings

@@ -17,7 +17,7 @@ from PIL import Image
 
 from service import postprocess
 from service.engine import load_engine
-from service.imaging import decode_for, letterbox
+from service.pictures.imaging import decode_for, letterbox
 from tests.training.make_sets import write_tiny_sets
 
 pytestmark = pytest.mark.slow

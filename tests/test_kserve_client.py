@@ -12,7 +12,7 @@ from kserve.protocol.infer_type import RequestedOutput
 
 from service.engine import Engine, load_engine
 from service.golden import GOLDEN_PICTURES
-from service.imaging import decode, letterbox
+from service.pictures.imaging import decode, letterbox
 from service.settings import Settings
 from service.spawn import Spawned, spawn_service
 

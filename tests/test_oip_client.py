@@ -15,7 +15,7 @@ from tritonclient.utils import InferenceServerException
 
 from service.engine import Engine, load_engine
 from service.golden import GOLDEN_PICTURES
-from service.imaging import decode, letterbox
+from service.pictures.imaging import decode, letterbox
 from service.settings import Settings
 from service.spawn import Spawned, spawn_service
 

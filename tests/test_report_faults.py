@@ -17,7 +17,7 @@ from docs.show_report_faults import (
 )
 from service.contract import ModelContract
 from service.engine import Engine
-from service.imaging import letterbox
+from service.pictures.imaging import letterbox
 from tests.training.fakes import Answer, KnownSession, make_config
 from tests.training.make_sets import write_tiny_sets
 from training.data.classes import COCO_CLASSES, VOID

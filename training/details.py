@@ -15,7 +15,7 @@ from PIL import Image
 from pydantic import Field, TypeAdapter
 
 from service.engine import Engine, Prediction
-from service.imaging import Letterbox, UInt8Array
+from service.pictures.imaging import Letterbox, UInt8Array
 from training.config import Task
 from training.data.datasets import ClassificationSample, DetectionSample
 from training.data.loaders import Sample

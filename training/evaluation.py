@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 
 from service.engine import Engine, Prediction
-from service.imaging import Letterbox, UInt8Array, letterbox
+from service.pictures.imaging import Letterbox, UInt8Array, letterbox
 from service.postprocess import mask
 from training.config import Task
 from training.data.datasets import (

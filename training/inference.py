@@ -15,7 +15,7 @@ from torchvision.ops import batched_nms
 
 from service.contract import OUTPUT_NAMES, ModelContract
 from service.engine import Engine
-from service.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array
 from training.checkpoint import Checkpoint
 from training.config import Config, InferenceConfig, Task
 from training.data.classes import COCO_CLASSES, IMAGENETTE_CLASSES, VOC_CLASSES

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from service.imaging import decode, fit, resize
+from service.pictures.imaging import decode, fit, resize
 
 PICTURE = Path(__file__).parents[2] / "service" / "models" / "golden" / "rocket.jpg"
 PAIRS = 200

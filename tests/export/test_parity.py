@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from export.parity import compare_engines
 from service.contract import ModelContract
 from service.engine import Engine
-from service.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array
 
 CONTRACT = ModelContract(
     version="fake-1",

@@ -15,8 +15,8 @@ from export.quantize import QuantizationError, choose_convolutions, compare_time
 from export.to_onnx import export_onnx
 from service.engine import Engine, load_engine
 from service.golden import GOLDEN_PICTURES, check_golden
-from service.imaging import UInt8Array
 from service.onnx_file import inspect_onnx
+from service.pictures.imaging import UInt8Array
 from tests.service.fakes import FakeSession, make_contract
 from training.checkpoint import Checkpoint
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from service.imaging import UInt8Array, decode
+from service.pictures.imaging import UInt8Array, decode
 from service.render import encode_mask
 from tests.page.browser import CHELSEA, Record, colour, pixel, texts, wait_for_answer
 

@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from service.contract import METADATA_KEY, ModelContract
-from service.imaging import UInt8Array
 from service.keys import hash_key
+from service.pictures.imaging import UInt8Array
 
 GOLDEN = Path(__file__).parents[2] / "service" / "models" / "golden"
 SIZE, STRIDE = 32, 4

@@ -16,8 +16,8 @@ from service.cache import Cache
 from service.engine import Engine
 from service.flights import Answer, Effort
 from service.forward import Forward
-from service.imaging import UInt8Array
-from service.picture_limits import PictureLimits
+from service.pictures.imaging import UInt8Array
+from service.pictures.limits import PictureLimits
 from service.scheduler import Scheduler
 from service.telemetry.metrics import CacheResult, Metrics
 from service.telemetry.timing import Stopwatch

@@ -14,8 +14,8 @@ from service.drawing import Look, finish_overlay
 from service.engine import Prediction
 from service.errors import DamagedImage, TooManyPixels
 from service.flights import Answer
-from service.imaging import UInt8Array, decode, fit
-from service.picture_limits import DEFAULT_LIMITS, PictureLimits
+from service.pictures.imaging import UInt8Array, decode, fit
+from service.pictures.limits import DEFAULT_LIMITS, PictureLimits
 from service.telemetry.timing import Stopwatch
 from tests.service.fakes import BOXES, LABELS, SCORES, FakeSession, encode, make_contract, make_form, make_picture
 from tests.service.test_routes import PICTURE, count, refuse

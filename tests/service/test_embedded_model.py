@@ -8,7 +8,7 @@ import pytest
 from service import postprocess
 from service.contract import GoldenAnswer
 from service.engine import Engine, load_engine
-from service.imaging import decode, letterbox
+from service.pictures.imaging import decode, letterbox
 from service.settings import Settings
 from tests.service.fakes import GOLDEN
 

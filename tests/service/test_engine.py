@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from service.engine import Engine, load_engine
 from service.errors import ContractError
-from service.imaging import UInt8Array, decode, letterbox
+from service.pictures.imaging import UInt8Array, decode, letterbox
 from service.settings import Settings
 from tests.service.fakes import BOXES, FOUND, GOLDEN, SIZE, FakeSession, make_contract, make_picture, write_tiny_model
 

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from service.engine import Engine
 from service.forward import Forward
-from service.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array
 from service.telemetry.metrics import Metrics
 from service.telemetry.timing import Stopwatch
 from tests.service.fakes import FakeSession, make_contract

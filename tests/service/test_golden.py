@@ -11,7 +11,7 @@ from service.contract import GoldenAnswer
 from service.engine import Engine, load_engine
 from service.errors import ContractError, ModelOutputInvalid
 from service.golden import answer_golden, check_golden
-from service.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array
 from service.settings import Settings
 from tests.service.fakes import FakeSession, make_contract
 

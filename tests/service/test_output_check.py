@@ -13,7 +13,7 @@ from service.app import create_app
 from service.engine import Engine
 from service.errors import ContractError, ModelOutputInvalid
 from service.forward import Forward
-from service.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.timing import Stopwatch

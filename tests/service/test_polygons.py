@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from service.engine import load_engine
 from service.golden import GOLDEN_PICTURES
-from service.imaging import UInt8Array, decode, letterbox
+from service.pictures.imaging import UInt8Array, decode, letterbox
 from service.polygons import Polygon, find_polygons
 from service.settings import Settings
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from service import postprocess
 from service.engine import Prediction
-from service.imaging import fit
+from service.pictures.imaging import fit
 from tests.service.fakes import BOXES, LABELS, SCORES
 
 NAMES = ("person", "bicycle", "car", "kite")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from service.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array
 from service.rle import compress_counts, encode_rle
 
 pytestmark = pytest.mark.filterwarnings(

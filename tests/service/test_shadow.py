@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry
 from service.app import create_app
 from service.engine import Engine
 from service.errors import ContractError
-from service.imaging import UInt8Array
-from service.picture_limits import PictureLimits
+from service.pictures.imaging import UInt8Array
+from service.pictures.limits import PictureLimits
 from service.settings import Settings
 from service.shadow import Shadow
 from service.telemetry.metrics import Metrics

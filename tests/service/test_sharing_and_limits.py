@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from service.app import create_app
 from service.contract import ModelContract
 from service.engine import Engine
-from service.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array
 from service.settings import Settings
 from tests.service.conftest import connect
 from tests.service.fakes import FakeSession, encode, make_form, make_picture

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from service.app import create_app
 from service.contract import ModelContract
 from service.engine import Engine
-from service.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array
 from service.settings import Settings
 from tests.service.conftest import connect
 from tests.service.fakes import FakeSession, encode, make_picture, write_keys
@@ -59,8 +59,8 @@ LAYERS: dict[str, tuple[str, Callable[..., Any]]] = {
     "a panic in a worker": ("service.scheduler.prepare", panic),
     "the model": ("service.engine.Engine.predict_each", fail),
     "a panic in the model": ("service.engine.Engine.predict_each", panic),
-    "boxes of the answer": ("service.imaging.Letterbox.boxes_to_original", fail),
-    "a panic in the answer": ("service.imaging.Letterbox.mask_to_original", panic),
+    "boxes of the answer": ("service.pictures.imaging.Letterbox.boxes_to_original", fail),
+    "a panic in the answer": ("service.pictures.imaging.Letterbox.mask_to_original", panic),
     "counting": ("service.telemetry.metrics.Metrics.observe_task", fail),
     "the answer": ("service.{answering}.Response", fail),
     "the mask's file": ("service.render.encode_mask", fail),

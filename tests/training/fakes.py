@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.contract import OUTPUT_NAMES
-from service.imaging import FloatArray, UInt8Array
+from service.pictures.imaging import FloatArray, UInt8Array
 from training.config import Config, ModelConfig, Task, load_config
 from training.data.loaders import Batch
 from training.detection.assigners import BoxTargets

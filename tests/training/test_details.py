@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from service.engine import Engine
-from service.imaging import letterbox
+from service.pictures.imaging import letterbox
 from tests.training.fakes import Answer, KnownSession, make_config
 from training.config import Task
 from training.data.datasets import MiniSets, load_image

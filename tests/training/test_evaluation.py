@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from service.contract import ModelContract
 from service.engine import Engine, load_engine
-from service.imaging import letterbox
+from service.pictures.imaging import letterbox
 from tests.service.fakes import GOLDEN, write_tiny_model
 from tests.service.fakes import make_contract as make_service_contract
 from tests.training.fakes import Answer, KnownSession, make_config, make_model

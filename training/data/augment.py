@@ -12,7 +12,7 @@ from typing import TypeAlias, cast
 import numpy as np
 
 from service.contract import LetterboxRule
-from service.imaging import FloatArray, UInt8Array
+from service.pictures.imaging import FloatArray, UInt8Array
 from training.data.classes import VOID
 from training.data.colour import colour_jitter
 from training.data.geometry import place_boxes, place_image, place_mask

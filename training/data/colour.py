@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from service.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601: the grey of JPEG, Pillow and torchvision
 

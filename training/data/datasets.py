@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.errors import RequestError
-from service.imaging import FloatArray, UInt8Array, decode
+from service.pictures.imaging import FloatArray, UInt8Array, decode
 from training.data.classes import COCO_CLASSES, IMAGENETTE_CLASSES, VOID
 from training.data.coco import LabelledBox, parse_coco
 

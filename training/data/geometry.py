@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from service.imaging import FloatArray, UInt8Array, resize
+from service.pictures.imaging import FloatArray, UInt8Array, resize
 from training.data.classes import VOID
 from training.data.placement import Placement, Span
 from training.data.transforms import Boxes

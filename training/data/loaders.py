@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.imaging import FloatArray, UInt8Array
+from service.pictures.imaging import FloatArray, UInt8Array
 from training.config import Config, Task
 from training.data.augment import augment
 from training.data.classes import VOC_CLASSES

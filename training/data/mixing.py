@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.contract import LetterboxRule
-from service.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array
 from training.data.classes import VOID
 from training.data.colour import colour_jitter
 from training.data.geometry import place_boxes, place_image, place_mask

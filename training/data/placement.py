@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from service.imaging import FloatArray, fit
+from service.pictures.imaging import FloatArray, fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Placement:
 
 
 def letterboxed(picture: tuple[int, int], size: int, *, mirrored: bool = False) -> Placement:
-    """Place a picture (height, width) in a square of `size` pixels as serving does (`service.imaging.letterbox`)."""
+    """Place a picture (height, width) in a square of `size` pixels as serving does (`pictures.imaging.letterbox`)."""
     height, width = picture
     place = fit(width, height, size)
     return Placement(Span(width, place.resized_width, 0, size, mirrored), Span(height, place.resized_height, 0, size))

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from service.contract import LetterboxRule
-from service.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array
 
 # Greatest strengths: torchvision.transforms.v2.RandAugment, which has them from the paper's own code.
 _SHEAR = 0.3

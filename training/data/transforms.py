@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.contract import LetterboxRule
-from service.imaging import FloatArray, Letterbox, UInt8Array, letterbox
+from service.pictures.imaging import FloatArray, Letterbox, UInt8Array, letterbox
 from training.data.classes import VOID
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.imaging import FloatArray
+from service.pictures.imaging import FloatArray
 from training.metrics.bootstrap import CountArray, DoubleArray
 from training.metrics.calibration import Calibration, compute_calibration
 

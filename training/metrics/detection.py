@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from service.imaging import FloatArray
+from service.pictures.imaging import FloatArray
 from training.metrics.bootstrap import CountArray, DoubleArray, mean_over_present
 from training.metrics.calibration import Calibration, compute_calibration
 

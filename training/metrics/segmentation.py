@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array
 from training.data.classes import VOID
 from training.metrics.bootstrap import CountArray, DoubleArray, mean_over_present
 

@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from service.imaging import UInt8Array, fit, resize
+from service.pictures.imaging import UInt8Array, fit, resize
 from training.config import Task
 from training.data.classes import VOC_CLASSES, VOID
 from training.data.datasets import (

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from service.contract import LetterboxRule
-from service.imaging import Letterbox, UInt8Array, letterbox, resize
+from service.pictures.imaging import Letterbox, UInt8Array, letterbox, resize
 from training.config import Task
 from training.data.geometry import place_map
 from training.data.loaders import TaskDataset

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from service.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array
 from training.config import Config, DetectionLossConfig, ModelConfig, StageConfig, Task
 from training.continual.context import StageContext
 from training.continual.ewc import Anchor

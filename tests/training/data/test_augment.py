@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from service.contract import LetterboxRule
-from service.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array
 from training.data.augment import Augmented, Pick, augment, choose_focus
 from training.data.classes import VOID
 from training.data.geometry import place_boxes, place_image, place_mask

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
-from service.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array
 from training.data.colour import adjust_colours, colour_jitter
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array
 from training.data.components import find_objects
 
 VOID = 255

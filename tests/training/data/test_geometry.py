@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from service.contract import LetterboxRule
-from service.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array
 from training.data.classes import VOID
 from training.data.geometry import place_boxes, place_image, place_map, place_mask
 from training.data.placement import Placement, Span, draw_placement, letterboxed

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from service.imaging import UInt8Array, fit
+from service.pictures.imaging import UInt8Array, fit
 from tests.training.fakes import SIZE, STRIDE, make_config
 from training.config import Config, Task
 from training.data import loaders

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from service.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array
 from training.data.classes import VOID
 from training.data.mixing import copy_paste, mosaic
 from training.data.placement import Placement, Span, letterboxed

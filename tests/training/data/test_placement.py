@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from service.imaging import fit
+from service.pictures.imaging import fit
 from training.data.placement import Placement, Span, draw_placement, letterboxed
 
 PICTURES = [(48, 64), (64, 40), (97, 31), (300, 200), (3, 50)]  # height, width

@@ -7,7 +7,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from service.contract import LetterboxRule
-from service.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array
 from training.data.rand_augment import OPERATIONS, rand_augment
 
 FILL = list(LetterboxRule().fill)

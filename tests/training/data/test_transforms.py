@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from service.contract import LetterboxRule
-from service.imaging import UInt8Array, fit, letterbox
+from service.pictures.imaging import UInt8Array, fit, letterbox
 from training.data.classes import VOID
 from training.data.transforms import Boxes, flip, letterbox_mask, to_input
 

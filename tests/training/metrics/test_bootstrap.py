@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from service.imaging import FloatArray, UInt8Array
+from service.pictures.imaging import FloatArray, UInt8Array
 from tests.training.metrics.test_detection import Picture, measure_with_pycocotools, random_picture
 from tests.training.metrics.test_segmentation import random_pairs
 from training.metrics.bootstrap import CountArray, DoubleArray, Interval, bootstrap_interval, measure_each

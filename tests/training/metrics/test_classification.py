@@ -3,7 +3,7 @@ import pytest
 import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassConfusionMatrix
 
-from service.imaging import FloatArray
+from service.pictures.imaging import FloatArray
 from training.metrics.classification import Accuracy, ClassificationMetrics
 
 

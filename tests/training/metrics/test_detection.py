@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from service.imaging import FloatArray
+from service.pictures.imaging import FloatArray
 from training.data.datasets import DetectionSample, MiniSets
 from training.metrics.detection import AveragePrecision, DetectionMetrics
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from service.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import Config, ModelConfig, StageConfig, Task
 from training.data.datasets import ClassificationSample

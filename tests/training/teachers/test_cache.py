@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from service.contract import LetterboxRule
-from service.imaging import Letterbox, UInt8Array, fit, letterbox, resize
+from service.pictures.imaging import Letterbox, UInt8Array, fit, letterbox, resize
 from tests.training.teachers.fakes import SIZE, ColourTeacher, Pictures, make_config, make_pictures
 from training.config import Task
 from training.data.datasets import read_mini_sets

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.imaging import fit
+from service.pictures.imaging import fit
 from training.data.doctor.codes import Ledger
 from training.data.doctor.contents import SplitContents
 from training.data.doctor.findings import Picture

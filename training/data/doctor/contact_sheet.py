@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from PIL import Image
 
-from service.imaging import UInt8Array, fit, resize
+from service.pictures.imaging import UInt8Array, fit, resize
 from training.data.classes import VOC_CLASSES, VOID
 from training.data.datasets import DataError, load_image, read_mask
 from training.data.doctor.drawing import Colour, class_name, draw_boxes, make_colours, tint

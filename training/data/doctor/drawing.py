@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from service.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array
 from training.data.classes import VOC_CLASSES, VOID
 from training.data.doctor.findings import PictureBox
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from service.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array
 from training.data.doctor.codes import Ledger
 
 # dHash compares each grey value with its right neighbour: 8 rows of 9 values make 64 bits

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from service.errors import RequestError
-from service.imaging import UInt8Array, decode, resize
+from service.pictures.imaging import UInt8Array, decode, resize
 from training.data.doctor.overlaps import THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH
 
 _EXIF_ORIENTATION: Final = 0x0112

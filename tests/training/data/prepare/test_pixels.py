@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.imaging import decode
+from service.pictures.imaging import decode
 from training.data.prepare.official import Size
 from training.data.prepare.pixels import measure, shrink
 from training.data.prepare.releases import PrepareError

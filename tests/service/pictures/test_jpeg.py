@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from service.errors import DamagedImage, PictureTooCostly
-from service.jpeg_header import count_scans, read_jpeg_header
+from service.pictures.jpeg import count_scans, read_jpeg_header
 from tests.service.fakes import encode, make_picture
 from tests.service.hostile.bombs import jpeg, jpeg_frame, jpeg_scan, jpeg_segment, scan_bomb
 

@@ -8,8 +8,8 @@ import zlib
 from collections.abc import Iterator
 
 from service.errors import DamagedImage, PictureTooCostly
-from service.exif import UPRIGHT, read_orientation
-from service.picture_limits import MOST_COUNTED, PictureHeader
+from service.pictures.exif import UPRIGHT, read_orientation
+from service.pictures.limits import MOST_COUNTED, PictureHeader
 
 _SIGNATURE_BYTES = 8
 _FIRST = b"\0\0\0\rIHDR"

@@ -19,8 +19,8 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from service.errors import DamagedImage
-from service.picture_header import check_picture
-from service.picture_limits import DEFAULT_LIMITS, PictureHeader, PictureLimits
+from service.pictures.header import check_picture
+from service.pictures.limits import DEFAULT_LIMITS, PictureHeader, PictureLimits
 
 UInt8Array: TypeAlias = NDArray[np.uint8]
 FloatArray: TypeAlias = NDArray[np.float32]

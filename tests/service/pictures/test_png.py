@@ -6,7 +6,7 @@ import zlib
 import pytest
 
 from service.errors import DamagedImage, PictureTooCostly
-from service.png_header import read_png_header
+from service.pictures.png import read_png_header
 from tests.service.fakes import encode, make_picture
 from tests.service.hostile import bombs
 from tests.service.hostile.bombs import png, png_chunk

@@ -6,8 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from service.errors import PictureTooCostly, RequestError, TooManyPixels
-from service.picture_header import check_picture
-from service.picture_limits import PictureHeader, PictureLimits
+from service.pictures.header import check_picture
+from service.pictures.limits import PictureHeader, PictureLimits
 from service.settings import Settings
 from tests.service.hostile import bombs
 

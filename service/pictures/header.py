@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable
 
 from service.errors import EmptyBody, UnsupportedImage
-from service.jpeg_header import count_scans, read_jpeg_header
-from service.picture_limits import Kind, PictureHeader, PictureLimits
-from service.png_header import read_png_header
-from service.webp_header import read_webp_header
+from service.pictures.jpeg import count_scans, read_jpeg_header
+from service.pictures.limits import Kind, PictureHeader, PictureLimits
+from service.pictures.png import read_png_header
+from service.pictures.webp import read_webp_header
 
 __all__ = ["Kind", "PictureHeader", "PictureLimits", "check_picture", "name_format", "read_header", "sniff_kind"]
 

@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from service.errors import DamagedImage, PictureTooCostly
-from service.webp_header import read_webp_header
+from service.pictures.webp import read_webp_header
 from tests.service.fakes import encode, make_picture
 from tests.service.hostile import bombs
 from tests.service.hostile.bombs import anmf, vp8l, vp8x, webp, webp_chunk

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from service import imaging
 from service.errors import (
     DamagedImage,
     EmptyBody,
@@ -20,9 +19,10 @@ from service.errors import (
     TooManyPixels,
     UnsupportedImage,
 )
-from service.imaging import UInt8Array, decode, decode_for, letterbox
-from service.picture_header import sniff_kind
-from service.picture_limits import PictureHeader, PictureLimits
+from service.pictures import imaging
+from service.pictures.header import sniff_kind
+from service.pictures.imaging import UInt8Array, decode, decode_for, letterbox
+from service.pictures.limits import PictureHeader, PictureLimits
 from tests.service.fakes import GOLDEN, encode, make_picture
 from tests.service.hostile import bombs
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from service.imaging import Letterbox, decode, fit, letterbox, resize
+from service.pictures.imaging import Letterbox, decode, fit, letterbox, resize
 from tests.service.fakes import GOLDEN, make_picture
 
 

@@ -21,7 +21,7 @@ from service.errors import (
     TooManyPixels,
     UnsupportedImage,
 )
-from service.picture_header import PictureHeader, PictureLimits, check_picture, name_format, read_header, sniff_kind
+from service.pictures.header import PictureHeader, PictureLimits, check_picture, name_format, read_header, sniff_kind
 from tests.service.fakes import GOLDEN, encode, make_picture
 from tests.service.hostile import bombs
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from service.errors import DamagedImage, PictureTooCostly
-from service.exif import PREFIX as EXIF_PREFIX
-from service.exif import UPRIGHT, read_orientation
-from service.picture_limits import MOST_COUNTED, PictureHeader
+from service.pictures.exif import PREFIX as EXIF_PREFIX
+from service.pictures.exif import UPRIGHT, read_orientation
+from service.pictures.limits import MOST_COUNTED, PictureHeader
 
 _FILL = 0xFF
 _BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from service.exif import read_orientation
+from service.pictures.exif import read_orientation
 from tests.service.hostile.bombs import exif_bomb
 
 

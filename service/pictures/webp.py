@@ -6,8 +6,8 @@ import struct
 from collections.abc import Iterator
 
 from service.errors import DamagedImage, PictureTooCostly
-from service.exif import UPRIGHT, read_orientation
-from service.picture_limits import MOST_COUNTED, PictureHeader
+from service.pictures.exif import UPRIGHT, read_orientation
+from service.pictures.limits import MOST_COUNTED, PictureHeader
 
 _CHUNK = struct.Struct("<4sI")
 _RIFF_HEAD = 8
