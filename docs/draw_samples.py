@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from service import postprocess
-from service.engine import load_engine
+from service.engine import postprocess
+from service.engine.engine import load_engine
 from service.pictures.imaging import UInt8Array, decode, letterbox, resize
 from service.render import overlay
 from service.settings import Settings

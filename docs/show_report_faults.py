@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine import Engine, load_engine
+from service.engine.engine import Engine, load_engine
 from service.errors import ContractError
 from service.settings import Settings
 from training.config import Task

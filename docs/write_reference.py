@@ -20,9 +20,16 @@ from pydantic_core import PydanticUndefined
 from docs.reference_commands import describe_commands
 from docs.reference_routes import describe_routes
 from docs.reference_tables import describe_type, make_table, show_default
-from service import contract
 from service.app import create_app
-from service.contract import ELEMENT_TYPES, INPUT_NAME, GoldenAnswer, GoldenDetection, LetterboxRule, ModelContract
+from service.engine import contract
+from service.engine.contract import (
+    ELEMENT_TYPES,
+    INPUT_NAME,
+    GoldenAnswer,
+    GoldenDetection,
+    LetterboxRule,
+    ModelContract,
+)
 from service.settings import ENV_PREFIX, Settings
 from training.config import Config
 

@@ -16,9 +16,9 @@ from export.quantize import QuantizationError, compare_times, find_objections
 from export.quantize import quantize as quantize_file
 from export.to_onnx import ExportError, export_onnx
 from export.triton import write_repository
-from service.engine import load_engine
+from service.engine.engine import load_engine
+from service.engine.golden import GOLDEN_PICTURES
 from service.errors import UniheadError
-from service.golden import GOLDEN_PICTURES
 from training.checkpoint import CheckpointError, load_checkpoint
 from training.config import Task
 from training.data.datasets import DataError, read_mini_sets

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from service.engine import Engine, Prediction
+from service.engine.engine import Engine, Prediction
 from service.pictures.imaging import UInt8Array, decode, letterbox
 from training.config import Task
 from training.data.datasets import MiniSets

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from service.contract import INPUT_NAME, METADATA_KEY, parse_contract
-from service.engine import Engine, load_engine
-from service.golden import GOLDEN_PICTURES, answer_golden
+from service.engine.contract import INPUT_NAME, METADATA_KEY, parse_contract
+from service.engine.engine import Engine, load_engine
+from service.engine.golden import GOLDEN_PICTURES, answer_golden
 from service.pictures.imaging import UInt8Array
 
 # Parameters keep the names that they have in the network (training.models.multitask).

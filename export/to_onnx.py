@@ -12,9 +12,9 @@ from torch.export import Dim
 
 from export.graph import CANDIDATE_BOXES, CANDIDATE_LABELS, CANDIDATE_SCORES, append_detections
 from export.layout import fold_input_scale, pool_by_means, pool_globally, upsample_by_factors
-from service.contract import INPUT_NAME, METADATA_KEY, ModelContract
-from service.engine import load_engine
-from service.golden import answer_golden
+from service.engine.contract import INPUT_NAME, METADATA_KEY, ModelContract
+from service.engine.engine import load_engine
+from service.engine.golden import answer_golden
 from training.checkpoint import Checkpoint
 from training.inference import Predictor, make_contract, restore_model
 from training.models.folding import fold_gates

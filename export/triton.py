@@ -9,8 +9,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from service.contract import INPUT_NAME, ModelContract
-from service.engine import load_engine
+from service.engine.contract import INPUT_NAME, ModelContract
+from service.engine.engine import load_engine
 
 _VERSION = "1"
 _LABELS = {"class_probs": "classes.txt"}

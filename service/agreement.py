@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service import postprocess
-from service.contract import ModelContract
-from service.engine import Prediction
+from service.engine import postprocess
+from service.engine.contract import ModelContract
+from service.engine.engine import Prediction
+from service.engine.postprocess import Detection
 from service.pictures.imaging import Letterbox, UInt8Array
-from service.postprocess import Detection
 
 # As a person sees them: boxes that /detect gives by default, and overlaps that count as the same object.
 SCORE_THRESHOLD = 0.3

@@ -6,14 +6,14 @@ import json
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from service import postprocess
 from service.answers import Wanted, finish_json
-from service.engine import Engine
+from service.engine import postprocess
+from service.engine.engine import Engine
+from service.engine.prepare import prepare
 from service.errors import ModelOutputInvalid, RequestError
 from service.flights import Answer
 from service.pictures.imaging import UInt8Array
 from service.pictures.limits import PictureLimits
-from service.prepare import prepare
 from service.schemas import PredictResponse
 from service.telemetry.timing import Stopwatch
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from service import postprocess, render
+from service import render
+from service.engine import postprocess
 from service.flights import Answer, Effort
 from service.masks import MaskFormat, write_mask
 from service.schemas import ClassScore, Detection, ImageSize, ModelName, PictureResponse, Segment

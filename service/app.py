@@ -18,7 +18,7 @@ from service.admission import Admission
 from service.auth import AuthMiddleware, describe_keys
 from service.cache import Cache
 from service.cors import allow_origins
-from service.engine import Engine
+from service.engine.engine import Engine
 from service.forward import Forward
 from service.key_ring import KeyRing
 from service.lag import watch_lag

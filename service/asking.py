@@ -12,10 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.answers import Finished
+from service.engine.prepare import Picture
 from service.errors import ClientGone
 from service.flights import Answer, Effort
 from service.hang_up import listen_for_hang_up
-from service.prepare import Picture
 from service.problems import describe_failure
 from service.request_headers import wants_fresh
 from service.state import state_of

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from service.answers import PARTS, Finished, Part, Wanted, finish_json
-from service.engine import Engine
+from service.engine.engine import Engine
+from service.engine.golden import GOLDEN_PICTURES
+from service.engine.prepare import prepare
 from service.errors import ContractError
 from service.flights import Answer
-from service.golden import GOLDEN_PICTURES
 from service.machine import keep_freed_memory
-from service.prepare import prepare
 from service.presented_key import PresentedKeyError, add_key_option, make_key_headers, make_refusal
 from service.reload import load_verified
 from service.schemas import PictureResponse, PredictResponse

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from service import postprocess, render
+from service import render
 from service.answers import Finished
+from service.engine import postprocess
 from service.flights import Answer
 from service.pictures.imaging import decode_for, fit, resize
 from service.pictures.limits import PictureLimits

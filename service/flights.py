@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
-from service.contract import ModelContract
-from service.engine import Engine, Prediction
+from service.engine.contract import ModelContract
+from service.engine.engine import Engine, Prediction
+from service.engine.prepare import Picture
 from service.errors import ClientGone, DeadlineExceeded
 from service.pictures.imaging import Letterbox
-from service.prepare import Picture
 from service.telemetry.timing import Stopwatch
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
-from service.engine import Engine, Prediction
+from service.engine.engine import Engine, Prediction
 from service.errors import ModelOutputInvalid
 from service.pictures.imaging import UInt8Array
 from service.telemetry.metrics import Metrics

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 from typing import Literal, TypeAlias
 
-from service import postprocess, render
+from service import render
+from service.engine import postprocess
 from service.flights import Answer
 from service.polygons import find_polygons
 from service.rle import encode_rle

@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import postprocess
 from service.asking import Question, ask
 from service.bodies import read_body
-from service.contract import OUTPUT_NAMES, ModelContract
+from service.engine import postprocess
+from service.engine.contract import OUTPUT_NAMES, ModelContract
+from service.engine.prepare import Picture
 from service.errors import MalformedRequest, UnknownModel
 from service.flights import Answer
 from service.oip_tensors import BYTES, Tensor
 from service.oip_wire import HEADER_LENGTH, InferRequest, compress, decompress, read_request, write_answer
-from service.prepare import Picture
 from service.problems import OIP_ROOT
 from service.request_headers import TIMEOUT_HEADER, read_timeout_s
 from service.settings import MAX_TIMEOUT_MS

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from service import postprocess, render
+from service import render
 from service.answerers import Answered
+from service.engine import postprocess
 from service.pictures.imaging import decode
 from service.pictures.limits import PictureLimits
 

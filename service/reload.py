@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.engine import Engine, build_engine, read_model
+from service.engine.engine import Engine, build_engine, read_model
+from service.engine.golden import NoGoldenAnswers, check_golden
+from service.engine.onnx_file import inspect_onnx
 from service.errors import ContractError, ModelOutputInvalid
-from service.golden import NoGoldenAnswers, check_golden
 from service.machine import give_back_freed_memory
-from service.onnx_file import inspect_onnx
 from service.settings import Settings
 from service.telemetry.metrics import Outcome
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from service.admission import Admission
 from service.cache import Cache
-from service.engine import Engine
+from service.engine.engine import Engine
+from service.engine.prepare import Picture, identify, prepare
 from service.errors import NotReady, Overloaded, Unavailable
 from service.flights import Answer, Effort, Finished, Flight, Passenger, too_late
 from service.forward import Forward
 from service.pictures.limits import PictureLimits
-from service.prepare import Picture, identify, prepare
 from service.telemetry.metrics import CacheResult, Metrics
 from service.telemetry.timing import SHARED_STAGES, Stopwatch
 from service.workers import WorkerPool

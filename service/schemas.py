@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from service import postprocess
+from service.engine import postprocess
 from service.telemetry.timing import Stage
 
 _MODEL: JsonValue = {"name": "unihead", "version": "seed-3f0c8a1e5b7d"}

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from service.engine import Engine
+from service.engine.engine import Engine
+from service.engine.golden import GOLDEN_PICTURES, check_golden
 from service.errors import UniheadError
-from service.golden import GOLDEN_PICTURES, check_golden
 from service.pictures.imaging import decode, letterbox
 from service.reload import load_verified
 from service.settings import Settings

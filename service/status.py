@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from service.engine import Engine
-from service.golden import GOLDEN_PICTURES
+from service.engine.engine import Engine
+from service.engine.golden import GOLDEN_PICTURES
 from service.key_ring import KeyRing
 from service.pictures.limits import PictureLimits
 from service.problems import document_problems

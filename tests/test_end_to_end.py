@@ -15,8 +15,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from service import postprocess
-from service.engine import load_engine
+from service.engine import postprocess
+from service.engine.engine import load_engine
 from service.pictures.imaging import decode_for, letterbox
 from tests.training.make_sets import write_tiny_sets
 

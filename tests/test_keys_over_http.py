@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from service.golden import GOLDEN_PICTURES
+from service.engine.golden import GOLDEN_PICTURES
 from service.keys import hash_key, make_key
 from service.spawn import Spawned, spawn_service
 

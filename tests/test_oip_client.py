@@ -13,8 +13,8 @@ import tritonclient.http as triton
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from service.engine import Engine, load_engine
-from service.golden import GOLDEN_PICTURES
+from service.engine.engine import Engine, load_engine
+from service.engine.golden import GOLDEN_PICTURES
 from service.pictures.imaging import decode, letterbox
 from service.settings import Settings
 from service.spawn import Spawned, spawn_service

@@ -19,7 +19,7 @@ from typing import Self
 import pytest
 import yaml
 
-from service.golden import GOLDEN_PICTURES
+from service.engine.golden import GOLDEN_PICTURES
 from service.keys import append_key, hash_key, make_key
 from service.settings import ENV_PREFIX, Settings
 

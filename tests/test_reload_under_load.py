@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from service.cli import main
-from service.contract import METADATA_KEY
+from service.engine.contract import METADATA_KEY
 from service.spawn import Spawned, spawn_service
 from tests.benchmarks.load import memory_mb
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from service.app import create_app
-from service.engine import Engine, load_engine
+from service.engine.engine import Engine, load_engine
 from service.settings import Settings
 from tests.training.make_sets import write_tiny_sets
 from training.config import Task

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, TypeAdapter
 
-from service.engine import Engine, Prediction
+from service.engine.engine import Engine, Prediction
 from service.pictures.imaging import Letterbox, UInt8Array
 from training.config import Task
 from training.data.datasets import ClassificationSample, DetectionSample

@@ -10,9 +10,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from service.engine import Engine, Prediction
+from service.engine.engine import Engine, Prediction
+from service.engine.postprocess import mask
 from service.pictures.imaging import Letterbox, UInt8Array, letterbox
-from service.postprocess import mask
 from training.config import Task
 from training.data.datasets import (
     ClassificationSample,

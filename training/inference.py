@@ -1,4 +1,4 @@
-"""From pictures to answers in torch, through the same seam as the service's ONNX file: `service.engine.Session`."""
+"""From pictures to answers in torch, through the same seam as the service's ONNX file: `engine.Session`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from service.contract import OUTPUT_NAMES, ModelContract
-from service.engine import Engine
+from service.engine.contract import OUTPUT_NAMES, ModelContract
+from service.engine.engine import Engine
 from service.pictures.imaging import UInt8Array
 from training.checkpoint import Checkpoint
 from training.config import Config, InferenceConfig, Task
@@ -114,7 +114,7 @@ def select_detections(
 
 
 class TorchSession:
-    """A `service.engine.Session` that runs the network in torch, so that evaluation has one path for both."""
+    """A `service.engine.engine.Session` that runs the network in torch, so that evaluation has one path for both."""
 
     def __init__(self, model: MultiTaskModel, config: Config, device: torch.device) -> None:
         self._predictor = Predictor(model, config).to(device)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from service.engine import Engine, load_engine
+from service.engine.engine import Engine, load_engine
 from service.errors import ContractError
 from training.checkpoint import load_checkpoint
 from training.config import Task

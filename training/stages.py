@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from service.engine import Engine
+from service.engine.engine import Engine
 from training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from training.config import Config, Task
 from training.continual.build import build_hooks

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from service.agreement import Agreement
 from service.body_budget import BodyBudget
-from service.contract import ModelContract
+from service.engine.contract import ModelContract
 from service.errors import OverloadReason
 from service.telemetry.timing import SHARED_STAGES, TASK_STAGES, Stage
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from service.golden import GOLDEN_PICTURES
+from service.engine.golden import GOLDEN_PICTURES
 from service.settings import available_cpus
 from service.spawn import Spawned, spawn_service
 from tests.benchmarks.load import ROOT, measure

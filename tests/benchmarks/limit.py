@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 from service.bench import measure_alone, measure_bare
-from service.golden import GOLDEN_PICTURES
+from service.engine.golden import GOLDEN_PICTURES
 from service.machine import keep_freed_memory
 from service.reload import load_verified
 from service.settings import Settings, available_cpus

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from service.golden import GOLDEN_PICTURES
+from service.engine.golden import GOLDEN_PICTURES
 from service.settings import Settings, available_cpus
 from service.spawn import Spawned, spawn_service
 

@@ -15,7 +15,7 @@ import sys
 from PIL import Image
 from playwright.sync_api import Page
 
-from service.golden import GOLDEN_PICTURES
+from service.engine.golden import GOLDEN_PICTURES
 from service.settings import available_cpus
 from service.spawn import spawn_service
 from tests.page.browser import open_chromium

@@ -22,7 +22,7 @@ from pathlib import Path
 from PIL import Image
 
 from service.bench import measure_bare
-from service.golden import GOLDEN_PICTURES
+from service.engine.golden import GOLDEN_PICTURES
 from service.machine import keep_freed_memory
 from service.reload import load_verified
 from service.settings import Settings, available_cpus

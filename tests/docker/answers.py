@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from service.contract import GoldenAnswer, GoldenDetection, ModelContract
-from service.engine import load_engine
-from service.golden import GOLDEN_PICTURES, compare_answers
+from service.engine.contract import GoldenAnswer, GoldenDetection, ModelContract
+from service.engine.engine import load_engine
+from service.engine.golden import GOLDEN_PICTURES, compare_answers
 from service.settings import Settings
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.golden import GOLDEN_PICTURES
+from service.engine.golden import GOLDEN_PICTURES
 from service.settings import Settings
 from service.spawn import Spawned, spawn_service
 from tests.docker.observing import DASHBOARD, ROOT, Prometheus, run_prometheus

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from export.graph import append_detections
-from service.contract import OUTPUT_NAMES
+from service.engine.contract import OUTPUT_NAMES
 from training.config import InferenceConfig
 from training.inference import select_candidates, select_detections
 

@@ -6,8 +6,8 @@ import pytest
 from numpy.typing import NDArray
 
 from export.parity import compare_engines
-from service.contract import ModelContract
-from service.engine import Engine
+from service.engine.contract import ModelContract
+from service.engine.engine import Engine
 from service.pictures.imaging import UInt8Array
 
 CONTRACT = ModelContract(

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from export.cli import app
 from export.quantize import QuantizationError, choose_convolutions, compare_times, find_objections, quantize
 from export.to_onnx import export_onnx
-from service.engine import Engine, load_engine
-from service.golden import GOLDEN_PICTURES, check_golden
-from service.onnx_file import inspect_onnx
+from service.engine.engine import Engine, load_engine
+from service.engine.golden import GOLDEN_PICTURES, check_golden
+from service.engine.onnx_file import inspect_onnx
 from service.pictures.imaging import UInt8Array
 from tests.service.fakes import FakeSession, make_contract
 from training.checkpoint import Checkpoint

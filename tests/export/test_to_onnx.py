@@ -9,9 +9,9 @@ import torch
 
 from export.parity import compare_engines, load_squares
 from export.to_onnx import ExportError, export_onnx
-from service.contract import METADATA_KEY, OUTPUT_NAMES
-from service.engine import load_engine
-from service.golden import GOLDEN_PICTURES
+from service.engine.contract import METADATA_KEY, OUTPUT_NAMES
+from service.engine.engine import load_engine
+from service.engine.golden import GOLDEN_PICTURES
 from training.checkpoint import Checkpoint
 from training.inference import build_engine, compute_weights_sha256, restore_model
 

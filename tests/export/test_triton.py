@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from export.cli import app
 from export.triton import write_repository
-from service.contract import ModelContract
-from service.engine import load_engine
+from service.engine.contract import ModelContract
+from service.engine.engine import load_engine
 from service.settings import Settings
 
 MODEL = Settings().model

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from service.golden import GOLDEN_PICTURES
+from service.engine.golden import GOLDEN_PICTURES
 
 CHELSEA = GOLDEN_PICTURES / "chelsea.jpg"
 # A refusal that a test provokes is an error for the browser's console too.

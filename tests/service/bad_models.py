@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from service.contract import METADATA_KEY
-from service.engine import Engine
-from service.golden import answer_golden
+from service.engine.contract import METADATA_KEY
+from service.engine.engine import Engine
+from service.engine.golden import answer_golden
 from tests.service.fakes import FakeSession, make_contract, write_tiny_model
 
 Harm: TypeAlias = Callable[[Path], object]

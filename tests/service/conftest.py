@@ -10,8 +10,8 @@ import pytest
 from fastapi import FastAPI
 
 from service.app import create_app
-from service.contract import ModelContract
-from service.engine import Engine
+from service.engine.contract import ModelContract
+from service.engine.engine import Engine
 from service.settings import Settings
 from tests.service.fakes import FakeSession, make_contract, write_tiny_model
 from tests.service.house import House

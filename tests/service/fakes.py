@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from service.contract import METADATA_KEY, ModelContract
+from service.engine.contract import METADATA_KEY, ModelContract
 from service.keys import hash_key
 from service.pictures.imaging import UInt8Array
 

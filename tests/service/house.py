@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from service.admission import Admission
 from service.cache import Cache
-from service.engine import Engine
+from service.engine.engine import Engine
 from service.flights import Answer, Effort
 from service.forward import Forward
 from service.pictures.imaging import UInt8Array

@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from service.app import create_app
-from service.contract import ModelContract
-from service.engine import Engine
+from service.engine.contract import ModelContract
+from service.engine.engine import Engine
 from service.errors import ContractError
 from service.settings import Settings
 from tests.service.conftest import connect

@@ -20,8 +20,8 @@ from starlette.types import Message, Receive
 
 from service.app import create_app
 from service.auth import find_presented_key, is_open
-from service.contract import ModelContract
-from service.engine import Engine
+from service.engine.contract import ModelContract
+from service.engine.engine import Engine
 from service.paths import find_route_path
 from service.settings import Settings
 from tests.service.conftest import connect

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from service.cli import main
-from service.engine import Engine
-from service.golden import answer_golden
+from service.engine.engine import Engine
+from service.engine.golden import answer_golden
 from tests.service.fakes import FakeSession, encode, make_contract, make_picture, write_keys, write_tiny_model
 
 ROOT = Path(__file__).parents[2]

@@ -38,7 +38,7 @@ from service.client import (
     read_rle,
     write_png,
 )
-from service.engine import Engine
+from service.engine.engine import Engine
 from service.rle import encode_rle
 from service.settings import Settings
 from service.spawn import spawn_service

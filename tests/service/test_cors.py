@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from service.app import create_app
-from service.contract import ModelContract
-from service.engine import Engine
+from service.engine.contract import ModelContract
+from service.engine.engine import Engine
 from service.settings import Settings
 from tests.service.conftest import connect
 from tests.service.fakes import BrokenSession, FakeSession, encode, make_picture, write_keys

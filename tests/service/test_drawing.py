@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service import postprocess, render
+from service import render
 from service.drawing import Look, finish_overlay
-from service.engine import Prediction
+from service.engine import postprocess
+from service.engine.engine import Prediction
 from service.errors import DamagedImage, TooManyPixels
 from service.flights import Answer
 from service.pictures.imaging import UInt8Array, decode, fit

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from service.engine import Engine
+from service.engine.engine import Engine
 from service.forward import Forward
 from service.pictures.imaging import UInt8Array
 from service.telemetry.metrics import Metrics

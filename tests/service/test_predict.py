@@ -19,7 +19,7 @@ from PIL import Image
 
 from service import predict_options
 from service.client import Client, NoAnswer, Result
-from service.engine import OnnxSession
+from service.engine.engine import OnnxSession
 from service.predict import main
 from service.spawn import spawn_service
 from tests.service.fakes import GOLDEN, encode, make_picture, write_keys

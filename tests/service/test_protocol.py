@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.golden import GOLDEN_PICTURES
+from service.engine.golden import GOLDEN_PICTURES
 from service.spawn import Spawned, spawn_service
 from tests.service.hostile.framing import FRAMINGS, Framing
 from tests.service.hostile.sockets import connect, drip, read_answer, read_to_end, statuses

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.postprocess import Detection
+from service.engine.postprocess import Detection
 from service.render import encode_mask, make_voc_palette, overlay
 from tests.service.fakes import make_picture
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from service.app import create_app
-from service.engine import Engine
+from service.engine.engine import Engine
 from service.settings import Settings
 from tests.service.conftest import connect
 from tests.service.fakes import GOLDEN, FakeSession, encode, make_contract, make_form, make_picture

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel
 
-from service import postprocess, schemas
+from service import schemas
+from service.engine import postprocess
 
 RESPONSES = [
     schemas.SegmentResponse,

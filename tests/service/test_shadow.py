@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
 from service.app import create_app
-from service.engine import Engine
+from service.engine.engine import Engine
 from service.errors import ContractError
 from service.pictures.imaging import UInt8Array
 from service.pictures.limits import PictureLimits

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from service.app import create_app
-from service.contract import ModelContract
-from service.engine import Engine
+from service.engine.contract import ModelContract
+from service.engine.engine import Engine
 from service.pictures.imaging import UInt8Array
 from service.settings import Settings
 from tests.service.conftest import connect

@@ -9,9 +9,9 @@ import onnxruntime
 import pytest
 
 from service.app import create_app
-from service.contract import parse_contract
-from service.engine import Engine
-from service.golden import GOLDEN_PICTURES
+from service.engine.contract import parse_contract
+from service.engine.engine import Engine
+from service.engine.golden import GOLDEN_PICTURES
 from service.settings import Settings, available_cpus
 from service.status import WEB, describe_threads
 from tests.service.conftest import connect

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from service.app import create_app
-from service.contract import ModelContract
-from service.engine import Engine
+from service.engine.contract import ModelContract
+from service.engine.engine import Engine
 from service.settings import Settings
 from tests.service.conftest import connect
 from tests.service.fakes import FakeSession, encode, make_picture

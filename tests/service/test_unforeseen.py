@@ -15,8 +15,8 @@ from fastapi import FastAPI
 from numpy.typing import NDArray
 
 from service.app import create_app
-from service.contract import ModelContract
-from service.engine import Engine
+from service.engine.contract import ModelContract
+from service.engine.engine import Engine
 from service.pictures.imaging import UInt8Array
 from service.settings import Settings
 from tests.service.conftest import connect
@@ -57,8 +57,8 @@ LAYERS: dict[str, tuple[str, Callable[..., Any]]] = {
     "admission": ("service.admission.Admission.admit", fail),
     "the decoder, in a worker": ("service.scheduler.prepare", fail),
     "a panic in a worker": ("service.scheduler.prepare", panic),
-    "the model": ("service.engine.Engine.predict_each", fail),
-    "a panic in the model": ("service.engine.Engine.predict_each", panic),
+    "the model": ("service.engine.engine.Engine.predict_each", fail),
+    "a panic in the model": ("service.engine.engine.Engine.predict_each", panic),
     "boxes of the answer": ("service.pictures.imaging.Letterbox.boxes_to_original", fail),
     "a panic in the answer": ("service.pictures.imaging.Letterbox.mask_to_original", panic),
     "counting": ("service.telemetry.metrics.Metrics.observe_task", fail),

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.contract import OUTPUT_NAMES
+from service.engine.contract import OUTPUT_NAMES
 from service.pictures.imaging import FloatArray, UInt8Array
 from training.config import Config, ModelConfig, Task, load_config
 from training.data.loaders import Batch
@@ -75,7 +75,7 @@ class Answer:
 
 
 class KnownSession:
-    """A `service.engine.Session` that looks its answers up by the square's bytes, else says `default`."""
+    """A `service.engine.engine.Session` that looks its answers up by the square's bytes, else says `default`."""
 
     def __init__(self, default: Answer, answers: Mapping[bytes, Answer] | None = None) -> None:
         self.default = default

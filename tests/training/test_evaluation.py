@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from service.contract import ModelContract
-from service.engine import Engine, load_engine
+from service.engine.contract import ModelContract
+from service.engine.engine import Engine, load_engine
 from service.pictures.imaging import letterbox
 from tests.service.fakes import GOLDEN, write_tiny_model
 from tests.service.fakes import make_contract as make_service_contract

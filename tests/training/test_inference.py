@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from service.contract import OUTPUT_NAMES, parse_contract
+from service.engine.contract import OUTPUT_NAMES, parse_contract
 from tests.training.fakes import SIZE, make_branches_config, make_config, make_images, make_model
 from training.checkpoint import Checkpoint
 from training.config import InferenceConfig, Task

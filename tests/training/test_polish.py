@@ -13,8 +13,8 @@ from rich.console import Console
 from torch import nn
 
 from export.to_onnx import ExportError, export_onnx
-from service.engine import Engine
-from service.golden import GOLDEN_PICTURES
+from service.engine.engine import Engine
+from service.engine.golden import GOLDEN_PICTURES
 from tests.training.fakes import make_branches_config, make_config, make_model
 from tests.training.watched import CPU, KilledError, assert_same_run, assert_same_tensors, finish
 from training.checkpoint import load_checkpoint, save_checkpoint

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from service.engine import Engine
+from service.engine.engine import Engine
 from tests.training.fakes import make_config, make_model
 from tests.training.watched import CPU, assert_same_run, assert_same_tensors, finish, read_metrics
 from training.checkpoint import CheckpointError, load_checkpoint

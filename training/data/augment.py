@@ -11,7 +11,7 @@ from typing import TypeAlias, cast
 
 import numpy as np
 
-from service.contract import LetterboxRule
+from service.engine.contract import LetterboxRule
 from service.pictures.imaging import FloatArray, UInt8Array
 from training.data.classes import VOID
 from training.data.colour import colour_jitter

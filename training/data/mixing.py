@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from service.contract import LetterboxRule
+from service.engine.contract import LetterboxRule
 from service.pictures.imaging import UInt8Array
 from training.data.classes import VOID
 from training.data.colour import colour_jitter

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from service.contract import LetterboxRule
+from service.engine.contract import LetterboxRule
 from service.pictures.imaging import FloatArray, Letterbox, UInt8Array, letterbox
 from training.data.classes import VOID
 

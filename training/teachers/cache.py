@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from service.contract import LetterboxRule
+from service.engine.contract import LetterboxRule
 from service.pictures.imaging import Letterbox, UInt8Array, letterbox, resize
 from training.config import Task
 from training.data.geometry import place_map

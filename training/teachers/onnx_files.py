@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from service.contract import METADATA_KEY
-from service.engine import OnnxSession, read_model
+from service.engine.contract import METADATA_KEY
+from service.engine.engine import OnnxSession, read_model
 from service.errors import ContractError
 from training.config import Task
 from training.inference import CLASSES, NUM_CLASSES

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from service.answers import PARTS, Part
 from service.bench import run_pipeline
-from service.engine import load_engine
+from service.engine.engine import load_engine
 from service.machine import keep_freed_memory
 from service.schemas import ClassifyResponse, DetectResponse, PictureResponse, PredictResponse, SegmentResponse
 from service.settings import Settings

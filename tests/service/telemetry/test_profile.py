@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.app import create_app
-from service.engine import Engine
+from service.engine.engine import Engine
 from service.settings import Settings
 from service.telemetry.profile import Profile, ProfileError, open_profile
 from service.telemetry.timing import Stopwatch

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, DEFAULT_ON, Sampler
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 
 from service.app import create_app
-from service.engine import Engine
+from service.engine.engine import Engine
 from service.oip_wire import HEADER_LENGTH
 from service.settings import Settings
 from service.state import ServiceState

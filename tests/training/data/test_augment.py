@@ -3,7 +3,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from service.contract import LetterboxRule
+from service.engine.contract import LetterboxRule
 from service.pictures.imaging import UInt8Array
 from training.data.augment import Augmented, Pick, augment, choose_focus
 from training.data.classes import VOID

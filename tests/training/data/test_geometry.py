@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from service.contract import LetterboxRule
+from service.engine.contract import LetterboxRule
 from service.pictures.imaging import UInt8Array
 from training.data.classes import VOID
 from training.data.geometry import place_boxes, place_image, place_map, place_mask

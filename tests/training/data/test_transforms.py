@@ -3,7 +3,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from service.contract import LetterboxRule
+from service.engine.contract import LetterboxRule
 from service.pictures.imaging import UInt8Array, fit, letterbox
 from training.data.classes import VOID
 from training.data.transforms import Boxes, flip, letterbox_mask, to_input

@@ -8,8 +8,8 @@ from torch import nn
 
 from export.parity import compare_engines
 from export.to_onnx import export_onnx
-from service.engine import load_engine
-from service.golden import GOLDEN_PICTURES
+from service.engine.engine import load_engine
+from service.engine.golden import GOLDEN_PICTURES
 from tests.training.fakes import make_branches_config, make_images, make_model
 from training.checkpoint import Checkpoint
 from training.config import Config, ModelConfig, Task

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from service.engine import Engine
+from service.engine.engine import Engine
 from tests.training.fakes import Answer, KnownSession, make_config
 from training.config import Task
 from training.data.datasets import MiniSets

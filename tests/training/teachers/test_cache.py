@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from service.contract import LetterboxRule
+from service.engine.contract import LetterboxRule
 from service.pictures.imaging import Letterbox, UInt8Array, fit, letterbox, resize
 from tests.training.teachers.fakes import SIZE, ColourTeacher, Pictures, make_config, make_pictures
 from training.config import Task

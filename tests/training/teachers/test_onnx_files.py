@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from service.contract import METADATA_KEY, OUTPUT_NAMES
+from service.engine.contract import METADATA_KEY, OUTPUT_NAMES
 from tests.training.teachers.fakes import CPU, SIZE, make_config
 from training.config import Task
 from training.inference import make_contract

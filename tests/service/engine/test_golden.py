@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.contract import GoldenAnswer
-from service.engine import Engine, load_engine
+from service.engine.contract import GoldenAnswer
+from service.engine.engine import Engine, load_engine
+from service.engine.golden import answer_golden, check_golden
 from service.errors import ContractError, ModelOutputInvalid
-from service.golden import answer_golden, check_golden
 from service.pictures.imaging import UInt8Array
 from service.settings import Settings
 from tests.service.fakes import FakeSession, make_contract

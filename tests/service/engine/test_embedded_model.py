@@ -5,9 +5,9 @@ import hashlib
 import numpy as np
 import pytest
 
-from service import postprocess
-from service.contract import GoldenAnswer
-from service.engine import Engine, load_engine
+from service.engine import postprocess
+from service.engine.contract import GoldenAnswer
+from service.engine.engine import Engine, load_engine
 from service.pictures.imaging import decode, letterbox
 from service.settings import Settings
 from tests.service.fakes import GOLDEN

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.contract import ModelContract
+from service.engine.contract import ModelContract
 
 
 def find_wrong_shape(outputs: Mapping[str, NDArray[Any]], shapes: Mapping[str, tuple[int, ...]], images: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TypeAlias
 
-from service.contract import ModelContract
+from service.engine.contract import ModelContract
 from service.pictures.header import check_picture
 from service.pictures.imaging import Letterbox, UInt8Array, decode_for, letterbox
 from service.pictures.limits import DEFAULT_LIMITS, PictureLimits

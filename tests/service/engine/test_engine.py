@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.engine import Engine, load_engine
+from service.engine.engine import Engine, load_engine
 from service.errors import ContractError
 from service.pictures.imaging import UInt8Array, decode, letterbox
 from service.settings import Settings

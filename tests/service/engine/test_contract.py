@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from service.contract import GoldenAnswer, GoldenDetection, LetterboxRule, parse_contract
+from service.engine.contract import GoldenAnswer, GoldenDetection, LetterboxRule, parse_contract
 from service.errors import ContractError
 from tests.service.fakes import make_contract
 

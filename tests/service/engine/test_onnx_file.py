@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from service.engine.onnx_file import inspect_onnx
 from service.errors import ContractError
-from service.onnx_file import inspect_onnx
 from service.settings import Settings
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.engine import Prediction
+from service.engine.engine import Prediction
 from service.pictures.imaging import Letterbox, UInt8Array
 
 

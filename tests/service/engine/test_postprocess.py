@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service import postprocess
-from service.engine import Prediction
+from service.engine import postprocess
+from service.engine.engine import Prediction
 from service.pictures.imaging import fit
 from tests.service.fakes import BOXES, LABELS, SCORES
 

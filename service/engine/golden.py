@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from service import postprocess
-from service.contract import GoldenAnswer, GoldenDetection
-from service.engine import Engine
+from service.engine import postprocess
+from service.engine.contract import GoldenAnswer, GoldenDetection
+from service.engine.engine import Engine
 from service.errors import ContractError
 from service.pictures.imaging import decode, letterbox
 
-GOLDEN_PICTURES = Path(__file__).parent / "models" / "golden"
+GOLDEN_PICTURES = Path(__file__).parents[1] / "models" / "golden"
 
 _DETECTIONS = 10
 # Other processors and versions of ONNX Runtime add in another order; anything larger is another model.

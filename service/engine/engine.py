@@ -16,9 +16,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service.contract import ELEMENT_TYPES, INPUT_NAME, METADATA_KEY, OUTPUT_NAMES, ModelContract, parse_contract
+from service.engine.contract import ELEMENT_TYPES, INPUT_NAME, METADATA_KEY, OUTPUT_NAMES, ModelContract, parse_contract
+from service.engine.output_check import find_fault, find_wrong_shape
 from service.errors import ContractError, ModelOutputInvalid
-from service.output_check import find_fault, find_wrong_shape
 from service.pictures.imaging import FloatArray, UInt8Array
 
 CPU: Final = ("CPUExecutionProvider",)
