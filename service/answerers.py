@@ -11,9 +11,9 @@ from service.engine import postprocess
 from service.engine.engine import Engine
 from service.engine.prepare import prepare
 from service.errors import ModelOutputInvalid, RequestError
-from service.flights import Answer
 from service.pictures.imaging import UInt8Array
 from service.pictures.limits import PictureLimits
+from service.scheduling.flight import Answer
 from service.schemas import PredictResponse
 from service.telemetry.timing import Stopwatch
 

@@ -7,8 +7,8 @@ from typing import Any, Literal, TypeAlias
 
 from service import render
 from service.engine import postprocess
-from service.flights import Answer, Effort
 from service.masks import MaskFormat, write_mask
+from service.scheduling.flight import Answer, Effort
 from service.schemas import ClassScore, Detection, ImageSize, ModelName, PictureResponse, Segment
 from service.telemetry.timing import Stopwatch
 

@@ -14,19 +14,19 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from service import oip, routes, status
-from service.admission import Admission
 from service.auth import AuthMiddleware, describe_keys
-from service.cache import Cache
 from service.cors import allow_origins
 from service.engine.engine import Engine
-from service.forward import Forward
 from service.key_ring import KeyRing
 from service.lag import watch_lag
 from service.middleware import RequestMiddleware
 from service.pictures.imaging import decode, letterbox
 from service.problems import Problem, install_problem_handlers
 from service.reload import Reloader, load_live, load_verified
-from service.scheduler import Scheduler
+from service.scheduling.admission import Admission
+from service.scheduling.batches import Forward
+from service.scheduling.cache import Cache
+from service.scheduling.scheduler import Scheduler
 from service.settings import Settings
 from service.shadow import Shadow
 from service.shedding import ShedMiddleware

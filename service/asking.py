@@ -14,10 +14,10 @@ from starlette.responses import Response
 from service.answers import Finished
 from service.engine.prepare import Picture
 from service.errors import ClientGone
-from service.flights import Answer, Effort
 from service.hang_up import listen_for_hang_up
 from service.problems import describe_failure
 from service.request_headers import wants_fresh
+from service.scheduling.flight import Answer, Effort
 from service.state import state_of
 from service.telemetry.metrics import CacheResult, Task
 from service.telemetry.timing import Stopwatch, format_server_timing

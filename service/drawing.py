@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from service import render
 from service.answers import Finished
 from service.engine import postprocess
-from service.flights import Answer
 from service.pictures.imaging import decode_for, fit, resize
 from service.pictures.limits import PictureLimits
 from service.render import PictureFormat
+from service.scheduling.flight import Answer
 from service.telemetry.timing import Stopwatch
 
 # Drawing three megapixels and writing them as PNG takes a quarter of a second, which is as long as a worker should.

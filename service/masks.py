@@ -7,9 +7,9 @@ from typing import Literal, TypeAlias
 
 from service import render
 from service.engine import postprocess
-from service.flights import Answer
 from service.polygons import find_polygons
 from service.rle import encode_rle
+from service.scheduling.flight import Answer
 from service.schemas import Mask, PngMask, PolygonMask, PolygonSegment, RawMask, RleMask, RleSegment
 from service.telemetry.timing import Stopwatch
 

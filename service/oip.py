@@ -24,11 +24,11 @@ from service.engine import postprocess
 from service.engine.contract import OUTPUT_NAMES, ModelContract
 from service.engine.prepare import Picture
 from service.errors import MalformedRequest, UnknownModel
-from service.flights import Answer
 from service.oip_tensors import BYTES, Tensor
 from service.oip_wire import HEADER_LENGTH, InferRequest, compress, decompress, read_request, write_answer
 from service.problems import OIP_ROOT
 from service.request_headers import TIMEOUT_HEADER, read_timeout_s
+from service.scheduling.flight import Answer
 from service.settings import MAX_TIMEOUT_MS
 from service.state import state_of
 from service.telemetry.timing import Stopwatch, format_server_timing

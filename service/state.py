@@ -11,7 +11,7 @@ from service.body_budget import BodyBudget
 from service.errors import Draining, NotReady
 from service.key_ring import KeyRing
 from service.reload import Reloader
-from service.scheduler import Scheduler
+from service.scheduling.scheduler import Scheduler
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.profile import Profile

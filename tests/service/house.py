@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from service.admission import Admission
-from service.cache import Cache
 from service.engine.engine import Engine
-from service.flights import Answer, Effort
-from service.forward import Forward
 from service.pictures.imaging import UInt8Array
 from service.pictures.limits import PictureLimits
-from service.scheduler import Scheduler
+from service.scheduling.admission import Admission
+from service.scheduling.batches import Forward
+from service.scheduling.cache import Cache
+from service.scheduling.flight import Answer, Effort
+from service.scheduling.scheduler import Scheduler
 from service.telemetry.metrics import CacheResult, Metrics
 from service.telemetry.timing import Stopwatch
 from tests.service.fakes import FakeSession, encode, make_contract, make_picture

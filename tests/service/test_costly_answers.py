@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from service.errors import DeadlineExceeded, NotReady, Overloaded
-from service.flights import Answer, Effort
+from service.scheduling.flight import Answer, Effort
 from service.telemetry.timing import Stopwatch
 from tests.service.house import House, body_of, keep, until
 

@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry
 from service.app import create_app
 from service.engine.engine import Engine
 from service.errors import ContractError, ModelOutputInvalid
-from service.forward import Forward
 from service.pictures.imaging import UInt8Array
+from service.scheduling.batches import Forward
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.timing import Stopwatch

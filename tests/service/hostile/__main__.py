@@ -39,7 +39,7 @@ TESTS = {
     "disk full, read-only root": ["tests/service/hostile/test_faulty_host.py"],
     "clock jumps": ["tests/service/hostile/test_clock.py"],
     "keys: every route, rotation under load": ["tests/service/test_auth.py", "tests/test_keys_over_http.py"],
-    "stuck decoders, with the pre-checks off": ["tests/service/test_stuck_pictures.py"],
+    "stuck decoders, with the pre-checks off": ["tests/service/scheduling/test_stuck_pictures.py"],
     "schemathesis over the OpenAPI document": ["tests/service/hostile/test_schema.py"],
 }
 

@@ -18,7 +18,7 @@ from service.errors import (
     TooManyPixels,
     UnsupportedImage,
 )
-from service.flights import Answer
+from service.scheduling.flight import Answer
 from service.telemetry.timing import Stopwatch
 from tests.service.fakes import FakeSession, encode, make_contract, make_picture
 from tests.service.hostile import bombs

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from service.cache import Cache
+from service.scheduling.cache import Cache
 
 
 class Clock:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
 from service.engine.engine import Engine
-from service.forward import Forward
 from service.pictures.imaging import UInt8Array
+from service.scheduling.batches import Forward
 from service.telemetry.metrics import Metrics
 from service.telemetry.timing import Stopwatch
 from tests.service.fakes import FakeSession, make_contract

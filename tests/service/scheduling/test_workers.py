@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError, Future, wait
 
 import pytest
 
-from service.workers import WorkerPool
+from service.scheduling.workers import WorkerPool
 
 PATIENCE_S = 1.0
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.admission import Admission
 from service.errors import Overloaded
+from service.scheduling.admission import Admission
 
 
 def busy(*, took_s: float, at_once: int = 1, waiting: int = 0, limit: int = 64) -> Admission:

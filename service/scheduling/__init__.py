@@ -1,0 +1,1 @@
+"""Who gets the next pass: shared, cached, admitted, within its deadline."""
