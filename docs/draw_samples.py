@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from service.answers.render import overlay
 from service.engine import postprocess
 from service.engine.engine import load_engine
 from service.pictures.imaging import UInt8Array, decode, letterbox, resize
-from service.render import overlay
 from service.settings import Settings
 
 PICTURES = Path(__file__).parents[1] / "service" / "models" / "golden"

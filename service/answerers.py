@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from service.answers import Wanted, finish_json
+from service.answers.finish import Wanted, finish_json
+from service.answers.schemas import PredictResponse
 from service.engine import postprocess
 from service.engine.engine import Engine
 from service.engine.prepare import prepare
@@ -14,7 +15,6 @@ from service.errors import ModelOutputInvalid, RequestError
 from service.pictures.imaging import UInt8Array
 from service.pictures.limits import PictureLimits
 from service.scheduling.flight import Answer
-from service.schemas import PredictResponse
 from service.telemetry.timing import Stopwatch
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.answers import Finished
+from service.answers.finish import Finished
 from service.engine.prepare import Picture
 from service.errors import ClientGone
 from service.hang_up import listen_for_hang_up

@@ -17,7 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from service.answers import PARTS, Finished, Part, Wanted, finish_json
+from service.answers.finish import PARTS, Finished, Part, Wanted, finish_json
+from service.answers.schemas import PictureResponse, PredictResponse
 from service.engine.engine import Engine
 from service.engine.golden import GOLDEN_PICTURES
 from service.engine.prepare import prepare
@@ -26,7 +27,6 @@ from service.machine import keep_freed_memory
 from service.presented_key import PresentedKeyError, add_key_option, make_key_headers, make_refusal
 from service.reload import load_verified
 from service.scheduling.flight import Answer
-from service.schemas import PictureResponse, PredictResponse
 from service.settings import Settings
 from service.spawn import Spawned, SpawnError, spawn_service
 from service.telemetry.timing import Stage, Stopwatch

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from pydantic import ValidationError
 
 from service.answerers import Answerer, LocalAnswerer
-from service.answers import Wanted
+from service.answers.finish import Wanted
 from service.machine import keep_freed_memory
 from service.presented_key import find_key
 from service.reload import load_verified

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.answers import PARTS, Part
+from service.answers.finish import PARTS, Part
 from service.completion import add_completion_option
 from service.presented_key import add_key_option
 from service.versions import find_version

@@ -11,11 +11,11 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.answers import PARTS
-from service.drawing import MAX_SIDE
+from service.answers.drawing import MAX_SIDE
+from service.answers.finish import PARTS
+from service.answers.masks import MaskFormat
+from service.answers.render import PictureFormat
 from service.errors import InvalidParameter
-from service.masks import MaskFormat
-from service.render import PictureFormat
 
 Query = TypeVar("Query", bound=BaseModel)
 

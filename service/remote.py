@@ -6,7 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from service.answerers import Answered, Ended, Refused
-from service.answers import Wanted
+from service.answers.finish import Wanted
+from service.answers.rle import encode_rle
 from service.client import (
     Client,
     InvalidParameter,
@@ -18,7 +19,6 @@ from service.client import (
     UnreadableAnswer,
 )
 from service.presented_key import make_refusal
-from service.rle import encode_rle
 
 _NO_SERVICE = 3
 _USAGE = 2

@@ -12,10 +12,11 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.answers import PARTS, Finished, Part, Wanted, finish_json, finish_png
+from service.answers.drawing import Look, finish_overlay
+from service.answers.finish import PARTS, Finished, Part, Wanted, finish_json, finish_png
+from service.answers.schemas import ClassifyResponse, DetectResponse, PictureResponse, PredictResponse, SegmentResponse
 from service.asking import Question, Recipe, respond_to_each, respond_to_one
 from service.bodies import read_pictures
-from service.drawing import Look, finish_overlay
 from service.errors import InvalidParameter
 from service.forms import FIELD_NAME
 from service.negotiation import prefers_png
@@ -23,7 +24,6 @@ from service.problems import Problem, document_problems
 from service.queries import ClassifyQuery, DetectQuery, OverlayQuery, PictureRoute, PredictQuery, SegmentQuery
 from service.request_headers import TIMEOUT_HEADER, read_timeout_s
 from service.scheduling.flight import Answer, Effort
-from service.schemas import ClassifyResponse, DetectResponse, PictureResponse, PredictResponse, SegmentResponse
 from service.settings import MAX_TIMEOUT_MS
 from service.state import state_of
 from service.telemetry.metrics import Task

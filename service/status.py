@@ -13,12 +13,12 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from service.answers.schemas import Info, Threads
 from service.engine.engine import Engine
 from service.engine.golden import GOLDEN_PICTURES
 from service.key_ring import KeyRing
 from service.pictures.limits import PictureLimits
 from service.problems import document_problems
-from service.schemas import Info, Threads
 from service.settings import Settings
 from service.state import state_of
 from service.versions import find_version

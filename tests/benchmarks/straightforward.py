@@ -27,12 +27,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from service.answers.render import make_voc_palette
 from service.bench import run_pipeline
 from service.engine.contract import METADATA_KEY, parse_contract
 from service.engine.engine import load_engine
 from service.engine.golden import GOLDEN_PICTURES
 from service.machine import keep_freed_memory
-from service.render import make_voc_palette
 from service.settings import Settings, available_cpus
 
 Float = NDArray[np.float32]

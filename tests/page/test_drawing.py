@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from service.answers.render import encode_mask
 from service.pictures.imaging import UInt8Array, decode
-from service.render import encode_mask
 from tests.page.browser import CHELSEA, Record, colour, pixel, texts, wait_for_answer
 
 pytestmark = pytest.mark.full

@@ -24,6 +24,7 @@ from PIL import Image
 
 import service.client as module
 from service import errors
+from service.answers.rle import encode_rle
 from service.app import create_app
 from service.client import (
     AsyncClient,
@@ -39,7 +40,6 @@ from service.client import (
     write_png,
 )
 from service.engine.engine import Engine
-from service.rle import encode_rle
 from service.settings import Settings
 from service.spawn import spawn_service
 from tests.service.fakes import FakeSession, encode, make_contract, make_picture, write_keys

@@ -63,8 +63,8 @@ LAYERS: dict[str, tuple[str, Callable[..., Any]]] = {
     "a panic in the answer": ("service.pictures.imaging.Letterbox.mask_to_original", panic),
     "counting": ("service.telemetry.metrics.Metrics.observe_task", fail),
     "the answer": ("service.{answering}.Response", fail),
-    "the mask's file": ("service.render.encode_mask", fail),
-    "JSON of the answer": ("service.schemas.PredictResponse.model_dump_json", fail),
+    "the mask's file": ("service.answers.render.encode_mask", fail),
+    "JSON of the answer": ("service.answers.schemas.PredictResponse.model_dump_json", fail),
     "tensors of the answer": ("service.oip.write_answer", fail),
 }
 LAYERS_OF = {

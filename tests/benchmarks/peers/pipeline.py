@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from service.answers import PARTS, Part
+from service.answers.finish import PARTS, Part
+from service.answers.schemas import ClassifyResponse, DetectResponse, PictureResponse, PredictResponse, SegmentResponse
 from service.bench import run_pipeline
 from service.engine.engine import load_engine
 from service.machine import keep_freed_memory
-from service.schemas import ClassifyResponse, DetectResponse, PictureResponse, PredictResponse, SegmentResponse
 from service.settings import Settings
 
 TASKS: dict[str, tuple[tuple[Part, ...], type[PictureResponse]]] = {

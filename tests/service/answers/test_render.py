@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.answers.render import encode_mask, make_voc_palette, overlay
 from service.engine.postprocess import Detection
-from service.render import encode_mask, make_voc_palette, overlay
 from tests.service.fakes import make_picture
 
 

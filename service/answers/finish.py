@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from service import render
+from service.answers import render
+from service.answers.masks import MaskFormat, write_mask
+from service.answers.schemas import ClassScore, Detection, ImageSize, ModelName, PictureResponse, Segment
 from service.engine import postprocess
-from service.masks import MaskFormat, write_mask
 from service.scheduling.flight import Answer, Effort
-from service.schemas import ClassScore, Detection, ImageSize, ModelName, PictureResponse, Segment
 from service.telemetry.timing import Stopwatch
 
 Part: TypeAlias = Literal["segment", "detect", "classify"]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel
 
-from service import schemas
+from service.answers import schemas
 from service.engine import postprocess
 
 RESPONSES = [

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service import render
-from service.drawing import Look, finish_overlay
+from service.answers import render
+from service.answers.drawing import Look, finish_overlay
 from service.engine import postprocess
 from service.engine.engine import Prediction
 from service.errors import DamagedImage, TooManyPixels

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from service.answers.polygons import Polygon, find_polygons
 from service.engine.engine import load_engine
 from service.engine.golden import GOLDEN_PICTURES
 from service.pictures.imaging import UInt8Array, decode, letterbox
-from service.polygons import Polygon, find_polygons
 from service.settings import Settings
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
+from service.answers.rle import compress_counts, encode_rle
 from service.pictures.imaging import UInt8Array
-from service.rle import compress_counts, encode_rle
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation:DeprecationWarning"  # pycocotools 2.0.11 with numpy 2

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from service import render
-from service.answers import Finished
+from service.answers import render
+from service.answers.finish import Finished
+from service.answers.render import PictureFormat
 from service.engine import postprocess
 from service.pictures.imaging import decode_for, fit, resize
 from service.pictures.limits import PictureLimits
-from service.render import PictureFormat
 from service.scheduling.flight import Answer
 from service.telemetry.timing import Stopwatch
 

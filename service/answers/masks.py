@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 from typing import Literal, TypeAlias
 
-from service import render
+from service.answers import render
+from service.answers.polygons import find_polygons
+from service.answers.rle import encode_rle
+from service.answers.schemas import Mask, PngMask, PolygonMask, PolygonSegment, RawMask, RleMask, RleSegment
 from service.engine import postprocess
-from service.polygons import find_polygons
-from service.rle import encode_rle
 from service.scheduling.flight import Answer
-from service.schemas import Mask, PngMask, PolygonMask, PolygonSegment, RawMask, RleMask, RleSegment
 from service.telemetry.timing import Stopwatch
 
 MaskFormat: TypeAlias = Literal["png", "rle", "polygons", "raw", "none"]

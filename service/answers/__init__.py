@@ -1,0 +1,1 @@
+"""From one pass to the bytes of one answer."""
