@@ -22,13 +22,13 @@ from service.lag import watch_lag
 from service.middleware import RequestMiddleware
 from service.pictures.imaging import decode, letterbox
 from service.problems import Problem, install_problem_handlers
-from service.reload import Reloader, load_live, load_verified
+from service.rollout.reload import Reloader, load_live, load_verified
+from service.rollout.shadow import Shadow
 from service.scheduling.admission import Admission
 from service.scheduling.batches import Forward
 from service.scheduling.cache import Cache
 from service.scheduling.scheduler import Scheduler
 from service.settings import Settings
-from service.shadow import Shadow
 from service.shedding import ShedMiddleware
 from service.state import ServiceState
 from service.telemetry.metrics import Metrics

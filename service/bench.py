@@ -25,7 +25,7 @@ from service.engine.prepare import prepare
 from service.errors import ContractError
 from service.machine import keep_freed_memory
 from service.presented_key import PresentedKeyError, add_key_option, make_key_headers, make_refusal
-from service.reload import load_verified
+from service.rollout.reload import load_verified
 from service.scheduling.flight import Answer
 from service.settings import Settings
 from service.spawn import Spawned, SpawnError, spawn_service

@@ -12,7 +12,7 @@ from service.answerers import Answerer, LocalAnswerer
 from service.answers.finish import Wanted
 from service.machine import keep_freed_memory
 from service.presented_key import find_key
-from service.reload import load_verified
+from service.rollout.reload import load_verified
 from service.settings import ENV_PREFIX, Settings
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from service.engine.engine import Engine
 from service.engine.golden import GOLDEN_PICTURES, check_golden
 from service.errors import UniheadError
 from service.pictures.imaging import decode, letterbox
-from service.reload import load_verified
+from service.rollout.reload import load_verified
 from service.settings import Settings
 from service.spawn import SpawnError, spawn_service
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from service.body_budget import BodyBudget
 from service.errors import Draining, NotReady
 from service.key_ring import KeyRing
-from service.reload import Reloader
+from service.rollout.reload import Reloader
 from service.scheduling.scheduler import Scheduler
 from service.settings import Settings
 from service.telemetry.metrics import Metrics

@@ -8,10 +8,10 @@ from typing import Literal, TypeAlias
 import onnxruntime
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from service.agreement import Agreement
 from service.body_budget import BodyBudget
 from service.engine.contract import ModelContract
 from service.errors import OverloadReason
+from service.rollout.agreement import Agreement
 from service.telemetry.timing import SHARED_STAGES, TASK_STAGES, Stage
 
 Task: TypeAlias = Literal["segment", "detect", "classify", "predict", "overlay", "infer"]

@@ -24,7 +24,7 @@ from PIL import Image
 from service.bench import measure_bare
 from service.engine.golden import GOLDEN_PICTURES
 from service.machine import keep_freed_memory
-from service.reload import load_verified
+from service.rollout.reload import load_verified
 from service.settings import Settings, available_cpus
 from tests.benchmarks.load import ROOT
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.agreement import compare, compute_box_f1, compute_iou, compute_mask_iou
 from service.engine.engine import Engine
 from service.engine.postprocess import Detection
 from service.pictures.imaging import fit
+from service.rollout.agreement import compare, compute_box_f1, compute_iou, compute_mask_iou
 from tests.service.fakes import SIZE, FakeSession, make_contract, make_picture
 
 Box = tuple[float, float, float, float]

@@ -14,8 +14,8 @@ from service.engine.engine import Engine
 from service.errors import ContractError
 from service.pictures.imaging import UInt8Array
 from service.pictures.limits import PictureLimits
+from service.rollout.shadow import Shadow
 from service.settings import Settings
-from service.shadow import Shadow
 from service.telemetry.metrics import Metrics
 from tests.service.conftest import connect
 from tests.service.fakes import FakeSession, encode, make_contract, make_picture

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from service.app import create_app
 from service.errors import ContractError
-from service.reload import Reload, load_verified
+from service.rollout.reload import Reload, load_verified
 from service.settings import Settings
 from service.state import ServiceState
 from tests.service.bad_models import BAD_AT_START, BAD_MODELS, rewrite, set_weight, write_model

@@ -11,12 +11,12 @@ import threading
 import time
 from collections.abc import Callable
 
-from service.agreement import compare
 from service.engine.engine import Engine, Prediction
 from service.engine.prepare import prepare
 from service.errors import ContractError
 from service.pictures.imaging import Letterbox
 from service.pictures.limits import PictureLimits
+from service.rollout.agreement import compare
 from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger("unihead")

@@ -1,0 +1,1 @@
+"""A model file's way into service: verified, swapped in, shadowed."""
