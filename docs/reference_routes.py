@@ -11,7 +11,7 @@ from fastapi.routing import iter_route_contexts
 
 from docs.reference_tables import describe_type, make_table
 from service import errors
-from service.problems import MEDIA_TYPE
+from service.api.problems import MEDIA_TYPE
 
 _REF = "#/components/schemas/"
 # FastAPI's own shapes; our routes answer with problems in their place.

@@ -13,15 +13,18 @@ import simplejpeg
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from service import oip, routes, status
-from service.auth import AuthMiddleware, describe_keys
-from service.cors import allow_origins
+from service.api import routes, status
+from service.api.auth import AuthMiddleware, describe_keys
+from service.api.cors import allow_origins
+from service.api.key_ring import KeyRing
+from service.api.middleware import RequestMiddleware
+from service.api.oip import routes as oip
+from service.api.problems import Problem, install_problem_handlers
+from service.api.shedding import ShedMiddleware
+from service.api.state import ServiceState
 from service.engine.engine import Engine
-from service.key_ring import KeyRing
 from service.lag import watch_lag
-from service.middleware import RequestMiddleware
 from service.pictures.imaging import decode, letterbox
-from service.problems import Problem, install_problem_handlers
 from service.rollout.reload import Reloader, load_live, load_verified
 from service.rollout.shadow import Shadow
 from service.scheduling.admission import Admission
@@ -29,8 +32,6 @@ from service.scheduling.batches import Forward
 from service.scheduling.cache import Cache
 from service.scheduling.scheduler import Scheduler
 from service.settings import Settings
-from service.shedding import ShedMiddleware
-from service.state import ServiceState
 from service.telemetry.metrics import Metrics
 from service.telemetry.profile import open_profile
 from service.telemetry.tracing import TracingMiddleware, open_tracing
@@ -83,7 +84,7 @@ def create_app(settings: Settings, engine: Engine | None = None, tracing: Tracin
         version=find_version("unihead"),
         description=_DESCRIPTION,
         lifespan=lifespan,
-        openapi_url=None,  # it and /docs are routes of service.status
+        openapi_url=None,  # it and /docs are routes of service.api.status
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.keys import KeyFileError, append_key, check_id, hash_key, make_key
+from service.api.keys import KeyFileError, append_key, check_id, hash_key, make_key
 
 _PROGRAM = "unihead-serve key"
 _DESCRIPTION = """Keys of those who may ask the service.

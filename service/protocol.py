@@ -16,14 +16,14 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from service.bodies import BODY_FAULT, body_too_late
+from service.api.bodies import BODY_FAULT, body_too_late
+from service.api.hang_up import HANG_UP, HangUp
+from service.api.state import ServiceState
 from service.connections import REFUSED_AT_ONCE, Connection, close_most_idle
 from service.ending import LAST_CHANCE_S, EndingTransport, close_unless_continued, find_linger_end
 from service.errors import MalformedRequest, Overloaded, RequestError, RequestTimeout, Unavailable
-from service.hang_up import HANG_UP, HangUp
 from service.refusals import explain_failure, make_refusal_cycle
 from service.request_head import MAX_HEADERS, check_head, count_head_bytes, refuse_size, write_without_upgrade
-from service.state import ServiceState
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application

@@ -21,10 +21,10 @@ from ray import serve
 from ray.serve import Application
 from ray.util.metrics import Gauge
 
+from service.api.state import ServiceState
 from service.app import create_app
 from service.machine import keep_freed_memory
 from service.settings import Settings
-from service.state import ServiceState
 
 logger = logging.getLogger("unihead")
 

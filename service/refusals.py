@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from service.api.problems import REFUSAL
 from service.errors import MalformedRequest, RequestError, Unavailable
-from service.problems import REFUSAL
 
 if TYPE_CHECKING:
     from uvicorn._types import HTTPScope

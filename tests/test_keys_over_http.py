@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from service.api.keys import hash_key, make_key
 from service.engine.golden import GOLDEN_PICTURES
-from service.keys import hash_key, make_key
 from service.spawn import Spawned, spawn_service
 
 pytestmark = pytest.mark.slow

@@ -19,8 +19,8 @@ from typing import Self
 import pytest
 import yaml
 
+from service.api.keys import append_key, hash_key, make_key
 from service.engine.golden import GOLDEN_PICTURES
-from service.keys import append_key, hash_key, make_key
 from service.settings import ENV_PREFIX, Settings
 
 ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")

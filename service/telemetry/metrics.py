@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 import onnxruntime
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from service.body_budget import BodyBudget
+from service.api.body_budget import BodyBudget
 from service.engine.contract import ModelContract
 from service.errors import OverloadReason
 from service.rollout.agreement import Agreement

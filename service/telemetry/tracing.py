@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.shedding import find_picture_route
-from service.state import ServiceState
+from service.api.shedding import find_picture_route
+from service.api.state import ServiceState
 from service.telemetry.timing import Stopwatch
 
 if TYPE_CHECKING:

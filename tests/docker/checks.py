@@ -11,8 +11,8 @@ import tomllib
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from service.api.keys import make_key
 from service.engine.golden import GOLDEN_PICTURES
-from service.keys import make_key
 from tests.docker.answers import find_differences, post
 from tests.docker.container import MEMORY_BYTES, ROOT, Container
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from service.keys import hash_key, make_key
+from service.api.keys import hash_key, make_key
 from tests.docker.engine import Engine, MissingError
 from tests.docker.process import CommandError, run
 

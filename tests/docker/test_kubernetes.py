@@ -8,7 +8,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service.auth import is_open
+from service.api.auth import is_open
 from service.settings import ENV_PREFIX, Settings
 
 FOLDER = Path(__file__).parents[2] / "docker/kubernetes"

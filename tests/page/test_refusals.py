@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from service.keys import append_key, hash_key, make_key
+from service.api.keys import append_key, hash_key, make_key
 from service.spawn import spawn_service
 from tests.page.browser import CHELSEA, Record, record, texts, wait_for_answer
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from service.api.keys import hash_key
 from service.engine.contract import METADATA_KEY, ModelContract
-from service.keys import hash_key
 from service.pictures.imaging import UInt8Array
 
 GOLDEN = Path(__file__).parents[2] / "service" / "models" / "golden"

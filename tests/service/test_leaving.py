@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
+from service.api.hang_up import HangUp
 from service.errors import ClientGone, DeadlineExceeded, Overloaded
-from service.hang_up import HangUp
 from service.telemetry.timing import Stopwatch
 from tests.service.house import House, body_of, keep, until
 

@@ -18,8 +18,8 @@ from service.pictures.imaging import UInt8Array, decode, fit
 from service.pictures.limits import DEFAULT_LIMITS, PictureLimits
 from service.scheduling.flight import Answer
 from service.telemetry.timing import Stopwatch
+from tests.service.api.test_routes import PICTURE, count, refuse
 from tests.service.fakes import BOXES, LABELS, SCORES, FakeSession, encode, make_contract, make_form, make_picture
-from tests.service.test_routes import PICTURE, count, refuse
 
 pytestmark = pytest.mark.anyio
 

@@ -10,11 +10,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from service.api.state import ServiceState
 from service.app import create_app
 from service.errors import ContractError
 from service.rollout.reload import Reload, load_verified
 from service.settings import Settings
-from service.state import ServiceState
 from tests.service.bad_models import BAD_AT_START, BAD_MODELS, rewrite, set_weight, write_model
 from tests.service.conftest import connect
 from tests.service.fakes import encode, make_picture

@@ -18,10 +18,10 @@ from service.engine.contract import ModelContract
 from service.engine.engine import Engine
 from service.pictures.imaging import UInt8Array
 from service.settings import Settings
+from tests.service.api.test_routes import PICTURE, count
 from tests.service.conftest import connect
 from tests.service.fakes import FakeSession, encode, make_picture
 from tests.service.house import GatedSession, body_of, until
-from tests.service.test_routes import PICTURE, count
 
 pytestmark = pytest.mark.anyio
 

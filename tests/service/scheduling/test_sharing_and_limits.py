@@ -14,9 +14,9 @@ from service.engine.contract import ModelContract
 from service.engine.engine import Engine
 from service.pictures.imaging import UInt8Array
 from service.settings import Settings
+from tests.service.api.test_routes import PICTURE, ask, count
 from tests.service.conftest import connect
 from tests.service.fakes import FakeSession, encode, make_form, make_picture
-from tests.service.test_routes import PICTURE, ask, count
 
 pytestmark = pytest.mark.anyio
 

@@ -15,11 +15,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, DEFAULT_ON, Sampler
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 
+from service.api.oip.wire import HEADER_LENGTH
+from service.api.state import ServiceState
 from service.app import create_app
 from service.engine.engine import Engine
-from service.oip_wire import HEADER_LENGTH
 from service.settings import Settings
-from service.state import ServiceState
 from service.telemetry.spans import Tracing
 from tests.service.conftest import connect
 from tests.service.fakes import BrokenSession, FakeSession, encode, make_contract, make_form, make_picture

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.api.paths import find_route_path
+from service.api.problems import make_problem_of
+from service.api.state import ServiceState
 from service.errors import Overloaded
-from service.paths import find_route_path
-from service.problems import make_problem_of
-from service.state import ServiceState
 
 PICTURE_PATHS = frozenset({"/segment", "/detect", "/classify", "/predict", "/overlay"})
 _INFER = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer")

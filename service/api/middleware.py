@@ -12,10 +12,10 @@ from collections.abc import Callable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.paths import find_route_path
+from service.api.problems import INTERNAL_DETAIL, INTERNAL_ERROR, REFUSAL, make_problem, make_problem_of
+from service.api.security_headers import find_security_headers
 from service.errors import Draining, Overloaded, RequestError, Unavailable
-from service.paths import find_route_path
-from service.problems import INTERNAL_DETAIL, INTERNAL_ERROR, REFUSAL, make_problem, make_problem_of
-from service.security_headers import find_security_headers
 from service.telemetry.logs import log_request
 from service.telemetry.metrics import METHODS, Metrics
 

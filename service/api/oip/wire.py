@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.api.oip.tensors import BYTES, Tensor, read_tensor, to_bytes, to_json
 from service.errors import BodyTooLarge, MalformedRequest
-from service.oip_tensors import BYTES, Tensor, read_tensor, to_bytes, to_json
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _COMPRESSED = {"gzip": 31, "deflate": 15}  # zlib's wbits

@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
+from service.api.paths import find_route_path
 from service.errors import ClientGone, InvalidParameter, ModelOutputInvalid, RequestError, RequestTimeout, Unavailable
-from service.paths import find_route_path
 
 logger = logging.getLogger("unihead")
 
@@ -110,7 +110,7 @@ def document_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def install_problem_handlers(app: FastAPI) -> None:
-    """Answer every expected exception of an app with a problem; the unexpected ones are `service.middleware`'s."""
+    """Answer every expected exception of an app with a problem; the unexpected ones are `service.api.middleware`'s."""
     app.exception_handler(RequestError)(_answer_ours)
     app.exception_handler(Unavailable)(_answer_ours)
     app.exception_handler(ModelOutputInvalid)(_answer_invalid_output)

@@ -6,7 +6,7 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from service.hang_up import HANG_UP, HangUp, listen_for_hang_up
+from service.api.hang_up import HANG_UP, HangUp, listen_for_hang_up
 
 pytestmark = pytest.mark.anyio
 

@@ -14,16 +14,16 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.staticfiles import StaticFiles
 
 from service.answers.schemas import Info, Threads
+from service.api.key_ring import KeyRing
+from service.api.problems import document_problems
+from service.api.state import state_of
 from service.engine.engine import Engine
 from service.engine.golden import GOLDEN_PICTURES
-from service.key_ring import KeyRing
 from service.pictures.limits import PictureLimits
-from service.problems import document_problems
 from service.settings import Settings
-from service.state import state_of
 from service.versions import find_version
 
-WEB = Path(__file__).parent / "web"
+WEB = Path(__file__).parents[1] / "web"
 _LIBRARIES = ("unihead", "onnxruntime", "numpy", "pillow", "simplejpeg", "fastapi", "starlette", "uvicorn")
 
 _LIMITS = (

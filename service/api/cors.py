@@ -7,9 +7,9 @@ from collections.abc import Collection
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from service.auth import API_KEY
-from service.oip_wire import HEADER_LENGTH
-from service.request_headers import TIMEOUT_HEADER
+from service.api.auth import API_KEY
+from service.api.oip.wire import HEADER_LENGTH
+from service.api.request_headers import TIMEOUT_HEADER
 
 _MAY_SEND = ("Authorization", API_KEY, "Cache-Control", "X-Request-ID", TIMEOUT_HEADER, HEADER_LENGTH)
 _MAY_READ = ("X-Request-ID", "X-Unihead-Cache", "Server-Timing", "Retry-After", "WWW-Authenticate", HEADER_LENGTH)

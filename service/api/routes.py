@@ -15,17 +15,17 @@ from starlette.responses import Response
 from service.answers.drawing import Look, finish_overlay
 from service.answers.finish import PARTS, Finished, Part, Wanted, finish_json, finish_png
 from service.answers.schemas import ClassifyResponse, DetectResponse, PictureResponse, PredictResponse, SegmentResponse
-from service.asking import Question, Recipe, respond_to_each, respond_to_one
-from service.bodies import read_pictures
+from service.api.bodies import read_pictures
+from service.api.forms import FIELD_NAME
+from service.api.negotiation import prefers_png
+from service.api.problems import Problem, document_problems
+from service.api.queries import ClassifyQuery, DetectQuery, OverlayQuery, PictureRoute, PredictQuery, SegmentQuery
+from service.api.request_headers import TIMEOUT_HEADER, read_timeout_s
+from service.api.respond import Question, Recipe, respond_to_each, respond_to_one
+from service.api.state import state_of
 from service.errors import InvalidParameter
-from service.forms import FIELD_NAME
-from service.negotiation import prefers_png
-from service.problems import Problem, document_problems
-from service.queries import ClassifyQuery, DetectQuery, OverlayQuery, PictureRoute, PredictQuery, SegmentQuery
-from service.request_headers import TIMEOUT_HEADER, read_timeout_s
 from service.scheduling.flight import Answer, Effort
 from service.settings import MAX_TIMEOUT_MS
-from service.state import state_of
 from service.telemetry.metrics import Task
 from service.telemetry.timing import Stopwatch
 

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from starlette._utils import get_route_path
 from starlette.types import Message, Receive
 
+from service.api.auth import find_presented_key, is_open
+from service.api.paths import find_route_path
 from service.app import create_app
-from service.auth import find_presented_key, is_open
 from service.engine.contract import ModelContract
 from service.engine.engine import Engine
-from service.paths import find_route_path
 from service.settings import Settings
 from tests.service.conftest import connect
 from tests.service.fakes import FakeSession, encode, make_picture, write_keys

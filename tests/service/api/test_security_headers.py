@@ -7,11 +7,11 @@ from html.parser import HTMLParser
 import httpx
 import pytest
 
+from service.api.status import WEB
 from service.app import create_app
 from service.engine.contract import ModelContract
 from service.engine.engine import Engine
 from service.settings import Settings
-from service.status import WEB
 from tests.service.conftest import connect
 from tests.service.fakes import BrokenSession, encode, make_picture
 

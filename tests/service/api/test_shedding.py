@@ -6,11 +6,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 from starlette.types import Message, Receive, Scope, Send
 
+from service.api.middleware import RequestMiddleware
+from service.api.shedding import ShedMiddleware
+from service.api.state import ServiceState
 from service.errors import Overloaded
-from service.middleware import RequestMiddleware
 from service.settings import Settings
-from service.shedding import ShedMiddleware
-from service.state import ServiceState
 from service.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.anyio

@@ -18,19 +18,19 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.asking import Question, ask
-from service.bodies import read_body
+from service.api.bodies import read_body
+from service.api.oip.tensors import BYTES, Tensor
+from service.api.oip.wire import HEADER_LENGTH, InferRequest, compress, decompress, read_request, write_answer
+from service.api.problems import OIP_ROOT
+from service.api.request_headers import TIMEOUT_HEADER, read_timeout_s
+from service.api.respond import Question, ask
+from service.api.state import state_of
 from service.engine import postprocess
 from service.engine.contract import OUTPUT_NAMES, ModelContract
 from service.engine.prepare import Picture
 from service.errors import MalformedRequest, UnknownModel
-from service.oip_tensors import BYTES, Tensor
-from service.oip_wire import HEADER_LENGTH, InferRequest, compress, decompress, read_request, write_answer
-from service.problems import OIP_ROOT
-from service.request_headers import TIMEOUT_HEADER, read_timeout_s
 from service.scheduling.flight import Answer
 from service.settings import MAX_TIMEOUT_MS
-from service.state import state_of
 from service.telemetry.timing import Stopwatch, format_server_timing
 from service.telemetry.tracing import trace_pictures
 from service.versions import find_version

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from service.api.key_ring import KeyRing
+from service.api.keys import KeyFileError, Keys, append_key, hash_key, make_key, parse_keys, read_keys
 from service.key_command import main as key_command
-from service.key_ring import KeyRing
-from service.keys import KeyFileError, Keys, append_key, hash_key, make_key, parse_keys, read_keys
 from tests.service.fakes import write_keys
 
 ONE, TWO = hash_key("one"), hash_key("two")
@@ -105,7 +105,7 @@ def test_all_hashes_are_compared_whichever_fits(monkeypatch: pytest.MonkeyPatch)
         compared[known] += 1
         return bool(real(known, presented))
 
-    monkeypatch.setattr("service.keys.hmac.compare_digest", compare)
+    monkeypatch.setattr("service.api.keys.hmac.compare_digest", compare)
     assert keys.find(b"one") == "a"
     assert compared == dict.fromkeys(keys.hashes.values(), 1)
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.api.key_ring import KeyRing
+from service.api.paths import find_route_path
+from service.api.problems import OIP_ROOT, document_problems, make_problem
+from service.api.shedding import find_picture_route
 from service.errors import Unauthorized
-from service.key_ring import KeyRing
-from service.paths import find_route_path
-from service.problems import OIP_ROOT, document_problems, make_problem
-from service.shedding import find_picture_route
 
 # The page, and what probes ask; neither tells more than that something serves here.
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", f"{OIP_ROOT}/health/live", f"{OIP_ROOT}/health/ready"})

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from starlette.requests import ClientDisconnect, Request
 
-from service.body_budget import Held
+from service.api.body_budget import Held
+from service.api.forms import FormReader, is_form
 from service.errors import BodyTooLarge, MalformedRequest, RequestError, RequestTimeout
-from service.forms import FormReader, is_form
 from service.settings import Settings
 
 # In a scope's state: the error that ended the body before its end, None until then. Who sets it also looks at the clock

@@ -8,12 +8,12 @@ import httpx
 import onnxruntime
 import pytest
 
+from service.api.status import WEB, describe_threads
 from service.app import create_app
 from service.engine.contract import parse_contract
 from service.engine.engine import Engine
 from service.engine.golden import GOLDEN_PICTURES
 from service.settings import Settings, available_cpus
-from service.status import WEB, describe_threads
 from tests.service.conftest import connect
 from tests.service.fakes import FakeSession, make_contract
 

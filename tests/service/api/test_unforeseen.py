@@ -48,10 +48,10 @@ async def fail_later(*_: object, **__: object) -> NoReturn:
 
 # Where it breaks: what is replaced there, and by what.
 LAYERS: dict[str, tuple[str, Callable[..., Any]]] = {
-    "the keys": ("service.auth.find_presented_key", fail),
+    "the keys": ("service.api.auth.find_presented_key", fail),
     "before the routes": ("service.scheduling.scheduler.Scheduler.shed", fail),
     "the route": ("service.{route}.read_timeout_s", fail),
-    "reading the body": ("service.bodies.is_form", fail),
+    "reading the body": ("service.api.bodies.is_form", fail),
     "the scheduler": ("service.scheduling.scheduler.Scheduler.submit", fail_later),
     "the name of a picture": ("service.scheduling.scheduler.identify", fail),
     "admission": ("service.scheduling.admission.Admission.admit", fail),
@@ -65,7 +65,7 @@ LAYERS: dict[str, tuple[str, Callable[..., Any]]] = {
     "the answer": ("service.{answering}.Response", fail),
     "the mask's file": ("service.answers.render.encode_mask", fail),
     "JSON of the answer": ("service.answers.schemas.PredictResponse.model_dump_json", fail),
-    "tensors of the answer": ("service.oip.write_answer", fail),
+    "tensors of the answer": ("service.api.oip.routes.write_answer", fail),
 }
 LAYERS_OF = {
     "/predict": set(LAYERS) - {"tensors of the answer"},

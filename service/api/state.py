@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, cast
 
 from starlette.requests import Request
 
-from service.body_budget import BodyBudget
+from service.api.body_budget import BodyBudget
+from service.api.key_ring import KeyRing
 from service.errors import Draining, NotReady
-from service.key_ring import KeyRing
 from service.rollout.reload import Reloader
 from service.scheduling.scheduler import Scheduler
 from service.settings import Settings

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from service.api.forms import FormReader, is_form
 from service.errors import EmptyBody, MalformedRequest
-from service.forms import FormReader, is_form
 from tests.service.fakes import make_form
 
 PART = b'--xyz\r\nContent-Disposition: form-data; name="%b"\r\n%b\r\n%b\r\n'

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.oip_wire import HEADER_LENGTH
+from service.api.oip.wire import HEADER_LENGTH
 from tests.service.fakes import encode, make_picture
 
 pytestmark = pytest.mark.anyio

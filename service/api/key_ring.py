@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.keys import KeyFileError, Keys, read_keys
+from service.api.keys import KeyFileError, Keys, read_keys
 from service.telemetry.metrics import Outcome
 
 logger = logging.getLogger("unihead")

@@ -1,0 +1,1 @@
+"""The ASGI app: gates, bodies, routes, problems."""
