@@ -61,7 +61,7 @@ def create_app(settings: Settings, engine: Engine | None = None, tracing: Tracin
 
     Args:
         settings: keys, limits, threads and the model file. Without a key file everybody is answered: whether that may
-            be is for those to decide who know who reaches it (`service.server`).
+            be is for those to decide who know who reaches it (`service.server.serve`).
         engine: used instead of `settings.model`.
         tracing: used instead of `settings.tracing`.
     """

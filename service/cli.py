@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from service.pid_file import read_pid
 from service.presented_key import PresentedKeyError, add_key_option, make_key_headers, make_refusal
+from service.server.pid_file import read_pid
 from service.versions import find_version
 
 _PROGRAM = "unihead-serve"
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _serve(words: Sequence[str]) -> None:
-    from service.server import StartError, serve  # noqa: PLC0415 - takes most of a second
+    from service.server.serve import StartError, serve  # noqa: PLC0415 - takes most of a second
 
     try:
         serve(words)

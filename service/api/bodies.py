@@ -13,7 +13,7 @@ from service.errors import BodyTooLarge, MalformedRequest, RequestError, Request
 from service.settings import Settings
 
 # In a scope's state: the error that ended the body before its end, None until then. Who sets it also looks at the clock
-# (`service.protocol`); where another server runs the app, nobody does.
+# (`service.server.protocol`); where another server runs the app, nobody does.
 BODY_FAULT = "body_fault"
 
 

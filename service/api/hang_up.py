@@ -9,7 +9,7 @@ from functools import partial
 from starlette.requests import Request
 from starlette.types import Receive
 
-# In a scope's state: the `HangUp` of its connection (`service.protocol`); other servers that run the app have none.
+# In a scope's state: the `HangUp` of its connection (see `server.protocol`); other servers that run the app have none.
 HANG_UP = "hang_up"
 
 

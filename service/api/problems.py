@@ -22,7 +22,7 @@ logger = logging.getLogger("unihead")
 
 MEDIA_TYPE = "application/problem+json"
 OIP_ROOT = "/v2"
-# In a scope's state: the error that is the answer, because the server cannot read the request (`service.protocol`).
+# In a scope's state: the error that is the answer, because the server cannot read the request (`server.protocol`).
 REFUSAL = "refusal"
 _CODES = sorted(kind.code for base in (RequestError, Unavailable) for kind in base.__subclasses__())
 INTERNAL_ERROR = "internal_error"

@@ -31,8 +31,8 @@ _MUTANTS, _SEED = 100_000, 0
 _SETTLED_FILES, _SETTLED_MUTANTS = 1000, 5000
 # What is a test already: these files, with what they leave out of the quick suite.
 TESTS = {
-    "raw framings": ["tests/service/test_protocol.py", "tests/service/test_protocol_in_turn.py"],
-    "floods of one connection": ["tests/service/test_protocol_floods.py"],
+    "raw framings": ["tests/service/server/test_protocol.py", "tests/service/server/test_protocol_in_turn.py"],
+    "floods of one connection": ["tests/service/server/test_protocol_floods.py"],
     "kill -9 under load": ["tests/service/hostile/test_kill.py"],
     "SIGTERM with 50 in flight": ["tests/service/hostile/test_leaving.py"],
     "bad models, at start and at a reload": ["tests/service/hostile/test_bad_models.py"],

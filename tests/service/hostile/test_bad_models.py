@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from service.cli import main
-from service.leaving import LeavingServer
+from service.server.server import LeavingServer
 from tests.service.bad_models import BAD_AT_START, BAD_MODELS, write_model
 from tests.service.fakes import encode, make_picture
 from tests.service.hostile.processes import ROOT, Running, start

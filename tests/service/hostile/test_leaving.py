@@ -184,9 +184,9 @@ def test_a_wish_to_reload_while_the_model_is_loaded_is_kept_until_it_is_ready(tm
 
 
 NEVER_ENDS = """
-import asyncio, service.leaving
+import asyncio, service.server.server
 from service.scheduling.scheduler import Scheduler
-service.leaving.DRAIN_S = service.leaving._CLOSE_S = 0.2
+service.server.server.DRAIN_S = service.server.server._CLOSE_S = 0.2
 async def stop(scheduler):
     await asyncio.sleep(60)
 Scheduler.stop = stop

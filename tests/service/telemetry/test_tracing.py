@@ -43,7 +43,7 @@ async def main():
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
             response = await client.post("/predict", content=Path(sys.argv[2]).read_bytes())
             print(response.status_code)
-    import service.server, service.cli
+    import service.server.serve, service.cli
 
 asyncio.run(main())
 added = set(sys.modules) - before

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.pid_file import PidFileError, hold_pid_file, read_pid
+from service.server.pid_file import PidFileError, hold_pid_file, read_pid
 
 
 def test_the_number_is_there_while_the_block_lasts(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 
-from service.ending import EndingTransport
+from service.server.closing import EndingTransport
 
 KIB = 1024
 MIB = 1024 * KIB

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.server import StartError, _listen
+from service.server.serve import StartError, _listen
 from service.settings import Settings
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - the service must refuse it

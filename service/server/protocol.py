@@ -19,11 +19,11 @@ from uvicorn.server import ServerState
 from service.api.bodies import BODY_FAULT, body_too_late
 from service.api.hang_up import HANG_UP, HangUp
 from service.api.state import ServiceState
-from service.connections import REFUSED_AT_ONCE, Connection, close_most_idle
-from service.ending import LAST_CHANCE_S, EndingTransport, close_unless_continued, find_linger_end
 from service.errors import MalformedRequest, Overloaded, RequestError, RequestTimeout, Unavailable
-from service.refusals import explain_failure, make_refusal_cycle
-from service.request_head import MAX_HEADERS, check_head, count_head_bytes, refuse_size, write_without_upgrade
+from service.server.closing import LAST_CHANCE_S, EndingTransport, close_unless_continued, find_linger_end
+from service.server.connections import REFUSED_AT_ONCE, Connection, close_most_idle
+from service.server.head import MAX_HEADERS, check_head, count_head_bytes, refuse_size, write_without_upgrade
+from service.server.refusals import explain_failure, make_refusal_cycle
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application

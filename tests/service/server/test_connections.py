@@ -8,8 +8,8 @@ from typing import cast
 import pytest
 import uvicorn
 
-from service import connections
-from service.connections import close_most_idle, fit_connections, sweep_connections
+from service.server import connections
+from service.server.connections import close_most_idle, fit_connections, sweep_connections
 
 
 class FakeConnection:

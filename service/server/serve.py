@@ -24,12 +24,12 @@ from pydantic_settings import SettingsError
 from service.api.keys import KeyFileError
 from service.api.state import ServiceState
 from service.app import create_app
-from service.connections import fit_connections, sweep_connections
 from service.errors import ContractError
-from service.leaving import DRAIN_S, SIGNALS, LeavingServer
 from service.machine import keep_freed_memory
-from service.pid_file import PidFileError, hold_pid_file
-from service.protocol import Protocol
+from service.server.connections import fit_connections, sweep_connections
+from service.server.pid_file import PidFileError, hold_pid_file
+from service.server.protocol import Protocol
+from service.server.server import DRAIN_S, SIGNALS, LeavingServer
 from service.settings import ENV_PREFIX, Settings, describe_unknown_variables
 from service.telemetry.log_writer import LineWriter
 from service.telemetry.logs import open_log
