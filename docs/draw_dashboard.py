@@ -27,9 +27,9 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+from service.commands.spawn import Spawned, spawn_service
 from service.engine.golden import GOLDEN_PICTURES
 from service.settings import Settings
-from service.spawn import Spawned, spawn_service
 from tests.docker.observing import DASHBOARD, ROOT, Prometheus, run_prometheus
 
 # Clients at once, one step after another.

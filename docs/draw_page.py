@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, FloatRect, Page
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from service.spawn import spawn_service
+from service.commands.spawn import spawn_service
 from tests.page.browser import open_chromium, wait_for_answer
 
 OUT = Path(__file__).parent / "pictures"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from service.presented_key import PresentedKeyError, add_key_option, make_key_headers, make_refusal
+from service.commands.presented_key import PresentedKeyError, add_key_option, make_key_headers, make_refusal
 from service.server.pid_file import read_pid
 from service.versions import find_version
 
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if words and words[0] in COMMANDS:
         sys.exit(COMMANDS[words[0]](words[1:]))
     if words[:1] == ["--print-completion"]:
-        from service.completion import complete_serve  # noqa: PLC0415 - health needs none of it
+        from service.commands.completion import complete_serve  # noqa: PLC0415 - health needs none of it
 
         complete_serve(words)
     if words == ["--version"]:
@@ -59,19 +59,19 @@ def _fill_standard_descriptors() -> None:
 
 
 def _make_keys(words: Sequence[str]) -> int:
-    from service.key_command import main as key  # noqa: PLC0415 - health needs none of it
+    from service.commands.key import main as key  # noqa: PLC0415 - health needs none of it
 
     return key(words)
 
 
 def _bench(words: Sequence[str]) -> int:
-    from service.bench import main as bench  # noqa: PLC0415 - takes most of a second
+    from service.commands.bench import main as bench  # noqa: PLC0415 - takes most of a second
 
     return bench(words)
 
 
 def _selftest(words: Sequence[str]) -> int:
-    from service.selftest import main as selftest  # noqa: PLC0415 - takes most of a second
+    from service.commands.selftest import main as selftest  # noqa: PLC0415 - takes most of a second
 
     return selftest(words)
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import yaml
 
-from service.spawn import Spawned, spawn_service
+from service.commands.spawn import Spawned, spawn_service
 from tests.documents import (
     DATA,
     DOCUMENTS,

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from service.api.keys import hash_key, make_key
+from service.commands.spawn import Spawned, spawn_service
 from service.engine.golden import GOLDEN_PICTURES
-from service.spawn import Spawned, spawn_service
 
 pytestmark = pytest.mark.slow
 

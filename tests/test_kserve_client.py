@@ -10,11 +10,11 @@ import pytest
 from kserve import InferenceRESTClient, InferInput, InferRequest, InferResponse, RESTConfig
 from kserve.protocol.infer_type import RequestedOutput
 
+from service.commands.spawn import Spawned, spawn_service
 from service.engine.engine import Engine, load_engine
 from service.engine.golden import GOLDEN_PICTURES
 from service.pictures.imaging import decode, letterbox
 from service.settings import Settings
-from service.spawn import Spawned, spawn_service
 
 pytestmark = [pytest.mark.slow, pytest.mark.anyio]
 

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from service.spawn import SpawnError, spawn_service
+from service.commands.spawn import SpawnError, spawn_service
 
 pytestmark = pytest.mark.slow
 

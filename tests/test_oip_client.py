@@ -13,11 +13,11 @@ import tritonclient.http as triton
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
+from service.commands.spawn import Spawned, spawn_service
 from service.engine.engine import Engine, load_engine
 from service.engine.golden import GOLDEN_PICTURES
 from service.pictures.imaging import decode, letterbox
 from service.settings import Settings
-from service.spawn import Spawned, spawn_service
 
 pytestmark = pytest.mark.slow
 

@@ -13,8 +13,8 @@ import onnx
 import pytest
 
 from service.cli import main
+from service.commands.spawn import Spawned, spawn_service
 from service.engine.contract import METADATA_KEY
-from service.spawn import Spawned, spawn_service
 from tests.benchmarks.load import memory_mb
 
 MODELS = Path(__file__).parents[1] / "service" / "models"

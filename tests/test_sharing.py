@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.spawn import Spawned, spawn_service
+from service.commands.spawn import Spawned, spawn_service
 
 GOLDEN = sorted((Path(__file__).parents[1] / "service" / "models" / "golden").glob("*.jpg"))
 TASKS = ("segment", "detect", "classify")

@@ -13,12 +13,12 @@ import statistics
 import subprocess
 import sys
 
-from service.bench import measure_alone, measure_bare
+from service.commands.bench import measure_alone, measure_bare
+from service.commands.spawn import Spawned, spawn_service
 from service.engine.golden import GOLDEN_PICTURES
 from service.machine import keep_freed_memory
 from service.rollout.reload import load_verified
 from service.settings import Settings, available_cpus
-from service.spawn import Spawned, spawn_service
 from tests.benchmarks.load import ROOT, measure
 
 PICTURES = sorted(GOLDEN_PICTURES.glob("*.jpg"))

@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from service.commands.spawn import Spawned, spawn_service
 from service.engine.golden import GOLDEN_PICTURES
 from service.settings import Settings, available_cpus
-from service.spawn import Spawned, spawn_service
 
 _PROBE_EVERY_S = 0.1
 _CAPACITY_CONNECTIONS = 8

@@ -15,9 +15,9 @@ import sys
 from PIL import Image
 from playwright.sync_api import Page
 
+from service.commands.spawn import spawn_service
 from service.engine.golden import GOLDEN_PICTURES
 from service.settings import available_cpus
-from service.spawn import spawn_service
 from tests.page.browser import open_chromium
 
 SIZE = (640, 480)

@@ -21,14 +21,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from service.bench import measure_bare
+from service.commands.bench import measure_bare
 from service.engine.golden import GOLDEN_PICTURES
 from service.machine import keep_freed_memory
 from service.rollout.reload import load_verified
 from service.settings import Settings, available_cpus
 from tests.benchmarks.load import ROOT
 
-_COMMAND = "from service.predict import main; main()"
+_COMMAND = "from service.commands.predict import main; main()"
 
 
 def make_pictures(folder: Path, count: int) -> None:

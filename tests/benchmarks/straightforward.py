@@ -28,7 +28,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from service.answers.render import make_voc_palette
-from service.bench import run_pipeline
+from service.commands.bench import run_pipeline
 from service.engine.contract import METADATA_KEY, parse_contract
 from service.engine.engine import load_engine
 from service.engine.golden import GOLDEN_PICTURES

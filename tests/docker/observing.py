@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from service.spawn import Spawned
+from service.commands.spawn import Spawned
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD: dict[str, Any] = json.loads((ROOT / "docker/grafana/dashboards/unihead.json").read_text())

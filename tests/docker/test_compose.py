@@ -9,7 +9,7 @@ import pytest
 import yaml
 from opentelemetry.sdk import environment_variables
 
-from service.bench import _parse
+from service.commands.bench import _parse
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from service.commands.spawn import Spawned, spawn_service
 from service.engine.golden import GOLDEN_PICTURES
 from service.settings import Settings
-from service.spawn import Spawned, spawn_service
 from tests.docker.observing import DASHBOARD, ROOT, Prometheus, run_prometheus
 from tests.outside import find_command
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page
 
-from service.spawn import spawn_service
+from service.commands.spawn import spawn_service
 from tests.page.browser import Record, open_chromium, record, require_chromium
 
 

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from service.api.keys import append_key, hash_key, make_key
-from service.spawn import spawn_service
+from service.commands.spawn import spawn_service
 from tests.page.browser import CHELSEA, Record, record, texts, wait_for_answer
 
 pytestmark = pytest.mark.full

@@ -39,9 +39,9 @@ from service.client import (
     read_rle,
     write_png,
 )
+from service.commands.spawn import spawn_service
 from service.engine.engine import Engine
 from service.settings import Settings
-from service.spawn import spawn_service
 from tests.service.fakes import FakeSession, encode, make_contract, make_picture, write_keys
 from tests.service.house import GatedSession
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from service.answers.finish import PARTS, Part
 from service.answers.schemas import ClassifyResponse, DetectResponse, PictureResponse, PredictResponse, SegmentResponse
-from service.bench import run_pipeline
+from service.commands.bench import run_pipeline
 from service.engine.engine import load_engine
 from service.machine import keep_freed_memory
 from service.settings import Settings

@@ -13,7 +13,7 @@ import pytest
 
 from service.api.key_ring import KeyRing
 from service.api.keys import KeyFileError, Keys, append_key, hash_key, make_key, parse_keys, read_keys
-from service.key_command import main as key_command
+from service.commands.key import main as key_command
 from tests.service.fakes import write_keys
 
 ONE, TWO = hash_key("one"), hash_key("two")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service.spawn import Spawned
+from service.commands.spawn import Spawned
 from tests.service.fakes import make_form
 from tests.service.hostile.asking import Client, Ledger, Outcome, percentile
 from tests.service.hostile.goals import Figure, at_most, none_of

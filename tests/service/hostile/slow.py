@@ -9,7 +9,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
-from service.spawn import Spawned
+from service.commands.spawn import Spawned
 from tests.service.fakes import encode, make_picture
 from tests.service.hostile.asking import Client, Ledger, percentile
 from tests.service.hostile.goals import Figure, at_least, at_most, none_of

@@ -6,7 +6,7 @@ import asyncio
 import statistics
 from collections.abc import Callable, Sequence
 
-from service.spawn import Spawned
+from service.commands.spawn import Spawned
 from tests.service.hostile.asking import percentile
 from tests.service.hostile.feeding import reconcile
 from tests.service.hostile.goals import Figure, at_least, at_most, none_of

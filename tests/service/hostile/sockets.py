@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 
-from service.spawn import Spawned
+from service.commands.spawn import Spawned
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from service.spawn import spawn_service
+from service.commands.spawn import spawn_service
 from tests.service.hostile.arsenal import make_bombs
 from tests.service.hostile.feeding import feed_bombs
 from tests.service.hostile.goals import require

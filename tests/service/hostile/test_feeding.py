@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.spawn import Spawned, spawn_service
+from service.commands.spawn import Spawned, spawn_service
 from tests.service.hostile import doors
 from tests.service.hostile.feeding import feed, find_files, judge, read_twice, reconcile
 from tests.service.hostile.goals import require

@@ -15,7 +15,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from service.spawn import spawn_service
+from service.commands.spawn import spawn_service
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from service.spawn import spawn_service
+from service.commands.spawn import spawn_service
 from tests.service.hostile.goals import require
 from tests.service.hostile.slow import KINDS, measure
 

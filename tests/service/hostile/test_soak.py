@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from service.spawn import Spawned, spawn_service
+from service.commands.spawn import Spawned, spawn_service
 from tests.service.hostile import soak
 from tests.service.hostile.asking import Answer
 from tests.service.hostile.goals import require

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from service.spawn import Spawned
+from service.commands.spawn import Spawned
 from tests.service.fakes import encode, make_picture
 from tests.service.hostile.asking import Answer, Client, Ledger
 from tests.service.hostile.feeding import FILE_STATUSES

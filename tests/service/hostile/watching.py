@@ -11,7 +11,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.spawn import Spawned
+from service.commands.spawn import Spawned
 
 _EVERY_S = 0.2
 

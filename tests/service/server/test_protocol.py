@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from service.commands.spawn import Spawned, spawn_service
 from service.engine.golden import GOLDEN_PICTURES
-from service.spawn import Spawned, spawn_service
 from tests.service.hostile.framing import FRAMINGS, Framing
 from tests.service.hostile.sockets import connect, drip, read_answer, read_to_end, statuses
 from tests.service.hostile.watching import look, scrape

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from service.spawn import Spawned, spawn_service
+from service.commands.spawn import Spawned, spawn_service
 from tests.service.hostile.sockets import connect, read_answer, read_to_end, statuses
 from tests.service.hostile.watching import look, reset_peak
 

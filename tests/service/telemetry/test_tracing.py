@@ -16,10 +16,10 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from service.app import create_app
+from service.commands.spawn import spawn_service
 from service.engine.contract import ModelContract
 from service.engine.engine import Engine
 from service.settings import Settings
-from service.spawn import spawn_service
 from service.telemetry.tracing import TracingError, open_tracing
 from tests.service.conftest import connect
 from tests.service.fakes import FakeSession, encode, make_picture

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from service.result_file import Record
+from service.commands.results import Record
 
 # What is found has label, label_id and score; detections have a box, segments pixels. The row of a picture has its
 # size, its milliseconds in all, and what went wrong.

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from service.cli import main as serve
-from service.completion import SHELLS
-from service.predict import main as predict
+from service.commands.completion import SHELLS
+from service.commands.predict import main as predict
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {"unihead-predict": predict, "unihead-serve": serve}
 ASK_BASH = """

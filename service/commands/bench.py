@@ -19,16 +19,16 @@ from typing import Any
 
 from service.answers.finish import PARTS, Finished, Part, Wanted, finish_json
 from service.answers.schemas import PictureResponse, PredictResponse
+from service.commands.presented_key import PresentedKeyError, add_key_option, make_key_headers, make_refusal
+from service.commands.spawn import Spawned, SpawnError, spawn_service
 from service.engine.engine import Engine
 from service.engine.golden import GOLDEN_PICTURES
 from service.engine.prepare import prepare
 from service.errors import ContractError
 from service.machine import keep_freed_memory
-from service.presented_key import PresentedKeyError, add_key_option, make_key_headers, make_refusal
 from service.rollout.reload import load_verified
 from service.scheduling.flight import Answer
 from service.settings import Settings
-from service.spawn import Spawned, SpawnError, spawn_service
 from service.telemetry.timing import Stage, Stopwatch
 
 _WARM_UP = 10

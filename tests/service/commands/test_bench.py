@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.cli import main
-from service.spawn import spawn_service
+from service.commands.spawn import spawn_service
 from tests.service.fakes import GOLDEN
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.picture_files import find_pictures
+from service.commands.files import find_pictures
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Where answers about files come from: the model in this process, or, in `service.remote`, a service."""
+"""Where answers about files come from: the model in this process, or, in `service.commands.remote`, a service."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from service.result_file import Record
-from service.result_tables import COLUMNS, MissingPackageError, make_rows, write_csv, write_parquet
+from service.commands.result_tables import COLUMNS, MissingPackageError, make_rows, write_csv, write_parquet
+from service.commands.results import Record
 
 RECORDS: list[Record] = [
     {

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, cast
 
 from pydantic import ValidationError
 
-from service.answerers import Answerer, LocalAnswerer
 from service.answers.finish import Wanted
+from service.commands.local import Answerer, LocalAnswerer
+from service.commands.presented_key import find_key
 from service.machine import keep_freed_memory
-from service.presented_key import find_key
 from service.rollout.reload import load_verified
 from service.settings import ENV_PREFIX, Settings
 
@@ -59,7 +59,7 @@ def open_answerer(options: argparse.Namespace, settings: Settings) -> tuple[Answ
         answerer = LocalAnswerer(engine, wanted, settings.picture_limits, drawn=options.overlay)
         return answerer, options.jobs or settings.cpu_threads
     try:
-        from service.remote import RemoteAnswerer  # noqa: PLC0415 - httpx is an extra
+        from service.commands.remote import RemoteAnswerer  # noqa: PLC0415 - httpx is an extra
     except ModuleNotFoundError as error:
         raise OptionError(f"{error.name} is not installed; pip install 'unihead[client]' brings it") from error
     try:

@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service import predict_options
 from service.client import Client, NoAnswer, Result
+from service.commands import options as predict_options
+from service.commands.predict import main
+from service.commands.spawn import spawn_service
 from service.engine.engine import OnnxSession
-from service.predict import main
-from service.spawn import spawn_service
 from tests.service.fakes import GOLDEN, encode, make_picture, write_keys
 
-ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-c", "from service.predict import main; main()"]
+ROOT = Path(__file__).parents[3]
+COMMAND = [sys.executable, "-c", "from service.commands.predict import main; main()"]
 
 
 class Run:
@@ -253,7 +253,7 @@ def test_results_that_cannot_be_written_are_told(run: Callable[..., Run], folder
 
 
 def test_no_service_is_one_sentence(run: Callable[..., Run], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.remote.RETRIES", 0)
+    monkeypatch.setattr("service.commands.remote.RETRIES", 0)
     done = run(folder, "--url", "http://127.0.0.1:1")
     assert (done.code, done.err.count("\n")) == (3, 1)
     assert "http://127.0.0.1:1 does not answer" in done.err
@@ -330,7 +330,7 @@ def test_an_address_that_is_none_and_a_model_that_is_none_are_wrong_usage(
 def test_a_package_that_is_missing_is_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, folder: Path, package: str, words: list[str]
 ) -> None:
-    for module in ("service.client", "service.remote"):
+    for module in ("service.client", "service.commands.remote"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, package, None)
     done = Run(capsys, [str(folder), *words])

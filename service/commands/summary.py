@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from typing import TextIO
 
-from service.result_file import Record
+from service.commands.results import Record
 
 _REDRAW_S = 0.1
 _MOST_LABELS = 8

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.spawn import spawn_service
+from service.commands.spawn import spawn_service
 from tests.service.fakes import write_keys
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from service.answerers import Answered, Ended, Refused
 from service.answers.finish import Wanted
 from service.answers.rle import encode_rle
 from service.client import (
@@ -18,7 +17,8 @@ from service.client import (
     UniheadError,
     UnreadableAnswer,
 )
-from service.presented_key import make_refusal
+from service.commands.local import Answered, Ended, Refused
+from service.commands.presented_key import make_refusal
 
 _NO_SERVICE = 3
 _USAGE = 2

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.result_file import Record, ResultFile, ResultFileError, format_record, keep_answers, read_records
+from service.commands.results import Record, ResultFile, ResultFileError, format_record, keep_answers, read_records
 
 ANSWER: Record = {"file": "a.jpg", "classes": [{"label": "Käfer", "label_id": 0, "probability": 0.5}]}
 FAILURE: Record = {"file": "b.jpg", "error": {"code": "damaged_image", "detail": "cut"}}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from service.answerers import Answered
 from service.answers import render
+from service.commands.local import Answered
 from service.engine import postprocess
 from service.pictures.imaging import decode
 from service.pictures.limits import PictureLimits

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from service.commands.spawn import SpawnError, spawn_service
 from service.engine.engine import Engine
 from service.engine.golden import GOLDEN_PICTURES, check_golden
 from service.errors import UniheadError
 from service.pictures.imaging import decode, letterbox
 from service.rollout.reload import load_verified
 from service.settings import Settings
-from service.spawn import SpawnError, spawn_service
 
 # Lossy formats give each pixel back within a few levels.
 _LEVELS = 12

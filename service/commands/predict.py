@@ -14,17 +14,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from service.answerers import Answerer, Ended, Refused
+from service.commands.files import find_pictures
+from service.commands.local import Answerer, Ended, Refused
+from service.commands.open_answerer import OptionError, open_answerer, read_settings
+from service.commands.options import parse
+from service.commands.overlays import draw_overlay, find_overlay
+from service.commands.presented_key import PresentedKeyError
+from service.commands.result_tables import MissingPackageError, import_pyarrow, write_csv, write_parquet
+from service.commands.results import Record, ResultFile, ResultFileError, format_record, keep_answers, read_records
+from service.commands.summary import Progress, Tally, describe
 from service.errors import ContractError, RequestError
-from service.open_answerer import OptionError, open_answerer, read_settings
-from service.overlays import draw_overlay, find_overlay
-from service.picture_files import find_pictures
 from service.pictures.limits import PictureLimits
-from service.predict_options import parse
-from service.presented_key import PresentedKeyError
-from service.result_file import Record, ResultFile, ResultFileError, format_record, keep_answers, read_records
-from service.result_tables import MissingPackageError, import_pyarrow, write_csv, write_parquet
-from service.tally import Progress, Tally, describe
 
 _FAILED, _USAGE, _NOTHING, _INTERRUPTED, _BROKEN_PIPE = 1, 2, 3, 130, 141
 # More than a picture within the limits of pixels has, and less than would hurt.

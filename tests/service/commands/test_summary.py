@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from service.result_file import Record
-from service.tally import Progress, Tally, describe, show_name
+from service.commands.results import Record
+from service.commands.summary import Progress, Tally, describe, show_name
 
 
 def make_record(label: str, ms: float = 2.0) -> Record:
