@@ -24,6 +24,7 @@ from service.api.shedding import ShedMiddleware
 from service.api.state import ServiceState
 from service.engine.engine import Engine
 from service.lag import watch_lag
+from service.machine import find_version
 from service.pictures.imaging import decode, letterbox
 from service.rollout.reload import Reloader, load_live, load_verified
 from service.rollout.shadow import Shadow
@@ -35,7 +36,6 @@ from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.profile import open_profile
 from service.telemetry.tracing import TracingMiddleware, open_tracing
-from service.versions import find_version
 
 if TYPE_CHECKING:
     from service.telemetry.spans import Tracing

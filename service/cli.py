@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from service.commands.presented_key import PresentedKeyError, add_key_option, make_key_headers, make_refusal
+from service.machine import find_version
 from service.server.pid_file import read_pid
-from service.versions import find_version
 
 _PROGRAM = "unihead-serve"
 _POLL_S = 0.1

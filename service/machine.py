@@ -1,11 +1,15 @@
-"""How the C library keeps memory: pictures come and go, so what one leaves behind is for the next."""
+"""What this machine has: CPUs that may be used, memory as the C library keeps it, versions of packages."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.metadata
 import logging
+import os
 import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 logger = logging.getLogger("unihead")
 
@@ -46,3 +50,60 @@ def give_back_freed_memory() -> None:
     if sys.platform.startswith("linux"):
         with contextlib.suppress(AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
+
+
+def available_cpus(
+    cgroup: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup"), affinity: int | None = None
+) -> int:
+    """Count the CPUs that this process may use: the least of its affinity and of all cgroup quotas above it.
+
+    A quota of 1.5 CPUs counts as 1: a second thread would be stopped for a part of every period.
+
+    Args:
+        cgroup: where the cgroup file systems (v1 or v2) are mounted.
+        membership: the file that names this process's cgroups.
+        affinity: CPUs that the scheduler may put this process on; None asks the system.
+    """
+    limits = [float(affinity or len(os.sched_getaffinity(0)))]
+    for folder in _cgroup_folders(cgroup, membership):
+        limits += _quotas(folder)
+    return max(1, int(min(limits)))
+
+
+def _cgroup_folders(cgroup: Path, membership: Path) -> Iterator[Path]:
+    """This process's cgroup folders and all above them; inside a container only the mount's root may exist."""
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in ["0::/", *lines]:
+        _, controllers, path = line.split(":", 2)
+        if controllers in {"", "cpu", "cpu,cpuacct", "cpuacct,cpu"}:
+            root = cgroup / controllers
+            own = root / path.lstrip("/")
+            yield own
+            yield from (folder for folder in own.parents if folder.is_relative_to(root))
+
+
+def _quotas(folder: Path) -> Iterable[float]:
+    """CPUs that one cgroup folder allows: cpu.max of v2, or the quota and period of v1; nothing when unlimited."""
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+        yield int(quota) / int(period)
+    except (OSError, ValueError):  # no such file, or "max"
+        pass
+    try:
+        period_us = int((folder / "cpu.cfs_period_us").read_text())
+        quota_us = int((folder / "cpu.cfs_quota_us").read_text())
+    except (OSError, ValueError):
+        return
+    if quota_us > 0:
+        yield quota_us / period_us
+
+
+def find_version(package: str) -> str:
+    """Version of an installed package, or "unknown": a source tree runs without being installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

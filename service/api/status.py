@@ -19,9 +19,9 @@ from service.api.problems import document_problems
 from service.api.state import state_of
 from service.engine.engine import Engine
 from service.engine.golden import GOLDEN_PICTURES
+from service.machine import find_version
 from service.pictures.limits import PictureLimits
 from service.settings import Settings
-from service.versions import find_version
 
 WEB = Path(__file__).parents[1] / "web"
 _LIBRARIES = ("unihead", "onnxruntime", "numpy", "pillow", "simplejpeg", "fastapi", "starlette", "uvicorn")

@@ -10,7 +10,7 @@ from pathlib import Path
 from service.answers.finish import PARTS, Part
 from service.commands.completion import add_completion_option
 from service.commands.presented_key import add_key_option
-from service.versions import find_version
+from service.machine import find_version
 
 _DESCRIPTION = """Segment, detect and classify pictures: files, or folders of JPEG, PNG and WebP pictures.
 

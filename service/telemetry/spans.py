@@ -32,9 +32,9 @@ from opentelemetry.trace import (
 )
 from starlette.types import Scope
 
+from service.machine import find_version
 from service.telemetry.metrics import CacheResult
 from service.telemetry.timing import Stopwatch
-from service.versions import find_version
 
 __all__ = ["PictureTrace", "RequestTrace", "SpanContext", "Tracing", "build_tracing"]
 

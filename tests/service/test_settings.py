@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from pydantic import ValidationError
 
-from service.settings import Settings, available_cpus, describe_unknown_variables
+from service.settings import Settings, describe_unknown_variables
 
 
 def test_defaults_listen_on_loopback_and_take_the_packaged_model() -> None:
@@ -53,44 +51,3 @@ def test_threads_are_taken_from_the_cpus_unless_they_are_said(monkeypatch: pytes
     monkeypatch.setattr("service.settings.available_cpus", lambda: 7)
     assert Settings().cpu_threads == 7
     assert Settings(threads=3).cpu_threads == 3
-
-
-def make_cgroup(root: Path, lines: str, **files: str) -> tuple[Path, Path]:
-    for name, text in files.items():
-        file = root / name.replace("__", "/").replace("_max", ".max").replace("cpu_cfs", "cpu.cfs")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    (root / "membership").write_text(lines)
-    return root, root / "membership"
-
-
-@pytest.mark.parametrize(
-    ("cpu_max", "cpus"), [("200000 100000", 2), ("150000 100000", 1), ("10000 100000", 1), ("max 100000", 8)]
-)
-def test_the_v2_quota_of_a_container_counts(tmp_path: Path, cpu_max: str, cpus: int) -> None:
-    assert available_cpus(*make_cgroup(tmp_path, "0::/\n", cpu_max=cpu_max), affinity=8) == cpus
-
-
-def test_the_tightest_quota_above_a_process_counts(tmp_path: Path) -> None:
-    cgroup = make_cgroup(
-        tmp_path, "0::/pod/app\n", pod__app__cpu_max="600000 100000", pod__cpu_max="300000 100000", cpu_max="max 100000"
-    )
-    assert available_cpus(*cgroup, affinity=8) == 3
-
-
-def test_the_v1_quota_counts(tmp_path: Path) -> None:
-    lines = "3:cpuset:/\n2:cpu,cpuacct:/docker/abc\n"
-    cgroup = make_cgroup(
-        tmp_path, lines, **{"cpu,cpuacct__cpu_cfs_quota_us": "400000", "cpu,cpuacct__cpu_cfs_period_us": "100000"}
-    )
-    assert available_cpus(*cgroup, affinity=8) == 4
-
-
-def test_no_v1_quota_is_no_limit(tmp_path: Path) -> None:
-    cgroup = make_cgroup(tmp_path, "1:cpu:/\n", cpu__cpu_cfs_quota_us="-1", cpu__cpu_cfs_period_us="100000")
-    assert available_cpus(*cgroup, affinity=8) == 8
-
-
-def test_without_cgroups_the_affinity_counts(tmp_path: Path) -> None:
-    assert available_cpus(tmp_path / "no", tmp_path / "none", affinity=5) == 5
-    assert available_cpus() >= 1

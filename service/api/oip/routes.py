@@ -29,11 +29,11 @@ from service.engine import postprocess
 from service.engine.contract import OUTPUT_NAMES, ModelContract
 from service.engine.prepare import Picture
 from service.errors import MalformedRequest, UnknownModel
+from service.machine import find_version
 from service.scheduling.flight import Answer
 from service.settings import MAX_TIMEOUT_MS
 from service.telemetry.timing import Stopwatch, format_server_timing
 from service.telemetry.tracing import trace_pictures
-from service.versions import find_version
 
 MODEL, VERSION = "unihead", "1"
 FILES, SQUARES = "image", "images"

@@ -13,7 +13,8 @@ from service.app import create_app
 from service.engine.contract import parse_contract
 from service.engine.engine import Engine
 from service.engine.golden import GOLDEN_PICTURES
-from service.settings import Settings, available_cpus
+from service.machine import available_cpus
+from service.settings import Settings
 from tests.service.conftest import connect
 from tests.service.fakes import FakeSession, make_contract
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from service.commands.spawn import Spawned, spawn_service
-from service.settings import available_cpus
+from service.machine import available_cpus
 from tests.benchmarks import overload
 from tests.service.hostile import doors, feeding, mutants, slow, soak
 from tests.service.hostile.arsenal import make_bombs
