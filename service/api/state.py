@@ -43,7 +43,7 @@ class ServiceState:
         """Begin to count bodies."""
         self.max_connections = self.settings.max_connections
         self.bodies = BodyBudget(self.settings.max_bodies_bytes, lambda: self.metrics.count_refusal("bodies"))
-        self.metrics.show_bodies(self.bodies)
+        self.metrics.show_bodies(lambda: self.bodies.taken, self.bodies.limit)
 
     def require_scheduler(self) -> Scheduler:
         """Return what takes pictures.

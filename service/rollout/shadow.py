@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import queue
@@ -62,7 +63,7 @@ class Shadow:
         self._limits = limits
         self._choose = choose
         self._pictures: queue.Queue[bytes | None] = queue.Queue(_QUEUE_LIMIT)
-        metrics.show_shadow(engine.contract, engine.sha256)
+        metrics.show_shadow(version=engine.contract.version, sha256=engine.sha256)
         self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
         self._thread.start()
 
@@ -95,7 +96,7 @@ class Shadow:
         said, place, live_ms = self._run(live, body)
         would_say, other_place, shadow_ms = self._run(self._engine, body)
         agreement = compare((said, place, live.contract), (would_say, other_place, self._engine.contract))
-        self._metrics.observe_shadow(agreement, live_ms=live_ms, shadow_ms=shadow_ms)
+        self._metrics.observe_shadow(**dataclasses.asdict(agreement), live_ms=live_ms, shadow_ms=shadow_ms)
 
     def _run(self, engine: Engine, body: bytes) -> tuple[Prediction, Letterbox, float]:
         square, place = prepare(body, engine.contract, limits=self._limits)

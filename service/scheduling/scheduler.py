@@ -80,7 +80,7 @@ class Scheduler:
         # Threads of their own, so that answers from the cache do not queue behind pictures.
         self._side = ThreadPoolExecutor(max(1, workers // 2), thread_name_prefix="cached")
         self._stopped = False
-        metrics.show_model(engine.contract, engine.sha256)
+        self._show_model()
         metrics.show_limits(queue=admission.limit, workers=workers)
         metrics.queue_images.set_function(lambda: admission.waiting)
         metrics.worker_images.set_function(lambda: admission.active)
@@ -103,7 +103,13 @@ class Scheduler:
         """Let another model answer from now on; flights under way end on the one that they began with."""
         self.engine = engine
         self._cache.clear()
-        self._metrics.show_model(engine.contract, engine.sha256)
+        self._show_model()
+
+    def _show_model(self) -> None:
+        contract = self.engine.contract
+        self._metrics.show_model(
+            name=contract.name, version=contract.version, preset=contract.preset, sha256=self.engine.sha256
+        )
 
     def relieve_workers(self) -> None:
         """Let spare threads take the places of those that are stuck; to be called a few times a second."""

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import onnxruntime
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from service.api.body_budget import BodyBudget
-from service.engine.contract import ModelContract
 from service.errors import OverloadReason
-from service.rollout.agreement import Agreement
 from service.telemetry.timing import SHARED_STAGES, TASK_STAGES, Stage
 
 Task: TypeAlias = Literal["segment", "detect", "classify", "predict", "overlay", "infer"]
 Outcome: TypeAlias = Literal["swapped", "unchanged", "refused"]
 CacheResult: TypeAlias = Literal["hit", "miss", "coalesced", "bypass"]
 
-TASKS: tuple[Task, ...] = ("segment", "detect", "classify", "predict", "overlay", "infer")
-
 # Close together where a small model on a CPU answers (2 to 100 ms), then wide up to the patience of a client.
 BUCKETS_MS = (0.5, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 50, 75, 100, 150, 250, 500, 1000, 2500, 5000, 10000)
 LAG_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
-OUTCOMES: tuple[Outcome, ...] = ("swapped", "unchanged", "refused")
-CACHE_RESULTS: tuple[CacheResult, ...] = ("hit", "miss", "coalesced", "bypass")
-REFUSALS: tuple[OverloadReason, ...] = ("queue_full", "wait_too_long", "bodies", "connections")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -48,7 +40,9 @@ class Metrics:
         )
         # Looking a child up by its labels takes longer than observing; do it once.
         self._shared = {stage: histogram.labels(stage, "shared") for stage in SHARED_STAGES}
-        self._by_task = {(stage, task): histogram.labels(stage, task) for stage in TASK_STAGES for task in TASKS}
+        self._by_task = {
+            (stage, task): histogram.labels(stage, task) for stage in TASK_STAGES for task in get_args(Task)
+        }
         self.forward_passes = Counter(
             "unihead_forward_passes",
             "Forward passes started for requests; those that warm a model up are not counted.",
@@ -72,7 +66,7 @@ class Metrics:
             ["result"],
             registry=registry,
         )
-        self._results = {result: results.labels(result) for result in CACHE_RESULTS}
+        self._results = {result: results.labels(result) for result in get_args(CacheResult)}
         self.cache_bytes = Gauge("unihead_cache_bytes", "Bytes of the answers kept.", registry=registry)
         self.queue_images = Gauge(
             "unihead_queue_images",
@@ -106,7 +100,7 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
-        self._refusals = {reason: refusals.labels(reason) for reason in REFUSALS}
+        self._refusals = {reason: refusals.labels(reason) for reason in get_args(OverloadReason)}
         self._body_bytes = Gauge(
             "unihead_body_bytes", "Bytes of the bodies that are being read or worked on.", registry=registry
         )
@@ -147,7 +141,7 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
-        self._reloads = {outcome: reloads.labels(outcome) for outcome in OUTCOMES}
+        self._reloads = {outcome: reloads.labels(outcome) for outcome in get_args(Outcome)}
         key_reloads = Counter(
             "unihead_key_reloads",
             "Readings of the key file asked for. swapped: its keys are in force. unchanged: they were. refused: the "
@@ -155,7 +149,7 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
-        self._key_reloads = {outcome: key_reloads.labels(outcome) for outcome in OUTCOMES}
+        self._key_reloads = {outcome: key_reloads.labels(outcome) for outcome in get_args(Outcome)}
         self.unauthorized_requests = Counter(
             "unihead_unauthorized_requests",
             "Requests answered with 401: they brought no key that is in force, or more than one.",
@@ -224,10 +218,10 @@ class Metrics:
         """Count where one request's pass came from."""
         self._results[result].inc()
 
-    def show_bodies(self, budget: BodyBudget) -> None:
-        """Show what bodies hold, and may hold."""
-        self._body_bytes.set_function(lambda: budget.taken)
-        self._body_limit_bytes.set(budget.limit)
+    def show_bodies(self, taken: Callable[[], int], limit: int) -> None:
+        """Show how many bytes bodies hold, and may hold."""
+        self._body_bytes.set_function(taken)
+        self._body_limit_bytes.set(limit)
 
     def show_connections(self, count: Callable[[], int], limit: int) -> None:
         """Show how many connections are open, and may be."""
@@ -250,25 +244,24 @@ class Metrics:
         """Count one reading of the key file."""
         self._key_reloads[outcome].inc()
 
-    def show_shadow(self, contract: ModelContract, sha256: str) -> None:
+    def show_shadow(self, *, version: str, sha256: str) -> None:
         """Name the model in the shadow, and begin its sums at 0."""
-        self._shadow_info.labels(contract.version, sha256).set(1)
+        self._shadow_info.labels(version, sha256).set(1)
         for task in ("classify", "segment", "detect"):
             self._shadow_agreement.labels(task)
         for model in ("live", "shadow"):
             self._shadow_forward_ms.labels(model)
 
-    def observe_shadow(self, agreement: Agreement, *, live_ms: float, shadow_ms: float) -> None:
-        """Count one picture that both models have seen."""
+    def observe_shadow(self, *, top_1: float, mask_iou: float, box_f1: float, live_ms: float, shadow_ms: float) -> None:
+        """Count one picture that both models have seen, and how much they agree about it, 0..1 for each task."""
         self._shadow_images.inc()
-        self._shadow_agreement.labels("classify").inc(agreement.top_1)
-        self._shadow_agreement.labels("segment").inc(agreement.mask_iou)
-        self._shadow_agreement.labels("detect").inc(agreement.box_f1)
+        self._shadow_agreement.labels("classify").inc(top_1)
+        self._shadow_agreement.labels("segment").inc(mask_iou)
+        self._shadow_agreement.labels("detect").inc(box_f1)
         self._shadow_forward_ms.labels("live").inc(live_ms)
         self._shadow_forward_ms.labels("shadow").inc(shadow_ms)
 
-    def show_model(self, contract: ModelContract, sha256: str) -> None:
+    def show_model(self, *, name: str, version: str, preset: str, sha256: str) -> None:
         """Name the model that answers from now on; the one before disappears."""
         self._model_info.clear()
-        names = (contract.name, contract.version, contract.preset, sha256, onnxruntime.__version__)
-        self._model_info.labels(*names).set(1)
+        self._model_info.labels(name, version, preset, sha256, onnxruntime.__version__).set(1)

@@ -4,7 +4,6 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from service.telemetry.metrics import BUCKETS_MS, Metrics
-from tests.service.fakes import make_contract
 
 
 @pytest.fixture
@@ -65,7 +64,7 @@ def test_unknown_methods_share_a_label(metrics: Metrics, registry: CollectorRegi
 
 def test_a_new_model_replaces_the_one_before(metrics: Metrics, registry: CollectorRegistry) -> None:
     for version in ("old", "new"):
-        metrics.show_model(make_contract(version=version), "ab")
+        metrics.show_model(name="unihead", version=version, preset="tiny", sha256="ab")
     text = generate_latest(registry).decode()
     assert 'version="new"' in text
     assert 'version="old"' not in text
