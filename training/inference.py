@@ -114,7 +114,7 @@ def select_detections(
 
 
 class TorchSession:
-    """A `service.engine.engine.Session` that runs the network in torch, so that evaluation has one path for both."""
+    """A `service.engine.session.Session` that runs the network in torch, so that evaluation has one path for both."""
 
     def __init__(self, model: MultiTaskModel, config: Config, device: torch.device) -> None:
         self._predictor = Predictor(model, config).to(device)

@@ -9,9 +9,9 @@ from service.answers import render
 from service.answers.finish import Finished
 from service.answers.render import PictureFormat
 from service.engine import postprocess
+from service.engine.postprocess import Answer
 from service.pictures.imaging import decode_for, fit, resize
 from service.pictures.limits import PictureLimits
-from service.scheduling.flight import Answer
 from service.telemetry.timing import Stopwatch
 
 # Drawing three megapixels and writing them as PNG takes a quarter of a second, which is as long as a worker should.

@@ -9,7 +9,8 @@ from service.answers import render
 from service.answers.masks import MaskFormat, write_mask
 from service.answers.schemas import ClassScore, Detection, ImageSize, ModelName, PictureResponse, Segment
 from service.engine import postprocess
-from service.scheduling.flight import Answer, Effort
+from service.engine.postprocess import Answer
+from service.scheduling.flight import Effort
 from service.telemetry.timing import Stopwatch
 
 Part: TypeAlias = Literal["segment", "detect", "classify"]

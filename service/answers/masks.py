@@ -10,7 +10,7 @@ from service.answers.polygons import find_polygons
 from service.answers.rle import encode_rle
 from service.answers.schemas import Mask, PngMask, PolygonMask, PolygonSegment, RawMask, RleMask, RleSegment
 from service.engine import postprocess
-from service.scheduling.flight import Answer
+from service.engine.postprocess import Answer
 from service.telemetry.timing import Stopwatch
 
 MaskFormat: TypeAlias = Literal["png", "rle", "polygons", "raw", "none"]

@@ -16,9 +16,10 @@ from service.api.hang_up import listen_for_hang_up
 from service.api.problems import describe_failure
 from service.api.request_headers import wants_fresh
 from service.api.state import state_of
+from service.engine.postprocess import Answer
 from service.engine.prepare import Picture
 from service.errors import ClientGone
-from service.scheduling.flight import Answer, Effort
+from service.scheduling.flight import Effort
 from service.telemetry.metrics import CacheResult, Task
 from service.telemetry.timing import Stopwatch, format_server_timing
 from service.telemetry.tracing import trace_pictures

@@ -23,8 +23,9 @@ from service.api.queries import ClassifyQuery, DetectQuery, OverlayQuery, Pictur
 from service.api.request_headers import TIMEOUT_HEADER, read_timeout_s
 from service.api.respond import Question, Recipe, respond_to_each, respond_to_one
 from service.api.state import state_of
+from service.engine.postprocess import Answer
 from service.errors import InvalidParameter
-from service.scheduling.flight import Answer, Effort
+from service.scheduling.flight import Effort
 from service.settings import MAX_TIMEOUT_MS
 from service.telemetry.metrics import Task
 from service.telemetry.timing import Stopwatch

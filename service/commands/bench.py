@@ -23,11 +23,11 @@ from service.commands.presented_key import PresentedKeyError, add_key_option, ma
 from service.commands.spawn import Spawned, SpawnError, spawn_service
 from service.engine.engine import Engine
 from service.engine.golden import GOLDEN_PICTURES
+from service.engine.postprocess import Answer
 from service.engine.prepare import prepare
 from service.errors import ContractError
 from service.machine import keep_freed_memory
 from service.rollout.reload import load_verified
-from service.scheduling.flight import Answer
 from service.settings import Settings
 from service.telemetry.timing import Stage, Stopwatch
 

@@ -10,11 +10,11 @@ from service.answers.finish import Wanted, finish_json
 from service.answers.schemas import PredictResponse
 from service.engine import postprocess
 from service.engine.engine import Engine
+from service.engine.postprocess import Answer
 from service.engine.prepare import prepare
 from service.errors import ModelOutputInvalid, RequestError
 from service.pictures.imaging import UInt8Array
 from service.pictures.limits import PictureLimits
-from service.scheduling.flight import Answer
 from service.telemetry.timing import Stopwatch
 
 

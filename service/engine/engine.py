@@ -1,31 +1,25 @@
-"""The one forward pass: a batch of letterboxed pictures through one ONNX file."""
+"""The one forward pass: a batch of letterboxed pictures through one model, and whether what it says can be true."""
 
 from __future__ import annotations
 
-import hashlib
-import stat
 import statistics
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service.engine.contract import ELEMENT_TYPES, INPUT_NAME, METADATA_KEY, OUTPUT_NAMES, ModelContract, parse_contract
-from service.engine.output_check import find_fault, find_wrong_shape
+from service.engine.contract import ModelContract
+from service.engine.session import CPU, OnnxSession, Session, read_model
 from service.errors import ContractError, ModelOutputInvalid
 from service.pictures.imaging import FloatArray, UInt8Array
 
-CPU: Final = ("CPUExecutionProvider",)
-_FATAL = 4
 # Whether more threads are worth it is seen in so many passes, each after a pause as between pictures that come alone.
 _ROUNDS, _PAUSE_S, _WORTH_IT = 5, 0.02, 0.9
-_MAX_MODEL_BYTES = 2**31 - 1  # of a protocol buffer
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,83 +44,6 @@ class Prediction:
     def nbytes(self) -> int:
         """Bytes of the five arrays."""
         return sum(array.nbytes for array in (self.boxes, self.scores, self.labels, self.mask, self.class_probs))
-
-
-class Session(Protocol):
-    """The seam to the runtime: everything behind it can be replaced by a ten-line fake."""
-
-    def run(self, images: UInt8Array) -> Mapping[str, NDArray[np.generic]]:
-        """[N, S, S, 3] RGB uint8 in, the arrays of `OUTPUT_NAMES` out, each with leading N."""
-        ...
-
-
-class OnnxSession:
-    """One ONNX file in ONNX Runtime; safe to call from several threads."""
-
-    def __init__(self, model: bytes, *, threads: int = 0, providers: Sequence[str] = CPU, name: str = "model") -> None:
-        """Load a model.
-
-        Args:
-            model: the bytes of an ONNX file without external data.
-            threads: of one forward pass; 0 lets ONNX Runtime choose.
-            providers: execution providers of ONNX Runtime, the preferred one first.
-            name: what to call the model in errors.
-
-        Raises:
-            ContractError: it is no ONNX model, does not carry a contract that fits it, or a provider is not there.
-        """
-        missing = set(providers) - set(ort.get_available_providers())
-        if missing:
-            here = ", ".join(ort.get_available_providers())
-            raise ContractError(f"ONNX Runtime has no {', '.join(sorted(missing))} here; it has {here}")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Errors are raised with the same words; lines on stderr beside the log would have no format, and might block.
-        options.log_severity_level = _FATAL
-        ort.set_default_logger_severity(_FATAL)
-        # Spinning threads would take the cores that decode the next picture.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            # Falling back, it would print to stdout, and try once more what has just failed.
-            self._session = ort.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
-        except Exception as error:
-            words = " ".join(str(error).split())
-            raise ContractError(f"{name}: ONNX Runtime cannot load it: {words}") from error
-        self.sha256 = hashlib.sha256(model).hexdigest()
-        try:
-            metadata = self._session.get_modelmeta().custom_metadata_map
-        except UnicodeDecodeError as error:
-            raise ContractError(f"{name}: its metadata are no text: {error}") from error
-        if METADATA_KEY not in metadata:
-            raise ContractError(f"{name}: no {METADATA_KEY!r} in its metadata; export it with `unihead-export onnx`")
-        self.contract = parse_contract(metadata[METADATA_KEY])
-        found = tuple(output.name for output in self._session.get_outputs())
-        if found != OUTPUT_NAMES:
-            raise ContractError(f"{name}: outputs are {found}, the contract lists {OUTPUT_NAMES}; export it again")
-        self._check_shapes(name)
-
-    def _check_shapes(self, name: str) -> None:
-        """Compare what the graph declares with what the contract implies; N may be anything."""
-        size = self.contract.input_size
-        wanted = {INPUT_NAME: (size, size, 3), **self.contract.output_shapes}
-        for value in (*self._session.get_inputs(), *self._session.get_outputs()):
-            shape = wanted.get(value.name)
-            # A dimension without a number is one that the exporter could not tell; the run shows it.
-            if (
-                shape is None
-                or len(value.shape) != len(shape) + 1
-                or any(isinstance(one, int) and one != two for one, two in zip(value.shape[1:], shape, strict=True))
-            ):
-                raise ContractError(
-                    f"{name}: {value.name} has the shape {value.shape}, the contract wants N and {list(shape or ())}"
-                )
-            if value.type != ELEMENT_TYPES[value.name]:
-                raise ContractError(f"{name}: {value.name} is {value.type}, not {ELEMENT_TYPES[value.name]}")
-
-    def run(self, images: UInt8Array) -> Mapping[str, NDArray[np.generic]]:
-        """[N, S, S, 3] RGB uint8 in, the arrays of `OUTPUT_NAMES` out, each with leading N."""
-        return dict(zip(OUTPUT_NAMES, self._session.run(OUTPUT_NAMES, {INPUT_NAME: images}), strict=True))
 
 
 class Engine:
@@ -236,23 +153,6 @@ class Engine:
         )
 
 
-def read_model(path: Path) -> bytes:
-    """Read a model file.
-
-    Raises:
-        ContractError: it cannot be read.
-    """
-    try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise ContractError(f"{path}: the model file is no file")
-        if not 0 < found.st_size <= _MAX_MODEL_BYTES:
-            raise ContractError(f"{path}: the model file has {found.st_size} bytes, which is no size of an ONNX model")
-        return path.read_bytes()
-    except OSError as error:
-        raise ContractError(f"{path}: the model file cannot be read: {error.strerror}") from error
-
-
 def load_engine(
     path: Path, *, threads: int = 0, wide_threads: int | None = None, providers: Sequence[str] = CPU
 ) -> Engine:
@@ -287,3 +187,38 @@ def build_engine(
         wide = OnnxSession(model, threads=wide_threads or 0, providers=providers, name=name)
     alone_threads = threads if wide_threads is None else wide_threads
     return Engine(session, session.contract, session.sha256, wide_session=wide, wide_threads=alone_threads)
+
+
+def find_wrong_shape(outputs: Mapping[str, NDArray[Any]], shapes: Mapping[str, tuple[int, ...]], images: int) -> str:
+    """Say which output has not the wanted shape, those of a picture with their number before it; empty if all have."""
+    for name, shape in shapes.items():
+        if outputs[name].shape != (images, *shape):
+            return f"{name} has the shape {outputs[name].shape}, not {(images, *shape)}"
+    return ""
+
+
+def find_fault(outputs: Mapping[str, NDArray[Any]], index: int, contract: ModelContract) -> str:
+    """Say what cannot be true about one picture; empty if all can.
+
+    Args:
+        outputs: the arrays of a pass, of the right shapes.
+        index: of the picture in them.
+        contract: of the model.
+    """
+    count = int(outputs["num_detections"][index])
+    if not 0 <= count <= contract.max_detections:
+        return f"num_detections is {count}, not 0 to {contract.max_detections}"
+    for name, values in (
+        ("boxes", outputs["boxes"][index, :count]),
+        ("scores", outputs["scores"][index, :count]),
+        ("class_probs", outputs["class_probs"][index]),
+    ):
+        if not np.isfinite(values).all():
+            return f"{name} holds values that are no finite numbers"
+    for name, ids, classes in (
+        ("labels", outputs["labels"][index, :count], contract.detection_classes),
+        ("mask", outputs["mask"][index], contract.segmentation_classes),
+    ):
+        if ids.size and not (ids.max() < len(classes) and ids.min() >= 0):
+            return f"{name} holds {ids.min()} to {ids.max()}, where there are {len(classes)} classes"
+    return ""

@@ -4,11 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from service.engine.contract import ModelContract
 from service.engine.engine import Prediction
 from service.pictures.imaging import Letterbox, UInt8Array
+
+if TYPE_CHECKING:
+    from service.telemetry.spans import SpanContext
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one forward pass says about one picture.
+
+    Attributes:
+        prediction: all three tasks, in pixels of the network input.
+        place: the way back to the original picture.
+        contract: of the model that ran.
+        origin: the pass in the trace of the request that began it, if that is traced.
+    """
+
+    prediction: Prediction
+    place: Letterbox
+    contract: ModelContract
+    origin: SpanContext | None = None
 
 
 @dataclass(frozen=True, slots=True)

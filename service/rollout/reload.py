@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.engine.engine import Engine, build_engine, read_model
+from service.engine.engine import Engine, build_engine
 from service.engine.golden import NoGoldenAnswers, check_golden
 from service.engine.onnx_file import inspect_onnx
+from service.engine.session import read_model
 from service.errors import ContractError, ModelOutputInvalid
 from service.machine import give_back_freed_memory
 from service.settings import Settings

@@ -11,36 +11,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
-from service.engine.contract import ModelContract
-from service.engine.engine import Engine, Prediction
+from service.engine.engine import Engine
+from service.engine.postprocess import Answer
 from service.engine.prepare import Picture
 from service.errors import ClientGone, DeadlineExceeded
-from service.pictures.imaging import Letterbox
 from service.telemetry.timing import Stopwatch
 
 if TYPE_CHECKING:
-    from service.telemetry.spans import PictureTrace, SpanContext
+    from service.telemetry.spans import PictureTrace
 
 Finished = TypeVar("Finished")
 # To make one answer of a pass that is over: less than handing it to a thread; some; as much as a pass.
 Effort: TypeAlias = Literal["little", "some", "pass"]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What one forward pass says about one picture.
-
-    Attributes:
-        prediction: all three tasks, in pixels of the network input.
-        place: the way back to the original picture.
-        contract: of the model that ran.
-        origin: the pass in the trace of the request that began it, if that is traced.
-    """
-
-    prediction: Prediction
-    place: Letterbox
-    contract: ModelContract
-    origin: SpanContext | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -16,13 +16,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from service.engine.engine import Engine
+from service.engine.postprocess import Answer
 from service.engine.prepare import Picture, identify, prepare
 from service.errors import NotReady, Overloaded, Unavailable
 from service.pictures.limits import PictureLimits
 from service.scheduling.admission import Admission
 from service.scheduling.batches import Forward
 from service.scheduling.cache import Cache
-from service.scheduling.flight import Answer, Effort, Finished, Flight, Passenger, too_late
+from service.scheduling.flight import Effort, Finished, Flight, Passenger, too_late
 from service.scheduling.workers import WorkerPool
 from service.telemetry.metrics import CacheResult, Metrics
 from service.telemetry.timing import SHARED_STAGES, Stopwatch

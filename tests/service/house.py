@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
 from service.engine.engine import Engine
+from service.engine.postprocess import Answer
 from service.pictures.imaging import UInt8Array
 from service.pictures.limits import PictureLimits
 from service.scheduling.admission import Admission
 from service.scheduling.batches import Forward
 from service.scheduling.cache import Cache
-from service.scheduling.flight import Answer, Effort
+from service.scheduling.flight import Effort
 from service.scheduling.scheduler import Scheduler
 from service.telemetry.metrics import CacheResult, Metrics
 from service.telemetry.timing import Stopwatch

@@ -75,7 +75,7 @@ class Answer:
 
 
 class KnownSession:
-    """A `service.engine.engine.Session` that looks its answers up by the square's bytes, else says `default`."""
+    """A `service.engine.session.Session` that looks its answers up by the square's bytes, else says `default`."""
 
     def __init__(self, default: Answer, answers: Mapping[bytes, Answer] | None = None) -> None:
         self.default = default

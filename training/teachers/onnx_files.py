@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from service.engine.contract import METADATA_KEY
-from service.engine.engine import OnnxSession, read_model
+from service.engine.session import OnnxSession, read_model
 from service.errors import ContractError
 from training.config import Task
 from training.inference import CLASSES, NUM_CLASSES

@@ -27,10 +27,10 @@ from service.api.respond import Question, ask
 from service.api.state import state_of
 from service.engine import postprocess
 from service.engine.contract import OUTPUT_NAMES, ModelContract
+from service.engine.postprocess import Answer
 from service.engine.prepare import Picture
 from service.errors import MalformedRequest, UnknownModel
 from service.machine import find_version
-from service.scheduling.flight import Answer
 from service.settings import MAX_TIMEOUT_MS
 from service.telemetry.timing import Stopwatch, format_server_timing
 from service.telemetry.tracing import trace_pictures

@@ -13,10 +13,10 @@ from service.answers import render
 from service.answers.drawing import Look, finish_overlay
 from service.engine import postprocess
 from service.engine.engine import Prediction
+from service.engine.postprocess import Answer
 from service.errors import DamagedImage, TooManyPixels
 from service.pictures.imaging import UInt8Array, decode, fit
 from service.pictures.limits import DEFAULT_LIMITS, PictureLimits
-from service.scheduling.flight import Answer
 from service.telemetry.timing import Stopwatch
 from tests.service.api.test_routes import PICTURE, count, refuse
 from tests.service.fakes import BOXES, LABELS, SCORES, FakeSession, encode, make_contract, make_form, make_picture

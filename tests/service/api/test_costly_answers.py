@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
+from service.engine.postprocess import Answer
 from service.errors import DeadlineExceeded, NotReady, Overloaded
-from service.scheduling.flight import Answer, Effort
+from service.scheduling.flight import Effort
 from service.telemetry.timing import Stopwatch
 from tests.service.house import House, body_of, keep, until
 

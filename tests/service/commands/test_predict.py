@@ -21,7 +21,7 @@ from service.client import Client, NoAnswer, Result
 from service.commands import options as predict_options
 from service.commands.predict import main
 from service.commands.spawn import spawn_service
-from service.engine.engine import OnnxSession
+from service.engine.session import OnnxSession
 from tests.service.fakes import GOLDEN, encode, make_picture, write_keys
 
 ROOT = Path(__file__).parents[3]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from service.engine.engine import Engine
+from service.engine.postprocess import Answer
 from service.errors import (
     DamagedImage,
     EmptyBody,
@@ -18,7 +19,6 @@ from service.errors import (
     TooManyPixels,
     UnsupportedImage,
 )
-from service.scheduling.flight import Answer
 from service.telemetry.timing import Stopwatch
 from tests.service.fakes import FakeSession, encode, make_contract, make_picture
 from tests.service.hostile import bombs
