@@ -13,6 +13,7 @@ import simplejpeg
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from service.answers.finish import DEFAULTS
 from service.api import routes, status
 from service.api.auth import AuthMiddleware, describe_keys
 from service.api.cors import allow_origins
@@ -23,10 +24,12 @@ from service.api.problems import Problem, install_problem_handlers
 from service.api.shedding import ShedMiddleware
 from service.api.state import ServiceState
 from service.engine.engine import Engine
+from service.errors import ContractError
 from service.lag import watch_lag
 from service.machine import find_version
 from service.pictures.imaging import decode, letterbox
-from service.rollout.reload import Reloader, load_live, load_verified
+from service.rollout.loading import load_live, load_verified
+from service.rollout.reload import Reloader
 from service.rollout.shadow import Shadow
 from service.scheduling.admission import Admission
 from service.scheduling.batches import Forward
@@ -126,7 +129,12 @@ async def _run_engine(state: ServiceState, engine: Engine | None) -> AsyncIterat
     shadow = await asyncio.to_thread(_build_shadow, scheduler, settings, metrics)
     watcher = asyncio.ensure_future(_watch(scheduler, metrics))
     state.reloader = Reloader(
-        settings, current=lambda: scheduler.engine, swap=scheduler.swap, count=metrics.count_reload
+        "model",
+        load=partial(load_live, settings, must_carry_answers=True),
+        swap=scheduler.swap,
+        describe=lambda: scheduler.engine.contract.version,
+        expected=ContractError,
+        count=metrics.count_reload,
     )
     state.scheduler = scheduler
     try:
@@ -173,6 +181,7 @@ def _build_shadow(scheduler: Scheduler, settings: Settings, metrics: Metrics) ->
         live=lambda: scheduler.engine,
         percent=settings.shadow_percent,
         limits=settings.picture_limits,
+        score_threshold=DEFAULTS.score_threshold,
     )
     scheduler.after_pass = shadow.offer
     return shadow

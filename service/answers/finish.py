@@ -1,20 +1,25 @@
-"""From one forward pass to the bytes of one answer: only the parts that were asked for, timed."""
+"""From one forward pass to the bytes of one answer: only the parts that were asked for, or a drawing; timed."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from service.answers import render
 from service.answers.masks import MaskFormat, write_mask
+from service.answers.render import PictureFormat
 from service.answers.schemas import ClassScore, Detection, ImageSize, ModelName, PictureResponse, Segment
 from service.engine import postprocess
 from service.engine.postprocess import Answer
-from service.scheduling.flight import Effort
+from service.pictures.imaging import decode_for, fit, resize
+from service.pictures.limits import PictureLimits
 from service.telemetry.timing import Stopwatch
 
 Part: TypeAlias = Literal["segment", "detect", "classify"]
-PARTS: tuple[Part, ...] = ("segment", "detect", "classify")
+PARTS: tuple[Part, ...] = get_args(Part)
+# Drawing three megapixels and writing them as PNG takes a quarter of a second, which is as long as a worker should.
+MAX_SIDE = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,30 +40,51 @@ class Wanted:
     top_k: int = 5
     mask: MaskFormat = "png"
 
-    @property
-    def effort(self) -> Effort:
-        """Of making the answer: masks are what takes time."""
-        return "some" if "segment" in self.parts else "little"
+
+# What a request that says nothing is answered.
+DEFAULTS = Wanted(PARTS)
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class Look:
+    """How to draw.
+
+    Attributes:
+        score_threshold: boxes that score less are left out.
+        max_detections: boxes at most.
+        opacity: of the mask, 0..1.
+        format: of the file.
+        max_side: a picture with a longer side is drawn smaller; in pixels.
+    """
+
+    score_threshold: float = DEFAULTS.score_threshold
+    max_detections: int = DEFAULTS.max_detections
+    opacity: float = 0.5
+    format: PictureFormat = "jpeg"
+    max_side: int = MAX_SIDE
+
+
+DEFAULT_LOOK = Look()
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
     """An answer ready to send."""
 
-    content: bytes
+    data: bytes
     media_type: str
 
 
-def finish_png(answer: Answer, watch: Stopwatch) -> Finished:
+def finish_png(answer: Answer, watch: Stopwatch) -> Content:
     """Write the mask alone, as a palette PNG of the original's size; laps `postprocess` and `encode`."""
     class_ids = postprocess.mask(answer.prediction, answer.place, mask_stride=answer.contract.mask_stride)
     watch.lap("postprocess")
     png = render.encode_mask(class_ids)
     watch.lap("encode")
-    return Finished(png, "image/png")
+    return Content(png, "image/png")
 
 
-def finish_json(answer: Answer, watch: Stopwatch, *, wanted: Wanted, shape: type[PictureResponse]) -> Finished:
+def finish_json(answer: Answer, watch: Stopwatch, *, wanted: Wanted, shape: type[PictureResponse]) -> Content:
     """Write the wanted parts as JSON; laps `postprocess` and `encode`.
 
     Args:
@@ -97,4 +123,41 @@ def finish_json(answer: Answer, watch: Stopwatch, *, wanted: Wanted, shape: type
     )
     content = response.model_dump_json(exclude_none=True).encode()
     watch.lap("encode")
-    return Finished(content, "application/json")
+    return Content(content, "application/json")
+
+
+def finish_overlay(answer: Answer, watch: Stopwatch, *, picture: bytes, look: Look, limits: PictureLimits) -> Content:
+    """Decode a picture once more, at the size that is to be drawn, and draw over it; laps `postprocess` and `encode`.
+
+    Args:
+        answer: of the forward pass, which saw no more of the picture than the network's input has room for.
+        watch: of the request.
+        picture: the file.
+        look: how to draw.
+        limits: beyond which a file is refused.
+
+    Raises:
+        DamagedImage: the part of the picture that the pass did without cannot be decoded.
+    """
+    contract = answer.contract
+    pixels, (width, height) = decode_for(look.max_side, picture, limits)
+    if max(width, height) > look.max_side:
+        drawn = fit(width, height, look.max_side)
+        width, height = drawn.resized_width, drawn.resized_height
+        pixels = resize(pixels, width, height)
+    place = dataclasses.replace(answer.place, width=width, height=height)
+    detections = postprocess.detections(
+        answer.prediction,
+        place,
+        contract.detection_classes,
+        score_threshold=look.score_threshold,
+        max_detections=look.max_detections,
+    )
+    class_ids = postprocess.mask(answer.prediction, place, mask_stride=contract.mask_stride)
+    overlay = render.overlay(
+        pixels, class_ids, detections, names=dict(enumerate(contract.segmentation_classes)), opacity=look.opacity
+    )
+    watch.lap("postprocess")
+    file = render.encode_picture(overlay, look.format)
+    watch.lap("encode")
+    return Content(file, f"image/{look.format}")

@@ -11,8 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.answers.drawing import MAX_SIDE
-from service.answers.finish import PARTS
+from service.answers.finish import DEFAULT_LOOK, DEFAULTS, MAX_SIDE, PARTS
 from service.answers.masks import MaskFormat
 from service.answers.render import PictureFormat
 from service.errors import InvalidParameter
@@ -23,22 +22,28 @@ Query = TypeVar("Query", bound=BaseModel)
 class SegmentQuery(BaseModel):
     """Parameters of POST /segment."""
 
-    mask: MaskFormat = Field("png", description="how the mask lies in the JSON; `none` leaves it out")
+    mask: MaskFormat = Field(DEFAULTS.mask, description="how the mask lies in the JSON; `none` leaves it out")
 
 
 class DetectQuery(BaseModel):
     """Parameters of POST /detect."""
 
     score_threshold: float = Field(
-        0.3, ge=0, le=1, allow_inf_nan=False, description="boxes that score less are left out"
+        DEFAULTS.score_threshold,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="boxes that score less are left out",
     )
-    max_detections: int = Field(100, ge=1, description="boxes at most; up to `max_detections` of the model's contract")
+    max_detections: int = Field(
+        DEFAULTS.max_detections, ge=1, description="boxes at most; up to `max_detections` of the model's contract"
+    )
 
 
 class ClassifyQuery(BaseModel):
     """Parameters of POST /classify."""
 
-    top_k: int = Field(5, ge=1, description="classes at most")
+    top_k: int = Field(DEFAULTS.top_k, ge=1, description="classes at most")
 
 
 class PredictQuery(ClassifyQuery, DetectQuery, SegmentQuery):
@@ -50,10 +55,15 @@ class PredictQuery(ClassifyQuery, DetectQuery, SegmentQuery):
 class OverlayQuery(DetectQuery):
     """Parameters of POST /overlay."""
 
-    opacity: float = Field(0.5, ge=0, le=1, allow_inf_nan=False, description="of the mask; at 0 its outlines stay")
-    format: PictureFormat = Field("jpeg", description="of the answer")
+    opacity: float = Field(
+        DEFAULT_LOOK.opacity, ge=0, le=1, allow_inf_nan=False, description="of the mask; at 0 its outlines stay"
+    )
+    format: PictureFormat = Field(DEFAULT_LOOK.format, description="of the answer")
     max_side: int = Field(
-        MAX_SIDE, ge=32, le=MAX_SIDE, description="a picture with a longer side is drawn smaller; in pixels"
+        DEFAULT_LOOK.max_side,
+        ge=32,
+        le=MAX_SIDE,
+        description="a picture with a longer side is drawn smaller; in pixels",
     )
 
 

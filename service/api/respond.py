@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.answers.finish import Finished
+from service.answers.finish import Content
 from service.api.hang_up import listen_for_hang_up
 from service.api.problems import describe_failure
 from service.api.request_headers import wants_fresh
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Made = TypeVar("Made")
 # Given a picture's file, what makes its answer.
-Recipe: TypeAlias = Callable[[bytes], Callable[[Answer, Stopwatch], Finished]]
+Recipe: TypeAlias = Callable[[bytes], Callable[[Answer, Stopwatch], Content]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ async def respond_to_one(request: Request, question: Question, recipe: Recipe, p
     answered = await ask(request, question, picture, recipe(picture), watch, trace)
     request.scope["state"]["cache_result"] = answered.result
     headers = {"Server-Timing": format_server_timing(watch.timings_ms), "X-Unihead-Cache": answered.result}
-    return Response(answered.made.content, media_type=answered.made.media_type, headers=headers)
+    return Response(answered.made.data, media_type=answered.made.media_type, headers=headers)
 
 
 async def respond_to_each(request: Request, question: Question, recipe: Recipe, pictures: Sequence[bytes]) -> Response:
@@ -86,7 +86,7 @@ async def respond_to_each(request: Request, question: Question, recipe: Recipe, 
     items, results, answered = [], [], []
     for outcome in outcomes:
         if isinstance(outcome, Answered):
-            items.append(outcome.made.content)
+            items.append(outcome.made.data)
             results.append(str(outcome.result))
             answered.append(outcome)
         elif isinstance(outcome, Exception) and not isinstance(outcome, ClientGone):

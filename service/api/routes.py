@@ -12,8 +12,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.answers.drawing import Look, finish_overlay
-from service.answers.finish import PARTS, Finished, Part, Wanted, finish_json, finish_png
+from service.answers.finish import PARTS, Content, Look, Part, Wanted, finish_json, finish_overlay, finish_png
 from service.answers.schemas import ClassifyResponse, DetectResponse, PictureResponse, PredictResponse, SegmentResponse
 from service.api.bodies import read_pictures
 from service.api.forms import FIELD_NAME
@@ -96,14 +95,14 @@ async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> 
 async def detect(request: Request, query: Annotated[DetectQuery, Query()]) -> Response:
     """Answer with boxes in pixels of the upright original, highest score first."""
     wanted = Wanted(("detect",), **query.model_dump())
-    return await _respond(request, query, "detect", _json(wanted, DetectResponse), effort=wanted.effort)
+    return await _respond(request, query, "detect", _json(wanted, DetectResponse), effort="little")
 
 
 @router.post("/classify", openapi_extra=_BODY, response_model=ClassifyResponse, summary="What the whole picture shows")
 async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -> Response:
     """Answer with the most probable classes."""
     wanted = Wanted(("classify",), **query.model_dump())
-    return await _respond(request, query, "classify", _json(wanted, ClassifyResponse), effort=wanted.effort)
+    return await _respond(request, query, "classify", _json(wanted, ClassifyResponse), effort="little")
 
 
 @router.post(
@@ -122,7 +121,8 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> 
     """
     wanted = Wanted(_parse_tasks(query.tasks), **query.model_dump(exclude={"tasks"}))
     recipe, most = _json(wanted, PredictResponse), state_of(request).settings.max_files
-    return await _respond(request, query, "predict", recipe, effort=wanted.effort, most=most)
+    effort: Effort = "some" if "segment" in wanted.parts else "little"  # masks are what takes time
+    return await _respond(request, query, "predict", recipe, effort=effort, most=most)
 
 
 @router.post(
@@ -144,7 +144,7 @@ async def overlay(request: Request, query: Annotated[OverlayQuery, Query()]) -> 
     """
     look, limits = Look(**query.model_dump()), state_of(request).settings.picture_limits
 
-    def recipe(picture: bytes) -> Callable[[Answer, Stopwatch], Finished]:
+    def recipe(picture: bytes) -> Callable[[Answer, Stopwatch], Content]:
         return partial(finish_overlay, picture=picture, look=look, limits=limits)
 
     return await _respond(request, query, "overlay", recipe, effort="pass")
@@ -171,7 +171,7 @@ def _check_mask(query: BaseModel) -> None:
         raise InvalidParameter("mask=raw is for one picture; ask for png or rle where a form has several")
 
 
-def _png(_: bytes) -> Callable[[Answer, Stopwatch], Finished]:
+def _png(_: bytes) -> Callable[[Answer, Stopwatch], Content]:
     return finish_png
 
 

@@ -9,6 +9,7 @@ from starlette.requests import Request
 
 from service.api.body_budget import BodyBudget
 from service.api.key_ring import KeyRing
+from service.engine.engine import Engine
 from service.errors import Draining, NotReady
 from service.rollout.reload import Reloader
 from service.scheduling.scheduler import Scheduler
@@ -34,7 +35,7 @@ class ServiceState:
     max_connections: int = field(init=False)  # as set, or as many as the process may open
     scheduler: Scheduler | None = None
     draining: bool = False
-    reloader: Reloader | None = None
+    reloader: Reloader[Engine] | None = None
     profile: Profile | None = None
     tracing: Tracing | None = None
     keys: KeyRing | None = None

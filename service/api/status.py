@@ -117,16 +117,17 @@ async def info(request: Request) -> Info:
         versions={"python": platform.python_version()} | {name: find_version(name) for name in _LIBRARIES},
         limits={name: getattr(state.settings, name) for name in _LIMITS},
         threads=describe_threads(state.settings, engine),
-        last_reload=dataclasses.asdict(last) if last is not None else None,
+        last_reload=dataclasses.asdict(last) | {"sha256": engine.sha256} if last is not None else None,
         keys=_describe_keys(state.keys) if state.keys is not None else None,
     )
 
 
 def _describe_keys(ring: KeyRing) -> dict[str, Any]:
     """Tell how many there are; whose they are is in the log alone."""
+    last = ring.reloader.last
     return {
         "in_force": len(ring.keys.hashes),
-        "last_reload": dataclasses.asdict(ring.last) if ring.last is not None else None,
+        "last_reload": dataclasses.asdict(last) if last is not None else None,
     }
 
 

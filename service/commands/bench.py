@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from service.answers.finish import PARTS, Finished, Part, Wanted, finish_json
+from service.answers.finish import PARTS, Content, Part, Wanted, finish_json
 from service.answers.schemas import PictureResponse, PredictResponse
 from service.commands.presented_key import PresentedKeyError, add_key_option, make_key_headers, make_refusal
 from service.commands.spawn import Spawned, SpawnError, spawn_service
@@ -27,7 +27,7 @@ from service.engine.postprocess import Answer
 from service.engine.prepare import prepare
 from service.errors import ContractError
 from service.machine import keep_freed_memory
-from service.rollout.reload import load_verified
+from service.rollout.loading import load_verified
 from service.settings import Settings
 from service.telemetry.timing import Stage, Stopwatch
 
@@ -160,7 +160,7 @@ def run_pipeline(
     alone: bool = False,
     parts: tuple[Part, ...] = PARTS,
     shape: type[PictureResponse] = PredictResponse,
-) -> tuple[Finished, Stopwatch]:
+) -> tuple[Content, Stopwatch]:
     """Take one picture from bytes to JSON, as the service does; returns the answer and its stages."""
     watch, contract = Stopwatch(), engine.contract
     square, place = prepare(body, contract, watch)

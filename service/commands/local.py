@@ -94,10 +94,10 @@ class LocalAnswerer:
         except (RequestError, ModelOutputInvalid) as error:
             raise Refused(error.code, str(error)) from error
         watch.lap("forward")
-        finished = finish_json(Answer(prediction, place, contract), watch, wanted=self._wanted, shape=PredictResponse)
+        content = finish_json(Answer(prediction, place, contract), watch, wanted=self._wanted, shape=PredictResponse)
         drawn = self._drawn and "segment" in self._wanted.parts
         class_ids = postprocess.mask(prediction, place, mask_stride=contract.mask_stride) if drawn else None
-        return Answered(json.loads(finished.content), class_ids)
+        return Answered(json.loads(content.data), class_ids)
 
     def close(self) -> None:
         """Nothing is held."""

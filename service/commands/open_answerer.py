@@ -12,7 +12,7 @@ from service.answers.finish import Wanted
 from service.commands.local import Answerer, LocalAnswerer
 from service.commands.presented_key import find_key
 from service.machine import keep_freed_memory
-from service.rollout.reload import load_verified
+from service.rollout.loading import load_verified
 from service.settings import ENV_PREFIX, Settings
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.answers.finish import PARTS, Part
+from service.answers.finish import DEFAULTS, PARTS, Part
 from service.commands.completion import add_completion_option
 from service.commands.presented_key import add_key_option
 from service.machine import find_version
@@ -70,10 +70,15 @@ def build_parser() -> argparse.ArgumentParser:
         "--tasks", type=_tasks, default=PARTS, metavar="TASKS", help=f"{','.join(PARTS)} (the default), or some of them"
     )
     what.add_argument(
-        "--score-threshold", type=_share, metavar="SCORE", help="boxes that score less are left out (default: 0.3)"
+        "--score-threshold",
+        type=_share,
+        metavar="SCORE",
+        help=f"boxes that score less are left out (default: {DEFAULTS.score_threshold:g})",
     )
-    what.add_argument("--max-detections", type=_count, metavar="N", help="boxes at most (default: 100)")
-    what.add_argument("--top-k", type=_count, metavar="N", help="classes at most (default: 5)")
+    what.add_argument(
+        "--max-detections", type=_count, metavar="N", help=f"boxes at most (default: {DEFAULTS.max_detections})"
+    )
+    what.add_argument("--top-k", type=_count, metavar="N", help=f"classes at most (default: {DEFAULTS.top_k})")
     what.add_argument(
         "--mask",
         choices=("rle", "none"),

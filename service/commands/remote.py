@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from service.answers.finish import Wanted
-from service.answers.rle import encode_rle
+from service.answers.masks import encode_rle
 from service.client import (
     Client,
     InvalidParameter,

@@ -19,7 +19,7 @@ from service.engine.engine import Engine
 from service.engine.golden import GOLDEN_PICTURES, check_golden
 from service.errors import UniheadError
 from service.pictures.imaging import decode, letterbox
-from service.rollout.reload import load_verified
+from service.rollout.loading import load_verified
 from service.settings import Settings
 
 # Lossy formats give each pixel back within a few levels.

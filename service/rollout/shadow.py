@@ -10,20 +10,26 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from service.engine.engine import Engine, Prediction
+import numpy as np
+
+from service.engine import postprocess
+from service.engine.engine import Engine
+from service.engine.postprocess import Answer, Detection
 from service.engine.prepare import prepare
 from service.errors import ContractError
-from service.pictures.imaging import Letterbox
+from service.pictures.imaging import UInt8Array
 from service.pictures.limits import PictureLimits
-from service.rollout.agreement import compare
 from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger("unihead")
 
 _QUEUE_LIMIT = 8
 _NICENESS = 15
+# Boxes that overlap so much count as the same object.
+_IOU_THRESHOLD = 0.5
 
 
 class Shadow:
@@ -40,6 +46,7 @@ class Shadow:
         live: Callable[[], Engine],
         percent: float,
         limits: PictureLimits,
+        score_threshold: float,
         choose: Callable[[], float] = random.random,
     ) -> None:
         """Start the thread.
@@ -50,6 +57,7 @@ class Shadow:
             live: the model that answers.
             percent: of the forward passes, 0..100.
             limits: of pictures, as the service has them.
+            score_threshold: boxes that score less are not compared, 0..1; callers see those of /detect's default.
             choose: a number from 0 to 1; a picture is taken where it is below the share.
 
         Raises:
@@ -61,6 +69,7 @@ class Shadow:
         self._live = live
         self._share = percent / 100
         self._limits = limits
+        self._score_threshold = score_threshold
         self._choose = choose
         self._pictures: queue.Queue[bytes | None] = queue.Queue(_QUEUE_LIMIT)
         metrics.show_shadow(version=engine.contract.version, sha256=engine.sha256)
@@ -92,17 +101,17 @@ class Shadow:
                 self._metrics.shadow_failures.inc()
 
     def _look_at(self, body: bytes) -> None:
-        live = self._live()
-        said, place, live_ms = self._run(live, body)
-        would_say, other_place, shadow_ms = self._run(self._engine, body)
-        agreement = compare((said, place, live.contract), (would_say, other_place, self._engine.contract))
+        live, live_ms = self._run(self._live(), body)
+        shadow, shadow_ms = self._run(self._engine, body)
+        agreement = compare(live, shadow, score_threshold=self._score_threshold)
         self._metrics.observe_shadow(**dataclasses.asdict(agreement), live_ms=live_ms, shadow_ms=shadow_ms)
 
-    def _run(self, engine: Engine, body: bytes) -> tuple[Prediction, Letterbox, float]:
+    def _run(self, engine: Engine, body: bytes) -> tuple[Answer, float]:
+        """Return the answer, and the milliseconds of its pass."""
         square, place = prepare(body, engine.contract, limits=self._limits)
         started = time.perf_counter()
         (prediction,) = engine.predict([square])
-        return prediction, place, (time.perf_counter() - started) * 1000
+        return Answer(prediction, place, engine.contract), (time.perf_counter() - started) * 1000
 
 
 def require_same_classes(one: Engine, two: Engine) -> None:
@@ -114,3 +123,78 @@ def require_same_classes(one: Engine, two: Engine) -> None:
     for task in ("segmentation", "detection", "classification"):
         if getattr(one.contract, f"{task}_classes") != getattr(two.contract, f"{task}_classes"):
             raise ContractError(f"the shadow model has other {task} classes than the one that answers")
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Three figures from 0 (nothing in common) to 1 (the same).
+
+    Attributes:
+        top_1: 1 where both name the same class first, else 0.
+        mask_iou: mean over the classes in either mask of intersection over union.
+        box_f1: harmonic mean of the shares of boxes that have a partner of their class; 1 where neither has boxes.
+    """
+
+    top_1: float
+    mask_iou: float
+    box_f1: float
+
+
+def compare(one: Answer, two: Answer, *, score_threshold: float) -> Agreement:
+    """Compare what two models say about one picture, in pixels of the original.
+
+    Args:
+        one: of one model.
+        two: of the other, whose class names must be the same.
+        score_threshold: boxes that score less are left out, 0..1.
+    """
+    masks = [
+        postprocess.mask(said.prediction, said.place, mask_stride=said.contract.mask_stride) for said in (one, two)
+    ]
+    boxes = [
+        postprocess.detections(
+            said.prediction,
+            said.place,
+            said.contract.detection_classes,
+            score_threshold=score_threshold,
+            max_detections=said.contract.max_detections,
+        )
+        for said in (one, two)
+    ]
+    return Agreement(
+        top_1=float(one.prediction.class_probs.argmax() == two.prediction.class_probs.argmax()),
+        mask_iou=compute_mask_iou(masks[0], masks[1]),
+        box_f1=compute_box_f1(boxes[0], boxes[1]),
+    )
+
+
+def compute_mask_iou(one: UInt8Array, two: UInt8Array) -> float:
+    """Mean intersection over union of two masks [H, W], over the classes that occur in either."""
+    ones, twos = np.bincount(one.ravel(), minlength=256), np.bincount(two.ravel(), minlength=256)
+    both = np.bincount(one[one == two], minlength=256)
+    union = ones + twos - both
+    return float((both[union > 0] / union[union > 0]).mean())
+
+
+def compute_box_f1(one: Sequence[Detection], two: Sequence[Detection]) -> float:
+    """F1 of two lists of boxes, best first; each box finds at most one partner of its class."""
+    if not one and not two:
+        return 1.0
+    free = list(range(len(two)))
+    pairs = 0
+    for detection in one:
+        overlaps = {i: compute_iou(detection.box, two[i].box) for i in free if two[i].label == detection.label}
+        best = max(overlaps, key=overlaps.__getitem__, default=None)
+        if best is not None and overlaps[best] >= _IOU_THRESHOLD:
+            free.remove(best)
+            pairs += 1
+    return 2 * pairs / (len(one) + len(two))
+
+
+def compute_iou(one: tuple[float, float, float, float], two: tuple[float, float, float, float]) -> float:
+    """Intersection over union of two boxes xyxy; 0 where both are empty."""
+    width = min(one[2], two[2]) - max(one[0], two[0])
+    height = min(one[3], two[3]) - max(one[1], two[1])
+    both = max(0.0, width) * max(0.0, height)
+    union = (one[2] - one[0]) * (one[3] - one[1]) + (two[2] - two[0]) * (two[3] - two[1]) - both
+    return both / union if union > 0 else 0.0

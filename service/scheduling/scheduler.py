@@ -100,11 +100,18 @@ class Scheduler:
             self._metrics.count_refusal(refusal.reason)
             raise
 
-    def swap(self, engine: Engine) -> None:
-        """Let another model answer from now on; flights under way end on the one that they began with."""
+    def swap(self, engine: Engine) -> bool:
+        """Let another model answer from now on; flights under way end on the one that they began with.
+
+        Returns:
+            False, and nothing changes, if it is of the same file.
+        """
+        if engine.sha256 == self.engine.sha256:
+            return False
         self.engine = engine
         self._cache.clear()
         self._show_model()
+        return True
 
     def _show_model(self) -> None:
         contract = self.engine.contract

@@ -201,6 +201,6 @@ async def _reload_all(state: ServiceState, ready: asyncio.Event) -> None:
     """Keys first: they take no time, and one that has leaked must not outlive the loading of a model."""
     await ready.wait()  # the files may have been read already, and have changed since
     if state.keys is not None:
-        await state.keys.reload()
+        await state.keys.reloader.reload()
     if state.reloader is not None:
         await state.reloader.reload()

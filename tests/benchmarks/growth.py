@@ -23,7 +23,7 @@ from PIL import Image
 
 from service.commands.spawn import Spawned, spawn_service
 from service.engine.golden import GOLDEN_PICTURES
-from service.settings import available_cpus
+from service.machine import available_cpus
 from tests.benchmarks.load import ROOT, measure
 
 MEGAPIXELS = (0.3, 1.0, 2.0, 4.0, 8.0, 12.0, 24.0)

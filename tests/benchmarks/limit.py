@@ -16,9 +16,9 @@ import sys
 from service.commands.bench import measure_alone, measure_bare
 from service.commands.spawn import Spawned, spawn_service
 from service.engine.golden import GOLDEN_PICTURES
-from service.machine import keep_freed_memory
-from service.rollout.reload import load_verified
-from service.settings import Settings, available_cpus
+from service.machine import available_cpus, keep_freed_memory
+from service.rollout.loading import load_verified
+from service.settings import Settings
 from tests.benchmarks.load import ROOT, measure
 
 PICTURES = sorted(GOLDEN_PICTURES.glob("*.jpg"))

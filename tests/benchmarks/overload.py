@@ -26,7 +26,8 @@ from typing import Any
 
 from service.commands.spawn import Spawned, spawn_service
 from service.engine.golden import GOLDEN_PICTURES
-from service.settings import Settings, available_cpus
+from service.machine import available_cpus
+from service.settings import Settings
 
 _PROBE_EVERY_S = 0.1
 _CAPACITY_CONNECTIONS = 8

@@ -17,7 +17,7 @@ from playwright.sync_api import Page
 
 from service.commands.spawn import spawn_service
 from service.engine.golden import GOLDEN_PICTURES
-from service.settings import available_cpus
+from service.machine import available_cpus
 from tests.page.browser import open_chromium
 
 SIZE = (640, 480)

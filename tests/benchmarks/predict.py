@@ -23,9 +23,9 @@ from PIL import Image
 
 from service.commands.bench import measure_bare
 from service.engine.golden import GOLDEN_PICTURES
-from service.machine import keep_freed_memory
-from service.rollout.reload import load_verified
-from service.settings import Settings, available_cpus
+from service.machine import available_cpus, keep_freed_memory
+from service.rollout.loading import load_verified
+from service.settings import Settings
 from tests.benchmarks.load import ROOT
 
 _COMMAND = "from service.commands.predict import main; main()"

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from service.settings import available_cpus
+from service.machine import available_cpus
 from tests.benchmarks.load import ROOT, measure, run_server
 
 GOLDEN = ROOT / "service" / "models" / "golden"

@@ -32,8 +32,8 @@ from service.commands.bench import run_pipeline
 from service.engine.contract import METADATA_KEY, parse_contract
 from service.engine.engine import load_engine
 from service.engine.golden import GOLDEN_PICTURES
-from service.machine import keep_freed_memory
-from service.settings import Settings, available_cpus
+from service.machine import available_cpus, keep_freed_memory
+from service.settings import Settings
 
 Float = NDArray[np.float32]
 

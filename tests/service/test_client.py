@@ -24,7 +24,7 @@ from PIL import Image
 
 import service.client as module
 from service import errors
-from service.answers.rle import encode_rle
+from service.answers.masks import encode_rle
 from service.app import create_app
 from service.client import (
     AsyncClient,

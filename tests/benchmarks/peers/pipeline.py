@@ -32,4 +32,4 @@ class Pipeline:
         """Take one picture from bytes to JSON."""
         parts, shape = TASKS[task]
         finished, _ = run_pipeline(self._engine, body, parts=parts, shape=shape)
-        return finished.content
+        return finished.data

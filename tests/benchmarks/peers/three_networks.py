@@ -27,9 +27,8 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.machine import keep_freed_memory
+from service.machine import available_cpus, keep_freed_memory
 from service.pictures.imaging import decode_for, letterbox
-from service.settings import available_cpus
 
 SIZES = {"segment": 320, "detect": 320, "classify": 224}
 MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from service.answers import render
-from service.answers.drawing import Look, finish_overlay
+from service.answers.finish import Look, finish_overlay
 from service.engine import postprocess
 from service.engine.engine import Prediction
 from service.engine.postprocess import Answer
@@ -104,7 +104,7 @@ def test_mask_and_boxes_lie_where_they_lie_on_the_original_whatever_the_size() -
     answer = dataclasses.replace(answer, prediction=dataclasses.replace(answer.prediction, mask=mask))
     watch, look = Stopwatch(), Look(format="png", max_side=800, score_threshold=1)
     finished = finish_overlay(answer, watch, picture=encode(picture, "JPEG"), look=look, limits=DEFAULT_LIMITS)
-    drawn = np.asarray(Image.open(io.BytesIO(finished.content)))
+    drawn = np.asarray(Image.open(io.BytesIO(finished.data)))
     assert drawn.shape == (600, 800, 3)
     assert (drawn[:, :400].max(axis=2) > 100).all()
     assert (drawn[:, 400:] == 0).all()
@@ -116,7 +116,7 @@ def test_mask_and_boxes_lie_where_they_lie_on_the_original_whatever_the_size() -
         look=dataclasses.replace(look, score_threshold=0),
         limits=DEFAULT_LIMITS,
     )
-    difference = np.argwhere((np.asarray(Image.open(io.BytesIO(boxed.content))) != drawn).any(axis=2))
+    difference = np.argwhere((np.asarray(Image.open(io.BytesIO(boxed.data))) != drawn).any(axis=2))
     # The box [4, 4, 20, 12] of a square of 32 is [100, 100, 500, 300] of 800; lines are some pixels wide.
     np.testing.assert_allclose(difference.max(axis=0)[::-1], (500, 300), atol=6)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from service.answers.rle import compress_counts, encode_rle
+from service.answers.masks import compress_counts, encode_rle
 from service.pictures.imaging import UInt8Array
 
 pytestmark = pytest.mark.filterwarnings(

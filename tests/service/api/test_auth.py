@@ -62,7 +62,7 @@ async def app(settings: Settings, contract: ModelContract, tmp_path: Path) -> As
     app = create_app(settings.model_copy(update={"keys": keys}), Engine(FakeSession(), contract, sha256="c0ffee"))
     async with app.router.lifespan_context(app):
         write_keys(keys, phone=KEY, laptop=OTHER)
-        await app.state.service.keys.reload()
+        await app.state.service.keys.reloader.reload()
         yield app
 
 

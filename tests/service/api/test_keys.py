@@ -206,19 +206,19 @@ async def test_a_reload_swaps_the_keys_or_keeps_the_old_ones(tmp_path: Path, cap
     ring = Ring(path)
     ring.load()
     write_keys(path, phone="one", laptop="two")
-    assert (await ring.reload()).outcome == "swapped"
+    assert (await ring.reloader.reload()).outcome == "swapped"
     assert (ring.keys.find(b"one"), ring.keys.find(b"two")) == ("phone", "laptop")
-    assert (await ring.reload()).outcome == "unchanged"
+    assert (await ring.reloader.reload()).outcome == "unchanged"
     write_keys(path, telephone="one", laptop="two")
-    assert (await ring.reload()).outcome == "swapped"
+    assert (await ring.reloader.reload()).outcome == "swapped"
     for broken in ("phone", ""):
         path.write_text(broken)
-        last = await ring.reload()
+        last = await ring.reloader.reload()
         assert (last.outcome, ring.keys.find(b"one")) == ("refused", "telephone")
         assert str(path) in last.reason
         assert last.reason in caplog.text
     path.unlink()
-    assert (await ring.reload()).number == 6
+    assert (await ring.reloader.reload()).number == 6
     assert ring.counts == {"swapped": 2, "unchanged": 1, "refused": 3}
     assert "keys reloaded: swapped, in force: phone, laptop" in caplog.messages
 
@@ -228,11 +228,11 @@ async def test_of_many_reloads_at_once_the_last_file_wins(tmp_path: Path) -> Non
     path = write_keys(tmp_path / "keys", phone="one")
     ring = Ring(path)
     ring.load()
-    reloads = [asyncio.ensure_future(ring.reload()) for _ in range(5)]
+    reloads = [asyncio.ensure_future(ring.reloader.reload()) for _ in range(5)]
     write_keys(path, phone="two")
-    reloads += [asyncio.ensure_future(ring.reload()) for _ in range(5)]
-    numbers = [(await reload).number for reload in reloads]
-    assert numbers == list(range(1, 11))
+    reloads += [asyncio.ensure_future(ring.reloader.reload()) for _ in range(5)]
+    done = [await reload for reload in reloads]
+    assert {(one.number, one.outcome) for one in done} <= {(1, "swapped"), (2, "unchanged")}
     assert (ring.keys.find(b"one"), ring.keys.find(b"two")) == (None, "phone")
 
 

@@ -47,7 +47,7 @@ FLIP = """
 import json, logging, random, sys
 from pathlib import Path
 from service.errors import ContractError
-from service.rollout.reload import load_live
+from service.rollout.loading import load_live
 from service.settings import Settings
 
 good, target, mutants, sha256 = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4] or None

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.engine.engine import Engine
-from service.engine.postprocess import Detection
+from service.engine.postprocess import Answer, Detection
 from service.pictures.imaging import fit
-from service.rollout.agreement import compare, compute_box_f1, compute_iou, compute_mask_iou
+from service.rollout.shadow import compare, compute_box_f1, compute_iou, compute_mask_iou
 from tests.service.fakes import SIZE, FakeSession, make_contract, make_picture
 
 Box = tuple[float, float, float, float]
@@ -64,11 +64,12 @@ def test_iou_is_symmetric_and_a_share(one: Box, two: Box) -> None:
 def test_models_with_other_inputs_are_compared_on_the_original() -> None:
     contract, place = make_contract(), fit(60, 40, SIZE)
     (said,) = Engine(FakeSession(), contract).predict([make_picture(SIZE, SIZE)])
-    agreement = compare((said, place, contract), (said, place, contract))
+    answer = Answer(said, place, contract)
+    agreement = compare(answer, answer, score_threshold=0.3)
     assert (agreement.top_1, agreement.mask_iou, agreement.box_f1) == (1.0, 1.0, 1.0)
     double = dataclasses.replace(said, boxes=2 * said.boxes, mask=said.mask.repeat(2, 0).repeat(2, 1))
     larger = make_contract(input_size=2 * SIZE)
-    agreement = compare((said, place, contract), (double, fit(60, 40, 2 * SIZE), larger))
+    agreement = compare(answer, Answer(double, fit(60, 40, 2 * SIZE), larger), score_threshold=0.3)
     assert agreement.top_1 == 1.0
     assert agreement.box_f1 == 1.0
     assert agreement.mask_iou > 0.9

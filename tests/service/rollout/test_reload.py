@@ -13,7 +13,8 @@ from fastapi import FastAPI
 from service.api.state import ServiceState
 from service.app import create_app
 from service.errors import ContractError
-from service.rollout.reload import Reload, load_verified
+from service.rollout.loading import load_verified
+from service.rollout.reload import Reload
 from service.settings import Settings
 from tests.service.bad_models import BAD_AT_START, BAD_MODELS, rewrite, set_weight, write_model
 from tests.service.conftest import connect
@@ -64,10 +65,10 @@ async def test_a_good_file_takes_over(app: FastAPI, client: httpx.AsyncClient, m
     write_model(model, "new")
     done = await reload(app)
     assert (done.number, done.outcome, done.reason) == (1, "swapped", "")
-    assert done.sha256 == sha256_of(model)
     assert await version_of(client, body) == "new"  # and not from the cache of the old one
     info = (await client.get("/info")).json()
     assert (info["model"]["version"], info["last_reload"]["outcome"]) == ("new", "swapped")
+    assert info["last_reload"]["sha256"] == sha256_of(model)
     metrics = (await client.get("/metrics")).text
     assert 'unihead_model_reloads_total{outcome="swapped"} 1.0' in metrics
     assert 'version="new"} 1.0' in metrics

@@ -44,6 +44,7 @@ def build(metrics: Metrics, session: FakeSession, chosen: Iterator[float], *, pe
         live=lambda: live,
         percent=percent,
         limits=PictureLimits(max_pixels=10_000),
+        score_threshold=0.3,
         choose=lambda: next(chosen),
     )
 
@@ -113,7 +114,14 @@ def test_other_classes_are_refused(metrics: Metrics) -> None:
         make_contract(segmentation_classes=("background", "dog", "cat")),
     )
     with pytest.raises(ContractError, match="has other segmentation classes"):
-        Shadow(Engine(FakeSession(), other), metrics, live=lambda: live, percent=5, limits=PictureLimits())
+        Shadow(
+            Engine(FakeSession(), other),
+            metrics,
+            live=lambda: live,
+            percent=5,
+            limits=PictureLimits(),
+            score_threshold=0.3,
+        )
 
 
 @pytest.mark.anyio
