@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import itertools
 import os
 import random
 import re
@@ -15,12 +14,11 @@ import struct
 import time
 import urllib.parse
 import zlib
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import IO, Any, Generic, Protocol, Self, TypeAlias, TypedDict, TypeVar, Unpack, cast
+from typing import IO, Any, Protocol, Self, TypeAlias, TypedDict, Unpack
 
 import httpx
 import numpy as np
@@ -29,13 +27,8 @@ from numpy.typing import NDArray
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 _MAX_TIMEOUT_MS, _GRACE_S = 600_000, 0.25
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
-
-T = TypeVar("T")
-HttpT = TypeVar("HttpT", httpx.Client, httpx.AsyncClient)
-ResultT = TypeVar("ResultT")
-ManyT = TypeVar("ManyT")
-InfoT = TypeVar("InfoT")
-ReadyT = TypeVar("ReadyT")
+# The service closes connections that have been idle for 75 s.
+_LIMITS = httpx.Limits(keepalive_expiry=60)
 
 
 class UniheadError(Exception):
@@ -58,14 +51,14 @@ class UniheadError(Exception):
 # As in service/errors.py; a line a kind.
 # ruff: noqa: E701 - so that the tree fits on a screen
 # fmt: off
-class NoAnswer(UniheadError): """The service cannot be reached, hung up, or did not answer in time."""
+class NoAnswer(UniheadError): """The service cannot be reached, disconnected, or did not answer in time."""
 class UnreadableAnswer(UniheadError): """What answered is no unihead service, or a newer one."""
 class InternalError(UniheadError): """Something broke in the service; its log has more under the request id."""
 class ModelOutputInvalid(UniheadError): """The model gave no valid answer about this picture."""
-class RequestError(UniheadError): """The request cannot be answered, and you can mend it."""
+class RequestError(UniheadError): """The request cannot be answered, and you can fix that."""
 class EmptyBody(RequestError): """The request carried no picture."""
 class MalformedRequest(RequestError): """The body could not be read as what it says it is."""
-class Unauthorized(RequestError): """The service wants a key, and another than this one."""
+class Unauthorized(RequestError): """The service wants a key, and not this one."""
 class UnknownModel(RequestError): """A model is asked for that is not served there."""
 class RequestTimeout(RequestError): """The picture did not come to the service in time."""
 class BodyTooLarge(RequestError): """The picture has more bytes than the service takes."""
@@ -77,7 +70,7 @@ class InvalidParameter(RequestError): """An option is unknown or out of its rang
 class HeaderTooLarge(RequestError): """The request line and header have more bytes than the service takes."""
 class Unavailable(UniheadError): """The request is right and cannot be answered now; trying again later helps."""
 class NotReady(Unavailable): """The service has no model loaded yet, or has stopped."""
-class Draining(Unavailable): """The service is about to stop."""
+class Draining(Unavailable): """The service is shutting down."""
 class Overloaded(Unavailable): """More pictures came than can be answered in time."""
 class DeadlineExceeded(Unavailable): """The picture was taken and not answered in time."""
 # fmt: on
@@ -212,7 +205,7 @@ def write_png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def read_rle(size: Sequence[int], segments: Iterable[Mapping[str, Any]]) -> NDArray[np.uint8]:
-    """Put COCO's compressed run lengths of all classes together as class ids of `size`, [H, W]."""
+    """Decode COCO's compressed run lengths, one string a class, into class ids of `size`, [H, W]."""
     runs = []
     for segment in segments:
         codes = np.frombuffer(segment["counts"].encode("ascii"), np.uint8).astype(np.int64) - 48
@@ -231,8 +224,17 @@ def read_rle(size: Sequence[int], segments: Iterable[Mapping[str, Any]]) -> NDAr
     return np.ascontiguousarray(flat.reshape(size[::-1]).T)
 
 
+def _make_query(path: str, options: Options) -> dict[str, Any]:
+    query: dict[str, Any] = {**options}
+    if not isinstance(query.get("tasks", ""), str):
+        query["tasks"] = ",".join(query["tasks"])
+    if path in {"predict", "segment"}:
+        query["mask"] = "rle" if query.get("mask", True) else "none"
+    return query
+
+
 def read_result(response: httpx.Response, picture: bytes) -> Result:
-    """Read an answer about a picture; UnreadableAnswer if it is none."""
+    """Read an answer about a picture; raises UnreadableAnswer if it is something else."""
     try:
         said = response.json()
         mask = said.get("mask")
@@ -262,7 +264,7 @@ def read_result(response: httpx.Response, picture: bytes) -> Result:
 
 
 def read_problem(response: httpx.Response) -> UniheadError:
-    """Read an answer that is none, be it the service's or a proxy's."""
+    """Read an answer that reports an error, be it the service's or a proxy's."""
     try:
         problem = dict(response.json())
     except (ValueError, TypeError):
@@ -285,16 +287,69 @@ def choose_pause_s(failure: UniheadError, attempt: int) -> float | None:
     return (failure.retry_after_s or 0.0) + random.uniform(longest / 2, longest)  # noqa: S311 - no secret
 
 
-# What leads to an answer yields what must be waited for: a request to send, seconds to sleep, work to do, or flows to
-# run beside each other. It gets back what came of it, or the error. The two clients differ in how they wait.
-_Flow: TypeAlias = Generator[Any, Any, T]
-_Later: TypeAlias = Coroutine[Any, Any, T]
+@dataclass(slots=True)
+class _Call:
+    """One request with all its tries: what each of them sends, and how long to wait for the next one."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    query: Mapping[str, Any] | None
+    body: bytes | None
+    deadline: float  # as time.monotonic()
+    retries: int
+    attempt: int = 0
+
+    def build_request(self, http: httpx.Client | httpx.AsyncClient) -> httpx.Request:
+        """Build the next try, which says how much time is left."""
+        left_s = self.deadline - time.monotonic()
+        headers = {**self.headers, TIMEOUT_HEADER: str(min(_MAX_TIMEOUT_MS, max(1, round(left_s * 1000))))}
+        # With grace, so that the service can say itself that it is late: its clock starts when it has the picture.
+        timeout = httpx.Timeout(left_s + _GRACE_S)
+        return http.build_request(
+            self.method, self.url, params=self.query, content=self.body, headers=headers, timeout=timeout
+        )
+
+    def find_pause_s(self, failure: UniheadError) -> float | None:
+        """Seconds to wait before the next try; None if it would fail as well, come too late, or be one too many."""
+        pause_s = choose_pause_s(failure, self.attempt)
+        if pause_s is None or self.attempt >= self.retries or time.monotonic() + pause_s >= self.deadline:
+            return None
+        self.attempt += 1
+        return pause_s
 
 
-class _Asking(Generic[HttpT, ResultT, ManyT, InfoT, ReadyT]):
-    """Everything but waiting."""
+class _BaseClient:
+    """What both clients share; nothing in here waits."""
 
-    _make_http: Callable[..., HttpT]
+    def __init__(self, url: str, key: str | None, timeout_s: float, retries: int, at_once: int) -> None:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError(f"{url!r} is no address of a service; one looks like http://127.0.0.1:8000")
+        self._url, self._timeout_s, self._retries, self._at_once = url.rstrip("/"), timeout_s, retries, at_once
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+
+    def _start(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: bytes | None = None,
+        retries: int | None = None,
+    ) -> _Call:
+        deadline = time.monotonic() + self._timeout_s
+        tries = self._retries if retries is None else retries
+        return _Call(method, f"{self._url}/{path}", self._headers, query, body, deadline, tries)
+
+    def _make_no_answer(self, error: httpx.RequestError) -> UniheadError:
+        failure = NoAnswer(f"{self._url} does not answer: {str(error) or type(error).__name__}")
+        failure.__cause__ = error
+        return failure
+
+
+class Client(_BaseClient):
+    """Waits for its answers, in as many threads as you like. A context manager that keeps its connections open."""
 
     def __init__(
         self,
@@ -304,7 +359,7 @@ class _Asking(Generic[HttpT, ResultT, ManyT, InfoT, ReadyT]):
         timeout_s: float = 10,
         retries: int = 2,
         at_once: int = 8,
-        http: HttpT | None = None,
+        http: httpx.Client | None = None,
     ) -> None:
         """Connect to nothing yet.
 
@@ -316,112 +371,8 @@ class _Asking(Generic[HttpT, ResultT, ManyT, InfoT, ReadyT]):
             at_once: requests of `predict_many` that run beside each other.
             http: of httpx, with proxies, certificates or a transport of your own; closed with this client.
         """
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError(f"{url!r} is no address of a service; one looks like http://127.0.0.1:8000")
-        self._url, self._timeout_s, self._retries, self._at_once = url.rstrip("/"), timeout_s, retries, at_once
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-        # The service closes connections that have been idle for 75 s.
-        self._http: HttpT = http or self._make_http(limits=httpx.Limits(keepalive_expiry=60))
-
-    def predict(self, picture: Picture, **options: Unpack[Options]) -> ResultT:
-        """Ask for all, or for the `tasks` among segment, detect and classify; the model runs once."""
-        answer: ResultT = self._run(self._ask("predict", picture, options))
-        return answer
-
-    def segment(self, picture: Picture, **options: Unpack[Options]) -> ResultT:
-        """Ask which class each pixel belongs to."""
-        answer: ResultT = self._run(self._ask("segment", picture, options))
-        return answer
-
-    def detect(self, picture: Picture, **options: Unpack[Options]) -> ResultT:
-        """Ask which objects are where."""
-        answer: ResultT = self._run(self._ask("detect", picture, options))
-        return answer
-
-    def classify(self, picture: Picture, **options: Unpack[Options]) -> ResultT:
-        """Ask what the whole picture shows."""
-        answer: ResultT = self._run(self._ask("classify", picture, options))
-        return answer
-
-    def predict_many(self, pictures: Iterable[Picture], **options: Unpack[Options]) -> ManyT:
-        """Ask about many at once; gives a result, or in its place what went wrong, for each, in their order."""
-        answer: ManyT = self._run(self._ask_many(pictures, options))
-        return answer
-
-    def info(self) -> InfoT:
-        """Ask what runs there: model, contract, limits."""
-        answer: InfoT = self._run(self._ask_info())
-        return answer
-
-    def ready(self) -> ReadyT:
-        """Ask, once, whether the service can answer now."""
-        answer: ReadyT = self._run(self._ask_ready())
-        return answer
-
-    def _run(self, flow: _Flow[Any]) -> Any:  # noqa: ANN401 - an answer, or what can be awaited for one
-        raise NotImplementedError
-
-    def _ask(self, path: str, picture: Picture, options: Options) -> _Flow[Result]:
-        query: dict[str, Any] = {**options}
-        if not isinstance(query.get("tasks", ""), str):
-            query["tasks"] = ",".join(query["tasks"])
-        if path in {"predict", "segment"}:
-            query["mask"] = "rle" if query.get("mask", True) else "none"
-        body = yield partial(read_picture, picture)
-        response = yield from self._exchange("POST", path, params=query, content=body)
-        return read_result(response, body)
-
-    def _ask_many(self, pictures: Iterable[Picture], options: Options) -> _Flow[list[Answer]]:
-        answers: list[Answer] = yield [self._settle(picture, options) for picture in pictures]
-        return answers
-
-    def _settle(self, picture: Picture, options: Options) -> _Flow[Answer]:
-        try:
-            return (yield from self._ask("predict", picture, options))
-        except (UniheadError, OSError, ValueError) as error:
-            return error
-
-    def _ask_info(self) -> _Flow[dict[str, Any]]:
-        response = yield from self._exchange("GET", "info")
-        return dict(response.json())
-
-    def _ask_ready(self) -> _Flow[bool]:
-        try:
-            yield from self._exchange("GET", "readyz", retries=0)
-        except (NoAnswer, Unavailable):
-            return False
-        return True
-
-    def _exchange(self, method: str, path: str, *, retries: int | None = None, **parts: Any) -> _Flow[httpx.Response]:  # noqa: ANN401 - httpx's
-        deadline = time.monotonic() + self._timeout_s
-        for attempt in itertools.count():
-            left_s = deadline - time.monotonic()
-            headers = {**self._headers, TIMEOUT_HEADER: str(min(_MAX_TIMEOUT_MS, max(1, round(left_s * 1000))))}
-            # With grace, so that the service can say itself that it is late: its clock starts when it has the picture.
-            timeout = httpx.Timeout(left_s + _GRACE_S)
-            try:
-                response: httpx.Response = yield self._http.build_request(
-                    method, f"{self._url}/{path}", headers=headers, timeout=timeout, **parts
-                )
-                if response.status_code == httpx.codes.OK:
-                    return response
-                failure = read_problem(response)
-            except httpx.RequestError as error:
-                failure = NoAnswer(f"{self._url} does not answer: {str(error) or type(error).__name__}")
-                failure.__cause__ = error
-            pause_s = choose_pause_s(failure, attempt)
-            tries = self._retries if retries is None else retries
-            if pause_s is None or attempt >= tries or time.monotonic() + pause_s >= deadline:
-                raise failure
-            yield pause_s
-        raise AssertionError("counting does not end")
-
-
-class Client(_Asking[httpx.Client, Result, list[Answer], dict[str, Any], bool]):
-    """Asks and waits; for as many threads as you like. A context manager that keeps its connections."""
-
-    _make_http = httpx.Client
+        super().__init__(url, key, timeout_s, retries, at_once)
+        self._http = http or httpx.Client(limits=_LIMITS)
 
     def __enter__(self) -> Self:
         return self
@@ -433,35 +384,85 @@ class Client(_Asking[httpx.Client, Result, list[Answer], dict[str, Any], bool]):
         """Close all connections."""
         self._http.close()
 
-    def _run(self, flow: _Flow[T]) -> T:
-        outcome: Any = None
+    def predict(self, picture: Picture, **options: Unpack[Options]) -> Result:
+        """Ask for all, or for the `tasks` among segment, detect and classify; the model runs once."""
+        return self._ask("predict", picture, options)
+
+    def segment(self, picture: Picture, **options: Unpack[Options]) -> Result:
+        """Ask which class each pixel belongs to."""
+        return self._ask("segment", picture, options)
+
+    def detect(self, picture: Picture, **options: Unpack[Options]) -> Result:
+        """Ask which objects are where."""
+        return self._ask("detect", picture, options)
+
+    def classify(self, picture: Picture, **options: Unpack[Options]) -> Result:
+        """Ask what the whole picture shows."""
+        return self._ask("classify", picture, options)
+
+    def predict_many(self, pictures: Iterable[Picture], **options: Unpack[Options]) -> list[Answer]:
+        """Ask about many at once; gives a result, or in its place what went wrong, for each, in their order."""
+        pictures = list(pictures)  # all of them before the first is sent
+
+        def settle(picture: Picture) -> Answer:
+            try:
+                return self._ask("predict", picture, options)
+            except (UniheadError, OSError, ValueError) as error:
+                return error
+
+        with ThreadPoolExecutor(self._at_once) as pool:
+            return list(pool.map(settle, pictures))
+
+    def info(self) -> dict[str, Any]:
+        """Ask what runs there: model, contract, limits."""
+        return dict(self._exchange(self._start("GET", "info")).json())
+
+    def ready(self) -> bool:
+        """Ask, once, whether the service can answer now."""
         try:
-            while True:
-                step = flow.throw(outcome) if isinstance(outcome, Exception) else flow.send(outcome)
-                try:
-                    outcome = self._take(step)
-                except (httpx.RequestError, OSError, ValueError) as error:
-                    outcome = error
-        except StopIteration as end:
-            return cast("T", end.value)
+            self._exchange(self._start("GET", "readyz", retries=0))
+        except (NoAnswer, Unavailable):
+            return False
+        return True
 
-    def _take(self, step: Any) -> Any:  # noqa: ANN401 - see _Flow
-        if isinstance(step, httpx.Request):
-            return self._http.send(step)
-        if isinstance(step, float):
-            return time.sleep(step)
-        if isinstance(step, list):
-            with ThreadPoolExecutor(self._at_once) as pool:
-                return list(pool.map(self._run, step))
-        return step()
+    def _ask(self, path: str, picture: Picture, options: Options) -> Result:
+        query = _make_query(path, options)
+        body = read_picture(picture)
+        response = self._exchange(self._start("POST", path, query=query, body=body))
+        return read_result(response, body)
+
+    def _exchange(self, call: _Call) -> httpx.Response:
+        while True:
+            try:
+                response = self._http.send(call.build_request(self._http))
+            except httpx.RequestError as error:
+                failure = self._make_no_answer(error)
+            else:
+                if response.status_code == httpx.codes.OK:
+                    return response
+                failure = read_problem(response)
+            pause_s = call.find_pause_s(failure)
+            if pause_s is None:
+                raise failure
+            time.sleep(pause_s)
 
 
-class AsyncClient(
-    _Asking[httpx.AsyncClient, _Later[Result], _Later[list[Answer]], _Later[dict[str, Any]], _Later[bool]]
-):
-    """Asks and is awaited; for one event loop. A context manager that keeps its connections."""
+class AsyncClient(_BaseClient):
+    """The same, to be awaited, in one event loop of asyncio. A context manager that keeps its connections open."""
 
-    _make_http = httpx.AsyncClient
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        *,
+        timeout_s: float = 10,
+        retries: int = 2,
+        at_once: int = 8,
+        http: httpx.AsyncClient | None = None,
+    ) -> None:
+        """Connect to nothing yet; see `Client` for the arguments."""
+        super().__init__(url, key, timeout_s, retries, at_once)
+        self._http = http or httpx.AsyncClient(limits=_LIMITS)
 
     async def __aenter__(self) -> Self:
         return self
@@ -473,28 +474,65 @@ class AsyncClient(
         """Close all connections."""
         await self._http.aclose()
 
-    async def _run(self, flow: _Flow[T]) -> T:
-        outcome: Any = None
+    async def predict(self, picture: Picture, **options: Unpack[Options]) -> Result:
+        """Ask for all, or for the `tasks` among segment, detect and classify; the model runs once."""
+        return await self._ask("predict", picture, options)
+
+    async def segment(self, picture: Picture, **options: Unpack[Options]) -> Result:
+        """Ask which class each pixel belongs to."""
+        return await self._ask("segment", picture, options)
+
+    async def detect(self, picture: Picture, **options: Unpack[Options]) -> Result:
+        """Ask which objects are where."""
+        return await self._ask("detect", picture, options)
+
+    async def classify(self, picture: Picture, **options: Unpack[Options]) -> Result:
+        """Ask what the whole picture shows."""
+        return await self._ask("classify", picture, options)
+
+    async def predict_many(self, pictures: Iterable[Picture], **options: Unpack[Options]) -> list[Answer]:
+        """Ask about many at once; gives a result, or in its place what went wrong, for each, in their order."""
+        pictures = list(pictures)  # all of them before the first is sent
+        gate = asyncio.Semaphore(self._at_once)
+
+        async def settle(picture: Picture) -> Answer:
+            try:
+                async with gate:
+                    return await self._ask("predict", picture, options)
+            except (UniheadError, OSError, ValueError) as error:
+                return error
+
+        return await asyncio.gather(*[settle(picture) for picture in pictures])
+
+    async def info(self) -> dict[str, Any]:
+        """Ask what runs there: model, contract, limits."""
+        return dict((await self._exchange(self._start("GET", "info"))).json())
+
+    async def ready(self) -> bool:
+        """Ask, once, whether the service can answer now."""
         try:
-            while True:
-                step = flow.throw(outcome) if isinstance(outcome, Exception) else flow.send(outcome)
-                try:
-                    outcome = await self._take(step)
-                except (httpx.RequestError, OSError, ValueError) as error:
-                    outcome = error
-        except StopIteration as end:
-            return cast("T", end.value)
+            await self._exchange(self._start("GET", "readyz", retries=0))
+        except (NoAnswer, Unavailable):
+            return False
+        return True
 
-    async def _take(self, step: Any) -> Any:  # noqa: ANN401 - see _Flow
-        if isinstance(step, httpx.Request):
-            return await self._http.send(step)
-        if isinstance(step, float):
-            return await asyncio.sleep(step)
-        if isinstance(step, list):
-            gate = asyncio.Semaphore(self._at_once)
-            return await asyncio.gather(*(self._run_behind(gate, flow) for flow in step))
-        return await asyncio.to_thread(step)
+    async def _ask(self, path: str, picture: Picture, options: Options) -> Result:
+        query = _make_query(path, options)
+        body = await asyncio.to_thread(read_picture, picture)
+        response = await self._exchange(self._start("POST", path, query=query, body=body))
+        return read_result(response, body)
 
-    async def _run_behind(self, gate: asyncio.Semaphore, flow: _Flow[T]) -> T:
-        async with gate:
-            return await self._run(flow)
+    async def _exchange(self, call: _Call) -> httpx.Response:
+        while True:
+            try:
+                response = await self._http.send(call.build_request(self._http))
+            except httpx.RequestError as error:
+                failure = self._make_no_answer(error)
+            else:
+                if response.status_code == httpx.codes.OK:
+                    return response
+                failure = read_problem(response)
+            pause_s = call.find_pause_s(failure)
+            if pause_s is None:
+                raise failure
+            await asyncio.sleep(pause_s)
