@@ -28,24 +28,25 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+import service.server.closing
+
 # The socket code, and by which names it calls what it has of uvicorn. Nothing else in this file knows our modules.
-import service.connections
-import service.ending
-import service.leaving
-import service.protocol
-import service.refusals
-import service.server
+import service.server.connections
+import service.server.protocol
+import service.server.refusals
+import service.server.serve
+import service.server.server
 from tests.checkout import ROOT
 
 OURS = (
-    service.connections,
-    service.ending,
-    service.leaving,
-    service.protocol,
-    service.refusals,
-    service.server,
+    service.server.connections,
+    service.server.closing,
+    service.server.server,
+    service.server.protocol,
+    service.server.refusals,
+    service.server.serve,
 )
-SUBCLASSES = {"protocol": service.protocol.Protocol, "server": service.leaving.LeavingServer}
+SUBCLASSES = {"protocol": service.server.protocol.Protocol, "server": service.server.server.LeavingServer}
 
 CLASSES = {"protocol": HttpToolsProtocol, "cycle": RequestResponseCycle, "flow": FlowControl, "server": uvicorn.Server}
 # For each of uvicorn's objects: what is called, with its arguments, and what is read or set, with its type.
