@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from service.api.hang_up import HangUp
+from service.api.scope import Disconnect
 from service.errors import ClientGone, DeadlineExceeded, Overloaded
 from service.telemetry.timing import Stopwatch
 from tests.service.house import House, body_of, keep, until
@@ -64,7 +64,7 @@ async def test_a_client_that_hangs_up_is_dropped(build: Callable[..., House]) ->
     house.session.gate.clear()
     busy = house.begin(body_of(0))
     await until(lambda: house.session.inside == 1)
-    connection = HangUp()
+    connection = Disconnect()
     task = asyncio.create_task(
         house.scheduler.submit(body_of(1), keep, watch=Stopwatch(), timeout_s=10, hang_up=connection.listen)
     )
