@@ -21,8 +21,15 @@ from service.api.state import ServiceState
 from service.errors import MalformedRequest, Overloaded, RequestError, RequestTimeout, Unavailable
 from service.server.closing import LAST_CHANCE_S, EndingTransport, close_unless_continued, find_linger_end
 from service.server.connections import REFUSED_AT_ONCE, Connection, close_most_idle
-from service.server.head import MAX_HEADERS, check_head, count_head_bytes, refuse_size, write_without_upgrade
-from service.server.refusals import explain_failure, make_refusal_cycle
+from service.server.head import (
+    MAX_HEADERS,
+    check_head,
+    count_head_bytes,
+    explain_failure,
+    make_refusal_cycle,
+    refuse_size,
+    write_without_upgrade,
+)
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application

@@ -32,8 +32,8 @@ import service.server.closing
 
 # The socket code, and by which names it calls what it has of uvicorn. Nothing else in this file knows our modules.
 import service.server.connections
+import service.server.head
 import service.server.protocol
-import service.server.refusals
 import service.server.serve
 import service.server.server
 from tests.checkout import ROOT
@@ -43,7 +43,7 @@ OURS = (
     service.server.closing,
     service.server.server,
     service.server.protocol,
-    service.server.refusals,
+    service.server.head,
     service.server.serve,
 )
 SUBCLASSES = {"protocol": service.server.protocol.Protocol, "server": service.server.server.LeavingServer}
