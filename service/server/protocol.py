@@ -20,7 +20,6 @@ from service.api.scope import BODY_FAULT, DISCONNECT, Disconnect, body_too_late
 from service.api.state import ServiceState
 from service.errors import MalformedRequest, Overloaded, RequestError, RequestTimeout, Unavailable
 from service.server.closing import LAST_CHANCE_S, EndingTransport, close_unless_continued, find_linger_end
-from service.server.connections import REFUSED_AT_ONCE, Connection, close_most_idle
 from service.server.head import (
     MAX_HEADERS,
     check_head,
@@ -30,6 +29,7 @@ from service.server.head import (
     refuse_size,
     write_without_upgrade,
 )
+from service.server.server import REFUSED_AT_ONCE, Connection, close_most_idle
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application

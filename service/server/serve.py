@@ -26,10 +26,9 @@ from service.api.state import ServiceState
 from service.app import create_app
 from service.errors import ContractError
 from service.machine import keep_freed_memory
-from service.server.connections import fit_connections, sweep_connections
 from service.server.pid_file import PidFileError, hold_pid_file
 from service.server.protocol import Protocol
-from service.server.server import DRAIN_S, SIGNALS, LeavingServer
+from service.server.server import DRAIN_S, SIGNALS, GracefulServer, fit_connections, sweep_connections
 from service.settings import ENV_PREFIX, Settings, describe_unknown_variables
 from service.telemetry.log_writer import LineWriter
 from service.telemetry.logs import open_log
@@ -147,7 +146,7 @@ async def _run(settings: Settings, listener: socket.socket, log: LineWriter) -> 
         timeout_graceful_shutdown=DRAIN_S,
         timeout_keep_alive=_KEEP_ALIVE_S,
     )
-    server, ready = LeavingServer(config, on_leave=state.drain, delay_s=settings.drain_delay_s), asyncio.Event()
+    server, ready = GracefulServer(config, on_leave=state.drain, delay_s=settings.drain_delay_s), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, state, ready)
     async with app.router.lifespan_context(app):
         for number in SIGNALS:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from service.cli import main
-from service.server.server import LeavingServer
+from service.server.server import GracefulServer
 from tests.service.bad_models import BAD_AT_START, BAD_MODELS, write_model
 from tests.service.fakes import encode, make_picture
 from tests.service.hostile.processes import ROOT, Running, start
@@ -30,7 +30,7 @@ def test_a_bad_file_ends_the_start_with_one_sentence(
     def serve(*_: object, **__: object) -> None:
         pytest.fail("it serves")
 
-    monkeypatch.setattr(LeavingServer, "serve", serve)
+    monkeypatch.setattr(GracefulServer, "serve", serve)
     monkeypatch.chdir(tmp_path)  # where a reference to another file would be followed from
     harm, sentence = BAD_MODELS[kind]
     harm(model := write_model(tmp_path / "model.onnx", "old"))

@@ -28,10 +28,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-import service.server.closing
-
 # The socket code, and by which names it calls what it has of uvicorn. Nothing else in this file knows our modules.
-import service.server.connections
+import service.server.closing
 import service.server.head
 import service.server.protocol
 import service.server.serve
@@ -39,14 +37,13 @@ import service.server.server
 from tests.checkout import ROOT
 
 OURS = (
-    service.server.connections,
     service.server.closing,
     service.server.server,
     service.server.protocol,
     service.server.head,
     service.server.serve,
 )
-SUBCLASSES = {"protocol": service.server.protocol.Protocol, "server": service.server.server.LeavingServer}
+SUBCLASSES = {"protocol": service.server.protocol.Protocol, "server": service.server.server.GracefulServer}
 
 CLASSES = {"protocol": HttpToolsProtocol, "cycle": RequestResponseCycle, "flow": FlowControl, "server": uvicorn.Server}
 # For each of uvicorn's objects: what is called, with its arguments, and what is read or set, with its type.

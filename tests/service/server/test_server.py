@@ -8,8 +8,7 @@ from typing import cast
 import pytest
 import uvicorn
 
-from service.server import connections
-from service.server.connections import close_most_idle, fit_connections, sweep_connections
+from service.server.server import close_most_idle, fit_connections, sweep_connections
 
 
 class FakeConnection:
@@ -51,7 +50,7 @@ async def sweep_for(seconds: float, *fakes: FakeConnection, serving: bool) -> No
 async def test_one_broken_connection_does_not_stop_the_clock_of_others(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(connections, "_SWEEP_S", 0.01)
+    monkeypatch.setattr("service.server.server._SWEEP_S", 0.01)
     broken, sound = FakeConnection(broken=True), FakeConnection()
     await sweep_for(0.2, broken, sound, serving=True)
     assert broken.closed
@@ -62,7 +61,7 @@ async def test_one_broken_connection_does_not_stop_the_clock_of_others(
 
 @pytest.mark.anyio
 async def test_who_came_in_last_hears_of_the_end_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "_SWEEP_S", 0.01)
+    monkeypatch.setattr("service.server.server._SWEEP_S", 0.01)
     late = FakeConnection()
     await sweep_for(0.1, late, serving=False)
     assert late.told
