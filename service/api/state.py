@@ -32,7 +32,6 @@ class ServiceState:
     settings: Settings
     metrics: Metrics
     bodies: BodyBudget = field(init=False)
-    max_connections: int = field(init=False)  # as set, or as many as the process may open
     scheduler: Scheduler | None = None
     draining: bool = False
     reloader: Reloader[Engine] | None = None
@@ -42,7 +41,6 @@ class ServiceState:
 
     def __post_init__(self) -> None:
         """Begin to count bodies."""
-        self.max_connections = self.settings.max_connections
         self.bodies = BodyBudget(self.settings.max_bodies_bytes, lambda: self.metrics.count_refusal("bodies"))
         self.metrics.show_bodies(lambda: self.bodies.taken, self.bodies.limit)
 

@@ -17,7 +17,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from service.api.scope import BODY_FAULT, DISCONNECT, Disconnect, body_too_late
-from service.api.state import ServiceState
 from service.errors import MalformedRequest, Overloaded, RequestError, RequestTimeout, Unavailable
 from service.server.closing import LAST_CHANCE_S, EndingTransport, close_unless_continued, find_linger_end
 from service.server.head import (
@@ -30,6 +29,7 @@ from service.server.head import (
     write_without_upgrade,
 )
 from service.server.server import REFUSED_AT_ONCE, Connection, close_most_idle
+from service.settings import Settings
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
@@ -55,12 +55,23 @@ class Protocol(HttpToolsProtocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        settings: Settings,
+        max_connections: int,
     ) -> None:
-        """Take what uvicorn hands to every connection; the limits are those of the app."""
+        """Take what uvicorn hands to every connection, and the limits of this service.
+
+        Args:
+            config: uvicorn's.
+            server_state: of the server, with all its connections.
+            app_state: of uvicorn's lifespan, which is off.
+            _loop: for uvicorn, which calls it so.
+            settings: of the service: how long and how large a request may be.
+            max_connections: open at once.
+        """
         super().__init__(config, server_state, app_state, _loop)
-        house: ServiceState = config.app.state.service  # type: ignore[union-attr]  # always our app
-        self._settings = house.settings
-        self._max_connections = house.max_connections
+        self._settings = settings
+        self._max_connections = max_connections
         self._stream: asyncio.Transport
         self._ending: EndingTransport
         self._phase = _IDLE  # of the message that comes in

@@ -133,10 +133,11 @@ async def _run(settings: Settings, listener: socket.socket, log: LineWriter) -> 
     app = create_app(settings)
     state: ServiceState = app.state.service
     log.watch_dropped(state.metrics.dropped_log_lines.inc)
+    max_connections = fit_connections(settings.max_connections)
     config = uvicorn.Config(
         app,
         lifespan="off",  # entered here, so that a model that cannot be loaded is one sentence and no traceback
-        http=Protocol,
+        http=partial(Protocol, settings=settings, max_connections=max_connections),  # type: ignore[arg-type]  # it is called
         ws="none",
         log_config=None,
         log_level="error",  # it warns of every malformed request
@@ -147,6 +148,7 @@ async def _run(settings: Settings, listener: socket.socket, log: LineWriter) -> 
         timeout_keep_alive=_KEEP_ALIVE_S,
     )
     server, ready = GracefulServer(config, on_leave=state.drain, delay_s=settings.drain_delay_s), asyncio.Event()
+    state.metrics.show_connections(lambda: len(server.server_state.connections), max_connections)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, state, ready)
     async with app.router.lifespan_context(app):
         for number in SIGNALS:
@@ -156,8 +158,6 @@ async def _run(settings: Settings, listener: socket.socket, log: LineWriter) -> 
         where = f"[{host}]" if ":" in host else host
         with hold_pid_file(settings.pid_file), _serve_metrics(settings, app):
             logger.info("ready on http://%s:%d with %s", where, port, settings.model)
-            state.max_connections = fit_connections(settings.max_connections)
-            state.metrics.show_connections(lambda: len(server.server_state.connections), state.max_connections)
             async with sweep_connections(server):
                 await server.serve(sockets=[listener])
 

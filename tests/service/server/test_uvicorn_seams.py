@@ -117,9 +117,6 @@ NAMES: dict[str, dict[str, str | type]] = {
         "default_headers": list,
         "tasks": set,
     },
-    "config": {
-        "app": object,
-    },
     "types": dict.fromkeys(
         ("ASGI3Application", "ASGIReceiveCallable", "ASGISendCallable", "ASGISendEvent", "HTTPScope", "Scope"), object
     ),
@@ -169,7 +166,6 @@ async def _make_objects() -> dict[str, object]:
         "flow": protocol.flow,
         "server": server,
         "server_state": server.server_state,
-        "config": config,
         "types": uvicorn._types,
     }
 
