@@ -1,4 +1,4 @@
-"""How a connection ends: clients can read their last answer, know where they stand, and take a bounded time."""
+"""How a connection ends: with a lingering close, so that clients can read their last answer, in a bounded time."""
 
 from __future__ import annotations
 
@@ -15,44 +15,41 @@ if TYPE_CHECKING:
 _LINGER_S = 5.0
 # Who has used up all time still has this to read why.
 _SHORT_LINGER_S = 0.5
-# At the end of the service, for a connection whose first request may be on its way.
-LAST_CHANCE_S = 1.0
+# During a graceful shutdown, for a connection whose first request may be on its way.
+SHUTDOWN_GRACE_S = 1.0
 # What a client may go on sending once it has its answer: more than people send by mistake.
 _LINGER_BYTES = 64 * 2**20
 # Of an answer, within `write_timeout_s`; it keeps those away who read a byte now and then.
 _PROGRESS_BYTES = 2**16
 
 
-class EndingTransport:
+class LingeringTransport:
     """What answers are written to; closing it says that they were the last, and leaves the connection open to read.
 
     A socket that is closed before all has been read resets the connection, and a client that was still sending loses
     the answer that it had not looked at (RFC 9112, sec. 9.6).
-
-    Attributes:
-        ended: no answer follows.
     """
 
-    def __init__(self, stream: asyncio.Transport, write_timeout_s: float, *, on_end: Callable[[], None]) -> None:
+    def __init__(self, stream: asyncio.Transport, write_timeout_s: float, *, on_close: Callable[[], None]) -> None:
         """Wrap a connection's transport.
 
         Args:
             stream: the transport.
             write_timeout_s: how long it may stand still while something is unsent.
-            on_end: called when the transport is closed this way.
+            on_close: called when the transport is closed this way.
         """
-        self.ended = False
+        self._closed = False  # no answer follows
         self._held: list[bytes] = []
         self._stream = stream
         self._write_timeout_s = write_timeout_s
-        self._on_end = on_end
+        self._on_close = on_close
         self._left_bytes = _LINGER_BYTES
         self._unsent_bytes = 0
         self._write_deadline = math.inf
 
     def is_closing(self) -> bool:
         """Whether there is nothing left to answer."""
-        return self.ended or self._stream.is_closing()
+        return self._closed or self._stream.is_closing()
 
     def write(self, data: bytes) -> None:
         """Send; head and body of an answer, which are written one after the other, leave together.
@@ -75,9 +72,9 @@ class EndingTransport:
         """Send what has been written, then the end."""
         self.flush()
         if not self.is_closing():
-            self.ended = True
+            self._closed = True
             self._stream.write_eof()
-            self._on_end()
+            self._on_close()
 
     def close_at_once(self) -> None:
         """Send what has been written, and listen no longer."""
@@ -105,16 +102,16 @@ class EndingTransport:
             self._unsent_bytes = max(self._unsent_bytes, unsent_bytes)
 
 
-def find_linger_end(now: float, body_deadline: float, *, is_leaving: bool) -> float:
+def compute_linger_deadline(now: float, body_deadline: float, *, is_shutting_down: bool) -> float:
     """Until when what a client still sends is thrown away: no longer than a body may take, but a moment in any case.
 
     Args:
         now: in seconds of the loop's clock.
         body_deadline: of its body, by the same clock.
-        is_leaving: the service ends.
+        is_shutting_down: the server is.
     """
     until = min(now + _LINGER_S, max(body_deadline, now + _SHORT_LINGER_S))
-    return min(until, now + LAST_CHANCE_S) if is_leaving else until
+    return min(until, now + SHUTDOWN_GRACE_S) if is_shutting_down else until
 
 
 def close_unless_continued(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:

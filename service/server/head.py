@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.api.scope import REQUEST_FAULT
+from service.api.scope import BODY_FAULT, REQUEST_FAULT
 from service.errors import HeaderTooLarge, MalformedRequest, RequestError, Unavailable
 
 if TYPE_CHECKING:
@@ -131,6 +131,13 @@ def make_refusal_cycle(
     )
     cycle.more_body = False
     return cycle
+
+
+def fail_body(cycle: RequestResponseCycle, error: RequestError | Unavailable) -> None:
+    """End the body of a request that is being answered with an error, and then the connection."""
+    cycle.scope["state"][BODY_FAULT] = error
+    cycle.more_body = cycle.keep_alive = False
+    cycle.message_event.set()
 
 
 def _find_path(url: bytes) -> str:

@@ -17,17 +17,19 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from service.api.scope import BODY_FAULT, DISCONNECT, Disconnect, body_too_late
-from service.errors import MalformedRequest, Overloaded, RequestError, RequestTimeout, Unavailable
-from service.server.closing import LAST_CHANCE_S, EndingTransport, close_unless_continued, find_linger_end
+from service.errors import Overloaded, RequestError, RequestTimeout, Unavailable
+from service.server.closing import SHUTDOWN_GRACE_S, LingeringTransport, close_unless_continued, compute_linger_deadline
 from service.server.head import (
     MAX_HEADERS,
     check_head,
     count_head_bytes,
     explain_failure,
+    fail_body,
     make_refusal_cycle,
     refuse_size,
     write_without_upgrade,
 )
+from service.server.message import IncomingMessage
 from service.server.server import REFUSED_AT_ONCE, Connection, close_most_idle
 from service.settings import Settings
 
@@ -36,9 +38,6 @@ if TYPE_CHECKING:
 
 # Requests that wait on one connection for those before them; who sends more has to send them again.
 MAX_PIPELINED = 32
-# Chunks of a body cost time however small they are: so many may be, and beyond it they have so many bytes on average.
-_FREE_CHUNKS, _CHUNK_BYTES = 1024, 128
-_IDLE, _HEAD, _BODY = range(3)
 
 
 class Protocol(HttpToolsProtocol):
@@ -59,41 +58,25 @@ class Protocol(HttpToolsProtocol):
         settings: Settings,
         max_connections: int,
     ) -> None:
-        """Take what uvicorn hands to every connection, and the limits of this service.
-
-        Args:
-            config: uvicorn's.
-            server_state: of the server, with all its connections.
-            app_state: of uvicorn's lifespan, which is off.
-            _loop: for uvicorn, which calls it so.
-            settings: of the service: how long and how large a request may be.
-            max_connections: open at once.
-        """
+        """Take what uvicorn hands to every connection; of the settings what a request may take, in time and size."""
         super().__init__(config, server_state, app_state, _loop)
         self._settings = settings
         self._max_connections = max_connections
-        self._stream: asyncio.Transport
-        self._ending: EndingTransport
-        self._phase = _IDLE  # of the message that comes in
-        self._has_scope = False  # `scope` is that message's
-        self._has_asked = False  # `cycle` is there, that of the newest request
-        self._began = 0.0  # when the message's first byte came
-        self._deadline = math.inf
-        self._loose_bytes = 0  # that came since the message began, or its head or a piece of its body was complete
-        self._chunks = self._chunk_bytes = 0  # of its body
-        self._upgrading = False  # its head asks for another protocol
-        self._deaf = False  # what comes is thrown away
-        self._leaving = False
+        self._stream: asyncio.Transport  # from `connection_made` on, as the next two
+        self._outgoing: LingeringTransport
+        self._message: IncomingMessage
+        self._deadline = math.inf  # of what the phase of the message, or the client after the last answer, may take
+        self._is_shutting_down = False
         self._disconnect = Disconnect()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own
         """Begin to wait for a request, or refuse where there are connections enough and none of them idles."""
         super().connection_made(transport)
         self._stream = transport
-        self._ending = EndingTransport(transport, self._settings.write_timeout_s, on_end=self._linger)
-        self.transport = cast("asyncio.Transport", self._ending)
-        self._began = self.loop.time()
-        self._deadline = self._began + self._settings.header_timeout_s
+        self._outgoing = LingeringTransport(transport, self._settings.write_timeout_s, on_close=self._linger)
+        self.transport = cast("asyncio.Transport", self._outgoing)
+        self._message = IncomingMessage(self._settings, self.loop.time())
+        self._deadline = self._message.head_deadline
         above = len(self.connections) - self._max_connections
         if above > 0 and not close_most_idle(cast("Iterable[Connection]", self.connections)):
             if above > REFUSED_AT_ONCE:
@@ -103,22 +86,23 @@ class Protocol(HttpToolsProtocol):
                 self._refuse(Overloaded(sentence, reason="connections", retry_after_s=1))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell those who work for a client that has gone."""
+        """Tell those who work for this client that it has disconnected."""
         super().connection_lost(exc)
         self._disconnect.tell()
 
     def data_received(self, data: bytes) -> None:
         """Count what comes, and hand it to the parser."""
         self._unset_keepalive_if_required()
-        if self._ending.ended:
-            self._ending.discard(len(data))
+        message = self._message
+        if message.phase == "lingering":
+            self._outgoing.discard(len(data))
             return
-        if self._deaf:
-            self.flow.pause_reading()  # an answer is still to come
+        if message.phase == "stopped":
+            self.flow.pause_reading()
             return
-        if self._phase == _IDLE:
-            self._begin()
-        self._loose_bytes += len(data)
+        if message.phase == "idle":
+            self._begin_message()
+        message.overhead_bytes += len(data)
         while data:
             try:
                 self.parser.feed_data(data)
@@ -126,27 +110,24 @@ class Protocol(HttpToolsProtocol):
             except httptools.HttpParserUpgrade as upgrade:
                 data = self._drop_upgrade() + data[upgrade.args[0] :]
             except httptools.HttpParserError as error:
-                if not self._deaf:  # not refused, but not read
+                if not isinstance(error.__context__, _PipelineFullError):
                     self._refuse(explain_failure(error))
                 return
-        if self._loose_bytes > self._settings.max_header_bytes:
+        if message.overhead_bytes > self._settings.max_header_bytes:
             self._refuse(refuse_size(self._settings.max_header_bytes))
 
-    def _begin(self) -> None:
+    def _begin_message(self) -> None:
         """Start a message's clock; while another one is answered it may take its time."""
-        self._phase, self._loose_bytes, self._began = _HEAD, 0, self.loop.time()
-        if self._has_asked and self.cycle.response_complete:
-            self._deadline = self._began + self._settings.header_timeout_s
-
-    def _is_answering(self) -> bool:
-        return self._has_asked and not self.cycle.response_complete
+        super().on_message_begin()
+        self._message.begin(self.loop.time())
+        newest = self._newest
+        if newest is not None and newest.response_complete:
+            self._deadline = self._message.head_deadline
 
     def on_message_begin(self) -> None:
-        """Begin the next request."""
-        super().on_message_begin()
-        self._has_scope = True
-        if self._phase == _IDLE:
-            self._begin()
+        """Begin the next request, unless the empty lines before it have."""
+        if self._message.phase == "idle":
+            self._begin_message()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header.
@@ -154,7 +135,7 @@ class Protocol(HttpToolsProtocol):
         Raises:
             HeaderTooLarge: there are too many.
         """
-        if self._phase != _HEAD:
+        if self._message.phase != "head":
             return  # a trailer, which must not pass for a header
         if len(self.headers) >= MAX_HEADERS:
             raise refuse_size(self._settings.max_header_bytes)
@@ -170,31 +151,29 @@ class Protocol(HttpToolsProtocol):
         limit = self._settings.max_header_bytes
         method, version = self.parser.get_method(), self.parser.get_http_version()
         self.scope["method"] = method.decode()
-        if self._loose_bytes > limit < count_head_bytes(self.url, self.headers):
+        if self._message.overhead_bytes > limit < count_head_bytes(self.url, self.headers):
             raise refuse_size(limit)
         check_head(method, self.url, version, self.headers)
-        self._upgrading = self.parser.should_upgrade()
-        if self._upgrading:
-            return
+        if self.parser.should_upgrade():
+            return  # `data_received` has it read again, without that
         if len(self.pipeline) >= MAX_PIPELINED:
+            self._message.phase = "stopped"
             self.cycle.keep_alive = False
-            self._deaf = True
             raise _PipelineFullError
         if version == "1.0":
             self.expect_100_continue = False
-        self._phase, self._loose_bytes = _BODY, 0
-        self._chunks = self._chunk_bytes = 0
-        self._deadline = math.inf if self._is_answering() else self._began + self._settings.body_timeout_s
+        self._message.begin_body()
+        self._deadline = math.inf if self._is_answering() else self._message.body_deadline
         self.scope["state"].update({BODY_FAULT: None, DISCONNECT: self._disconnect})
         super().on_headers_complete()
-        self._has_asked = True
-        if self._leaving:
+        if self._is_shutting_down:
             self.cycle.keep_alive = False
 
     def _drop_upgrade(self) -> bytes:
         """Return the head that has come, to be read again without its wish for another protocol."""
-        self._upgrading = False
-        return write_without_upgrade(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
+        head = write_without_upgrade(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
+        super().on_message_begin()
+        return head
 
     def on_chunk_header(self) -> None:
         """Begin a chunk.
@@ -202,93 +181,95 @@ class Protocol(HttpToolsProtocol):
         Raises:
             MalformedRequest: there are too many for what is in them.
         """
-        self._chunks += 1
-        if self._chunks > _FREE_CHUNKS + self._chunk_bytes // _CHUNK_BYTES:
-            raise MalformedRequest(f"the body comes in too many chunks; send {_CHUNK_BYTES} bytes and more in each")
+        self._message.count_chunk()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body; where the answer is out already, only so much of it."""
-        self._loose_bytes = 0
-        self._chunk_bytes += len(body)
+        self._message.count_body(len(body))
         super().on_body(body)
         if self.cycle.response_complete:
-            self._ending.discard(len(body))
+            self._outgoing.discard(len(body))
 
     def on_message_complete(self) -> None:
         """End a request; what follows is another."""
-        if self._upgrading:
+        if self.parser.should_upgrade():
             return
         super().on_message_complete()
-        self._phase, self._has_scope, self._loose_bytes = _IDLE, False, 0
+        self._message.end()
         self._deadline = math.inf
         if self.cycle.response_complete:  # this was what was left of a body that nobody wanted
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
 
+    @property
+    def _newest(self) -> RequestResponseCycle | None:
+        """The newest request that was handed to the app, or waits for that; uvicorn has None before the first."""
+        return self.cycle
+
+    def _is_answering(self) -> bool:
+        return (newest := self._newest) is not None and not newest.response_complete
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         super()._start_asgi_task(cycle, close_unless_continued(cycle, app) if cycle.waiting_for_100_continue else app)
 
     def on_response_complete(self) -> None:
         """Answer the next request; or read what is left of this one's body, so that the connection can go on."""
-        if len(self.pipeline) == 1 and self._phase == _BODY:  # its turn has come, and so has the time of its body
+        phase = self._message.phase
+        if len(self.pipeline) == 1 and phase == "body":  # its turn has come, and so has the time of its body
             self._deadline = self.loop.time() + self._settings.body_timeout_s
         super().on_response_complete()
-        if self._phase == _IDLE or self._is_answering() or self.transport.is_closing():
+        if self._is_answering() or self.transport.is_closing():
             return
-        self._unset_keepalive_if_required()
-        now = self.loop.time()
-        if self._phase == _HEAD:
-            self._deadline = now + self._settings.header_timeout_s
+        if phase == "head":
+            self._unset_keepalive_if_required()
+            self._deadline = self.loop.time() + self._settings.header_timeout_s
+        elif phase == "body":
+            self._unset_keepalive_if_required()
+            self._outgoing.begin_discarding()
+            self._deadline = self._compute_linger_deadline()
+
+    def _refuse(self, error: RequestError | Unavailable) -> None:
+        """Answer with an error in turn; or, where a body comes in, fail that. Read no more."""
+        phase, is_answering = self._message.phase, self._is_answering()
+        if phase == "idle":
+            super().on_message_begin()
+        self._message.phase, self._deadline = "stopped", math.inf
+        if phase == "body" and is_answering:
+            fail_body(self.cycle, error)
+        elif phase == "body":
+            self.transport.close()
         else:
-            self._ending.begin_discarding()
-            self._deadline = self._end_linger(now)
+            self.cycle = make_refusal_cycle(self, self.scope, self.url, error)
+            if is_answering:
+                self.pipeline.appendleft((self.cycle, self.app))
+            else:
+                self._start_asgi_task(self.cycle, self.app)
 
     def _linger(self) -> None:
         """The last answer is on its way: throw away what comes until the client has closed, within bounds."""
         self._unset_keepalive_if_required()
         self.flow.resume_reading()
-        self._deadline = self._end_linger(self.loop.time())
+        self._message.phase = "lingering"
+        self._deadline = self._compute_linger_deadline()
 
-    def _end_linger(self, now: float) -> float:
-        return find_linger_end(now, self._began + self._settings.body_timeout_s, is_leaving=self._leaving)
-
-    def _refuse(self, error: RequestError | Unavailable) -> None:
-        """Answer with an error in turn; or, where a body comes in, fail that. Listen to nothing else any more."""
-        in_body, waiting = self._phase == _BODY, self._is_answering()
-        self._deaf, self._phase, self._deadline = True, _IDLE, math.inf
-        if in_body:
-            self._fail_body(error)
-            return
-        if not self._has_scope:
-            super().on_message_begin()
-        self.cycle, self._has_asked = make_refusal_cycle(self, self.scope, self.url, error), True
-        if waiting:
-            self.pipeline.appendleft((self.cycle, self.app))
-        else:
-            self._start_asgi_task(self.cycle, self.app)
-
-    def _fail_body(self, error: RequestError | Unavailable) -> None:
-        cycle = self.cycle
-        if cycle.response_complete:
-            self.transport.close()
-            return
-        cycle.scope["state"][BODY_FAULT] = error
-        cycle.more_body = cycle.keep_alive = False
-        cycle.message_event.set()
+    def _compute_linger_deadline(self) -> float:
+        now, body_deadline = self.loop.time(), self._message.body_deadline
+        return compute_linger_deadline(now, body_deadline, is_shutting_down=self._is_shutting_down)
 
     def sweep(self, now: float) -> None:
         """Look whether this connection's time is over; `now` in seconds of the loop's clock."""
         if now >= self._deadline:
-            if self._ending.ended:
+            phase = self._message.phase
+            if phase == "lingering":
                 self._stream.abort()
-            elif self._phase == _HEAD:
+            elif phase == "head":
                 self._refuse(RequestTimeout(f"the header did not come within {self._settings.header_timeout_s:g} s"))
-            elif self._phase == _BODY and self._is_answering():
+            elif phase == "body" and self._is_answering():
                 self._refuse(body_too_late(self._settings.body_timeout_s))
             else:
-                self._ending.close_at_once()
-        self._ending.sweep(now)
+                self._outgoing.close_at_once()
+        self._outgoing.sweep(now)
 
     @property
     def idle_until(self) -> float | None:
@@ -298,19 +279,19 @@ class Protocol(HttpToolsProtocol):
 
     def close(self) -> None:
         """Close without another word."""
-        self._ending.close_at_once()
+        self._outgoing.close_at_once()
 
     def shutdown(self) -> None:
-        """Close at the end of the service; who is being answered, or may just have begun to ask, is answered."""
-        if self._leaving:
+        """Begin the graceful shutdown; who is being answered, or may just have begun to ask, is answered."""
+        if self._is_shutting_down:
             return
-        self._leaving = True
+        self._is_shutting_down = True
         if self._is_answering():
             self.cycle.keep_alive = False
-        elif self._phase == _IDLE and self._has_asked and not self._ending.ended:
-            self._ending.close_at_once()
+        elif self._newest is not None and self._message.phase == "idle":
+            self._outgoing.close_at_once()
         else:
-            self._deadline = min(self._deadline, self.loop.time() + LAST_CHANCE_S)
+            self._deadline = min(self._deadline, self.loop.time() + SHUTDOWN_GRACE_S)
 
 
 class _PipelineFullError(Exception):

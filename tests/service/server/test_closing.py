@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 
-from service.server.closing import EndingTransport
+from service.server.closing import LingeringTransport
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -35,10 +35,10 @@ class FakeStream:
         return self.unsent
 
 
-def make() -> tuple[FakeStream, EndingTransport]:
+def make() -> tuple[FakeStream, LingeringTransport]:
     stream = FakeStream()
-    return stream, EndingTransport(
-        cast("asyncio.Transport", stream), 10, on_end=lambda: stream.said.append("wait for the client")
+    return stream, LingeringTransport(
+        cast("asyncio.Transport", stream), 10, on_close=lambda: stream.said.append("wait for the client")
     )
 
 

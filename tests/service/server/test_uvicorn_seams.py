@@ -31,6 +31,7 @@ from uvicorn.server import ServerState
 # The socket code, and by which names it calls what it has of uvicorn. Nothing else in this file knows our modules.
 import service.server.closing
 import service.server.head
+import service.server.message
 import service.server.protocol
 import service.server.serve
 import service.server.server
@@ -41,6 +42,7 @@ OURS = (
     service.server.server,
     service.server.protocol,
     service.server.head,
+    service.server.message,
     service.server.serve,
 )
 SUBCLASSES = {"protocol": service.server.protocol.Protocol, "server": service.server.server.GracefulServer}
