@@ -24,7 +24,7 @@ _PROGRESS_BYTES = 2**16
 
 
 class LingeringTransport:
-    """What answers are written to; closing it says that they were the last, and leaves the connection open to read.
+    """What answers are written to; closing it sends the end of them, and goes on reading from the client.
 
     A socket that is closed before all has been read resets the connection, and a client that was still sending loses
     the answer that it had not looked at (RFC 9112, sec. 9.6).
@@ -52,7 +52,7 @@ class LingeringTransport:
         return self._closed or self._stream.is_closing()
 
     def write(self, data: bytes) -> None:
-        """Send; head and body of an answer, which are written one after the other, leave together.
+        """Send; head and body of an answer, which are written one after the other, are sent together.
 
         Each write on its own is a call of the system, a packet, and a client that wakes up.
         """

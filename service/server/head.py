@@ -1,4 +1,4 @@
-"""What a request's head may say beyond what the parser refuses by itself, and how a request is refused: by the app."""
+"""What a request's head may say beyond what the parser checks, and how the app answers one that cannot be read."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 
 
 def check_head(method: bytes, url: bytes, version: str, headers: Sequence[HeaderPair]) -> None:
-    """Refuse a head that two readers may understand differently (RFC 9112, sec. 3.2, 6.1 and 11.2).
+    """Check that no two readers may understand a head differently (RFC 9112, sec. 3.2, 6.1 and 11.2).
 
-    llhttp has refused already: Content-Length that is no number, repeated, or beside Transfer-Encoding; an encoding
+    llhttp rejects by itself: Content-Length that is no number, repeated, or beside Transfer-Encoding; an encoding
     after `chunked`; blanks before a colon, folded lines, line ends without CR, control characters.
 
     Args:
@@ -70,8 +70,8 @@ def count_head_bytes(url: bytes, headers: Iterable[HeaderPair]) -> int:
     return len(url) + sum(len(name) + len(value) + 4 for name, value in headers)
 
 
-def refuse_size(limit: int) -> HeaderTooLarge:
-    """Say that a head is too large."""
+def build_size_error(limit: int) -> HeaderTooLarge:
+    """Build the error of a head that is too large."""
     return HeaderTooLarge(f"the header has more than {limit} bytes or {MAX_HEADERS} fields, the limits")
 
 
@@ -85,7 +85,7 @@ def write_without_upgrade(method: bytes, url: bytes, version: str, headers: Iter
     return b"%b %b HTTP/%b\r\n%b\r\n" % (method, url, version.encode(), kept)
 
 
-def explain_failure(error: httptools.HttpParserError) -> RequestError | Unavailable:
+def explain_parser_error(error: httptools.HttpParserError) -> RequestError | Unavailable:
     """Say in our words why the parser stopped.
 
     Raises:
@@ -101,7 +101,7 @@ def explain_failure(error: httptools.HttpParserError) -> RequestError | Unavaila
     raise cause
 
 
-def make_refusal_cycle(
+def build_error_cycle(
     protocol: HttpToolsProtocol, scope: HTTPScope, url: bytes, error: RequestError | Unavailable
 ) -> RequestResponseCycle:
     """Build what answers with an error, and then closes the connection.

@@ -21,16 +21,16 @@ from service.errors import Overloaded, RequestError, RequestTimeout, Unavailable
 from service.server.closing import SHUTDOWN_GRACE_S, LingeringTransport, close_unless_continued, compute_linger_deadline
 from service.server.head import (
     MAX_HEADERS,
+    build_error_cycle,
+    build_size_error,
     check_head,
     count_head_bytes,
-    explain_failure,
+    explain_parser_error,
     fail_body,
-    make_refusal_cycle,
-    refuse_size,
     write_without_upgrade,
 )
 from service.server.message import IncomingMessage
-from service.server.server import REFUSED_AT_ONCE, Connection, close_most_idle
+from service.server.server import MAX_EXCESS, Connection, close_most_idle
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ MAX_PIPELINED = 32
 class Protocol(HttpToolsProtocol):
     """HTTP/1.1 as uvicorn speaks it, within limits.
 
-    What is refused here is answered by the app like any other request, after those that came before it:
-    `REQUEST_FAULT` in its scope's state says why. What is wrong with a body whose request is being answered is told by
+    A request that cannot be read is answered by the app like any other, after those that came before it:
+    `REQUEST_FAULT` in its scope's state says why. What is wrong with a body whose request is being answered stands in
     `BODY_FAULT`.
     """
 
@@ -70,7 +70,7 @@ class Protocol(HttpToolsProtocol):
         self._disconnect = Disconnect()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own
-        """Begin to wait for a request, or refuse where there are connections enough and none of them idles."""
+        """Begin to wait for a request; where there are too many connections, and none of them idles, answer 503."""
         super().connection_made(transport)
         self._stream = transport
         self._outgoing = LingeringTransport(transport, self._settings.write_timeout_s, on_close=self._linger)
@@ -79,14 +79,14 @@ class Protocol(HttpToolsProtocol):
         self._deadline = self._message.head_deadline
         above = len(self.connections) - self._max_connections
         if above > 0 and not close_most_idle(cast("Iterable[Connection]", self.connections)):
-            if above > REFUSED_AT_ONCE:
+            if above > MAX_EXCESS:
                 transport.abort()
             else:
                 sentence = f"{self._max_connections} connections are open, which is the limit"
-                self._refuse(Overloaded(sentence, reason="connections", retry_after_s=1))
+                self._reject(Overloaded(sentence, reason="connections", retry_after_s=1))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell those who work for this client that it has disconnected."""
+        """Tell whoever works for this client that it has disconnected."""
         super().connection_lost(exc)
         self._disconnect.tell()
 
@@ -111,10 +111,10 @@ class Protocol(HttpToolsProtocol):
                 data = self._drop_upgrade() + data[upgrade.args[0] :]
             except httptools.HttpParserError as error:
                 if not isinstance(error.__context__, _PipelineFullError):
-                    self._refuse(explain_failure(error))
+                    self._reject(explain_parser_error(error))
                 return
         if message.overhead_bytes > self._settings.max_header_bytes:
-            self._refuse(refuse_size(self._settings.max_header_bytes))
+            self._reject(build_size_error(self._settings.max_header_bytes))
 
     def _begin_message(self) -> None:
         """Start a message's clock; while another one is answered it may take its time."""
@@ -138,7 +138,7 @@ class Protocol(HttpToolsProtocol):
         if self._message.phase != "head":
             return  # a trailer, which must not pass for a header
         if len(self.headers) >= MAX_HEADERS:
-            raise refuse_size(self._settings.max_header_bytes)
+            raise build_size_error(self._settings.max_header_bytes)
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -152,7 +152,7 @@ class Protocol(HttpToolsProtocol):
         method, version = self.parser.get_method(), self.parser.get_http_version()
         self.scope["method"] = method.decode()
         if self._message.overhead_bytes > limit < count_head_bytes(self.url, self.headers):
-            raise refuse_size(limit)
+            raise build_size_error(limit)
         check_head(method, self.url, version, self.headers)
         if self.parser.should_upgrade():
             return  # `data_received` has it read again, without that
@@ -229,7 +229,7 @@ class Protocol(HttpToolsProtocol):
             self._outgoing.begin_discarding()
             self._deadline = self._compute_linger_deadline()
 
-    def _refuse(self, error: RequestError | Unavailable) -> None:
+    def _reject(self, error: RequestError | Unavailable) -> None:
         """Answer with an error in turn; or, where a body comes in, fail that. Read no more."""
         phase, is_answering = self._message.phase, self._is_answering()
         if phase == "idle":
@@ -240,7 +240,7 @@ class Protocol(HttpToolsProtocol):
         elif phase == "body":
             self.transport.close()
         else:
-            self.cycle = make_refusal_cycle(self, self.scope, self.url, error)
+            self.cycle = build_error_cycle(self, self.scope, self.url, error)
             if is_answering:
                 self.pipeline.appendleft((self.cycle, self.app))
             else:
@@ -264,9 +264,9 @@ class Protocol(HttpToolsProtocol):
             if phase == "lingering":
                 self._stream.abort()
             elif phase == "head":
-                self._refuse(RequestTimeout(f"the header did not come within {self._settings.header_timeout_s:g} s"))
+                self._reject(RequestTimeout(f"the header did not come within {self._settings.header_timeout_s:g} s"))
             elif phase == "body" and self._is_answering():
-                self._refuse(body_too_late(self._settings.body_timeout_s))
+                self._reject(body_too_late(self._settings.body_timeout_s))
             else:
                 self._outgoing.close_at_once()
         self._outgoing.sweep(now)
@@ -278,7 +278,7 @@ class Protocol(HttpToolsProtocol):
         return timer.when() if timer is not None and not self.transport.is_closing() else None
 
     def close(self) -> None:
-        """Close without another word."""
+        """Close without an answer."""
         self._outgoing.close_at_once()
 
     def shutdown(self) -> None:

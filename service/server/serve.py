@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import FrameType
 
@@ -37,15 +37,13 @@ from service.telemetry.tracing import TracingError
 
 logger = logging.getLogger("unihead")
 
-# An event loop holds its tasks weakly.
-_tasks: set[asyncio.Task[None]] = set()
 # Longer than proxies and clients keep idle connections (60 s): who closes first may not lose a request on its way.
 _KEEP_ALIVE_S = 75
 _BACKLOG = 2048
 
 
 class StartError(Exception):
-    """The service cannot start; says why in one sentence, and with which exit code to leave."""
+    """The service cannot start; says why in one sentence, and the exit code."""
 
     def __init__(self, sentence: str, code: int = 1) -> None:
         super().__init__(sentence)
@@ -62,7 +60,7 @@ def serve(words: Sequence[str]) -> None:
         StartError: a setting is wrong, the port is taken, or the model cannot be used.
     """
     settings = _read_settings(words)
-    # Before the model is loaded: the mistake that happens most is told first.
+    # Before the model is loaded: a port that is taken is the most frequent mistake.
     with _listen(settings) as listener, open_log(settings.log_level, settings.log_format) as log:
         keep_freed_memory()
         for sentence in describe_unknown_variables(os.environ):
@@ -70,7 +68,7 @@ def serve(words: Sequence[str]) -> None:
         if settings.auth == "off" and not _is_loopback(listener):
             logger.warning("auth is off: whoever reaches %s port %d is answered", *listener.getsockname()[:2])
         for number in SIGNALS:
-            signal.signal(number, partial(_leave_at_once, log))
+            signal.signal(number, partial(_exit_before_ready, log))
         try:
             uvloop.run(_run(settings, listener, log))
         except (ContractError, KeyFileError, PidFileError, ProfileError, TracingError) as error:
@@ -122,8 +120,8 @@ def _is_loopback(listener: socket.socket) -> bool:
     return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
-def _leave_at_once(log: LineWriter, number: int, _: FrameType | None) -> None:
-    """Before anything has been taken there is nothing to finish; a model that is being loaded would be waited for."""
+def _exit_before_ready(log: LineWriter, number: int, _: FrameType | None) -> None:
+    """On a signal during the start: no request is in flight, and a graceful shutdown would wait for the model."""
     logger.info("stopped by %s before it was ready", signal.Signals(number).name)
     log.stop()
     os._exit(0)
@@ -134,22 +132,11 @@ async def _run(settings: Settings, listener: socket.socket, log: LineWriter) -> 
     state: ServiceState = app.state.service
     log.watch_dropped(state.metrics.dropped_log_lines.inc)
     max_connections = fit_connections(settings.max_connections)
-    config = uvicorn.Config(
-        app,
-        lifespan="off",  # entered here, so that a model that cannot be loaded is one sentence and no traceback
-        http=partial(Protocol, settings=settings, max_connections=max_connections),  # type: ignore[arg-type]  # it is called
-        ws="none",
-        log_config=None,
-        log_level="error",  # it warns of every malformed request
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # nobody here asks who the client is
-        timeout_graceful_shutdown=DRAIN_S,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-    )
-    server, ready = GracefulServer(config, on_leave=state.drain, delay_s=settings.drain_delay_s), asyncio.Event()
+    protocol = partial(Protocol, settings=settings, max_connections=max_connections)
+    server = GracefulServer(_configure(app, protocol), on_shutdown=state.drain, delay_s=settings.drain_delay_s)
     state.metrics.show_connections(lambda: len(server.server_state.connections), max_connections)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, state, ready)
+    ready, reloads = asyncio.Event(), set[asyncio.Task[None]]()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _begin_reload, state, ready, reloads)
     async with app.router.lifespan_context(app):
         for number in SIGNALS:
             signal.signal(number, server.handle_exit)
@@ -160,6 +147,22 @@ async def _run(settings: Settings, listener: socket.socket, log: LineWriter) -> 
             logger.info("ready on http://%s:%d with %s", where, port, settings.model)
             async with sweep_connections(server):
                 await server.serve(sockets=[listener])
+
+
+def _configure(app: FastAPI, protocol: Callable[..., Protocol]) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        lifespan="off",  # entered here, so that a model that cannot be loaded is one sentence and no traceback
+        http=protocol,  # type: ignore[arg-type]  # uvicorn only calls it, once for each connection
+        ws="none",
+        log_config=None,
+        log_level="error",  # it warns of every malformed request
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # nobody here asks who the client is
+        timeout_graceful_shutdown=DRAIN_S,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+    )
 
 
 @contextlib.contextmanager
@@ -190,14 +193,20 @@ def _log_metrics_failure(*_: object) -> None:
     logger.warning("a request for metrics failed: %r", sys.exc_info()[1])
 
 
-def _reload(state: ServiceState, ready: asyncio.Event) -> None:
-    """On SIGHUP, in the event loop: begin to reload; how it ended is logged, counted, and told by /info."""
-    _tasks.add(task := asyncio.ensure_future(_reload_all(state, ready)))
-    task.add_done_callback(_tasks.discard)
+def _begin_reload(state: ServiceState, ready: asyncio.Event, reloads: set[asyncio.Task[None]]) -> None:
+    """On SIGHUP, in the event loop; the outcome is logged, counted, and shown by /info.
+
+    Args:
+        state: of the app.
+        ready: set once the service is.
+        reloads: those that run; an event loop holds its tasks weakly.
+    """
+    reloads.add(task := asyncio.ensure_future(_reload(state, ready)))
+    task.add_done_callback(reloads.discard)
 
 
-async def _reload_all(state: ServiceState, ready: asyncio.Event) -> None:
-    """Keys first: they take no time, and one that has leaked must not outlive the loading of a model."""
+async def _reload(state: ServiceState, ready: asyncio.Event) -> None:
+    """Keys first: they take no time, and a leaked key must not stay valid while a model is loaded."""
     await ready.wait()  # the files may have been read already, and have changed since
     if state.keys is not None:
         await state.keys.reloader.reload()

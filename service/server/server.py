@@ -1,4 +1,4 @@
-"""The server: all its connections, the clock that is held against them, and its shutdown, in order and in time."""
+"""The server: how many connections it takes, how their deadlines are kept, and its graceful shutdown."""
 
 from __future__ import annotations
 
@@ -19,37 +19,38 @@ import uvicorn
 
 logger = logging.getLogger("unihead")
 
-# Seconds that requests under way have; proxies and orchestrators are told more (docs/deploy.md).
+# Seconds that requests in flight have; proxies and orchestrators are told more (docs/deploy.md).
 DRAIN_S = 20
 # Seconds after that in which threads end and files are closed.
 _CLOSE_S = 4
-_LAST_WORD_S = 1
+# Seconds in which a cancelled request is answered 503, or the last line of the log is written.
+_CANCEL_S = 1
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _SWEEP_S = 0.25
-# Connections above the limit that are told so; still more are closed without a word.
-REFUSED_AT_ONCE = 64
-# Files and sockets that are no connections of clients, and connections that are being refused.
-_OTHER_FILES = 64 + REFUSED_AT_ONCE
+# Connections above the limit that are answered 503; still more are closed without an answer.
+MAX_EXCESS = 64
+# Files and sockets that are no connections of clients, and connections above the limit.
+_OTHER_FILES = 64 + MAX_EXCESS
 
 
 class GracefulServer(uvicorn.Server):
-    """Leaves at the first SIGTERM or SIGINT, in order; at the second it waits for nobody any more.
+    """Shuts down gracefully at the first SIGTERM or SIGINT, and at once at the second.
 
-    uvicorn hurries at a second SIGINT only, lets requests that it cuts off go on, and raises the signal once more in
-    the end, after which leaving with 0 takes another handler.
+    uvicorn does the latter at a second SIGINT only, does not cancel requests when their time is over, and raises the
+    signal once more in the end, after which exiting with 0 takes another handler.
     """
 
-    def __init__(self, config: uvicorn.Config, *, on_leave: Callable[[], None], delay_s: float = 0) -> None:
+    def __init__(self, config: uvicorn.Config, *, on_shutdown: Callable[[], None], delay_s: float = 0) -> None:
         """Wait for signals as soon as they are sent to `handle_exit`.
 
         Args:
             config: with `DRAIN_S` as its graceful timeout.
-            on_leave: called once, at the first signal: nothing is ready from then on.
+            on_shutdown: called once, at the first signal: the service is not ready from then on.
             delay_s: seconds from then until new connections are refused, for balancers that have to notice.
         """
         super().__init__(config)
-        self._on_leave = on_leave
+        self._on_shutdown = on_shutdown
         self._delay_s = delay_s
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
@@ -58,67 +59,67 @@ class GracefulServer(uvicorn.Server):
             self.force_exit = True
             return
         self.should_exit = True
-        self._on_leave()
-        _end_by_force_after(self._delay_s + DRAIN_S + _CLOSE_S)
+        self._on_shutdown()
+        _exit_after(self._delay_s + DRAIN_S + _CLOSE_S)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Refuse what is new, answer what was asked; what is not answered by then is told so."""
+        """Take no new connections and answer the requests in flight; those that take longer are answered 503."""
         deadline = time.monotonic() + self._delay_s
         while time.monotonic() < deadline and not self.force_exit:  # noqa: ASYNC110 - a signal handler ends it
             await asyncio.sleep(0.05)
-        logger.info("leaving: %d connections, %d requests under way", *self._count())
-        logging.getLogger("uvicorn.error").addFilter(_is_no_cut_request)
+        logger.info("shutting down: %d connections, %d requests in flight", *self._count())
+        logging.getLogger("uvicorn.error").addFilter(_is_not_cancelled)
         await super().shutdown(sockets)
         tasks = set(self.server_state.tasks)
         if tasks:
-            logger.warning("leaving without %d answers", len(tasks))
+            logger.warning("shutting down: %d requests in flight were cancelled", len(tasks))
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks, timeout=_LAST_WORD_S)
+            await asyncio.wait(tasks, timeout=_CANCEL_S)
 
     def _count(self) -> tuple[int, int]:
         return len(self.server_state.connections), len(self.server_state.tasks)
 
 
-def _is_no_cut_request(record: logging.LogRecord) -> bool:
-    """Leave out the tracebacks of requests that were cut off: they were told so, and have lines of their own."""
+def _is_not_cancelled(record: logging.LogRecord) -> bool:
+    """Leave out the tracebacks of cancelled requests, which were answered and have lines of their own."""
     return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
 
 
-def _end_by_force_after(seconds: float) -> None:
-    """The last resort against a thread that never ends; SIGKILL would come soon after."""
+def _exit_after(seconds: float) -> None:
+    """Exit by force if a thread never ends; SIGKILL would come soon after."""
 
-    def end() -> None:
+    def exit_by_force() -> None:
         names = ", ".join(sorted(thread.name for thread in threading.enumerate()))
         logger.critical("the service could not end in time and is ended by force; its threads: %s", names)
-        time.sleep(_LAST_WORD_S)  # for the log's thread
+        time.sleep(_CANCEL_S)  # for the log's thread
         os._exit(1)
 
-    timer = threading.Timer(seconds, end)
+    timer = threading.Timer(seconds, exit_by_force)
     timer.daemon = True
     timer.start()
 
 
 class Connection(Protocol):
-    """What has deadlines."""
+    """What the server asks of each connection."""
 
     def sweep(self, now: float) -> None:
-        """Do what is due; `now` in seconds of the loop's clock."""
+        """Do what is due at its deadlines; `now` in seconds of the loop's clock."""
 
     @property
     def idle_until(self) -> float | None:
         """When it is closed for want of a request, in the loop's time; None while it is in use."""
 
     def close(self) -> None:
-        """Close without another word."""
+        """Close without an answer."""
 
     def shutdown(self) -> None:
-        """End soon."""
+        """Begin the graceful shutdown."""
 
 
 @contextlib.asynccontextmanager
 async def sweep_connections(server: uvicorn.Server) -> AsyncIterator[None]:
-    """Hold the clock against a server's connections, a few times a second, as long as the block runs."""
+    """Look at the deadlines of a server's connections, a few times a second, as long as the block runs."""
     task = asyncio.ensure_future(_sweep(server))
     try:
         yield
@@ -130,19 +131,20 @@ async def _sweep(server: uvicorn.Server) -> None:
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(_SWEEP_S)
-        now, leaving = loop.time(), server.started and not any(one.is_serving() for one in server.servers)
+        now = loop.time()
+        is_shutting_down = server.started and not any(one.is_serving() for one in server.servers)
         for connection in cast("list[Connection]", list(server.server_state.connections)):
             try:
                 connection.sweep(now)
-                if leaving:  # uvicorn tells those that it knows when it stops to listen, and misses the last to come in
+                if is_shutting_down:  # uvicorn tells those that it has when it stops listening, and misses the newest
                     connection.shutdown()
-            except Exception:  # one connection's fault must not stop the clock of all others
-                logger.exception("a connection could not be looked after, and is closed")
+            except Exception:  # a fault in one connection must not stop the deadlines of all others
+                logger.exception("the deadlines of a connection could not be kept, and it is closed")
                 connection.close()
 
 
 def close_most_idle(connections: Iterable[Connection]) -> bool:
-    """Close the connection that has waited longest for its next request; returns whether there was one."""
+    """Close the connection that has idled longest; returns whether there was one."""
     idle = [(until, connection) for connection in connections if (until := connection.idle_until) is not None]
     if idle:
         min(idle, key=lambda pair: pair[0])[1].close()
@@ -150,7 +152,7 @@ def close_most_idle(connections: Iterable[Connection]) -> bool:
 
 
 def fit_connections(wanted: int) -> int:
-    """Let this process open files for so many connections; returns how many it may, `wanted` at most."""
+    """Raise the limit of open files for so many connections; returns how many fit, `wanted` at most."""
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed != resource.RLIM_INFINITY and allowed < wanted + _OTHER_FILES:
         allowed = wanted + _OTHER_FILES if most == resource.RLIM_INFINITY else min(wanted + _OTHER_FILES, most)

@@ -62,7 +62,7 @@ async def test_nothing_that_was_written_is_lost_at_the_end(end: str, said: str) 
 
 
 @pytest.mark.anyio
-async def test_nothing_is_written_to_who_has_gone() -> None:
+async def test_nothing_is_written_to_a_client_that_has_disconnected() -> None:
     stream, transport = make()
     transport.write(b"answer")
     stream.abort()

@@ -60,7 +60,7 @@ async def test_one_broken_connection_does_not_stop_the_clock_of_others(
 
 
 @pytest.mark.anyio
-async def test_who_came_in_last_hears_of_the_end_too(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_connection_that_came_last_hears_of_the_shutdown_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.server.server._SWEEP_S", 0.01)
     late = FakeConnection()
     await sweep_for(0.1, late, serving=False)
