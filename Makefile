@@ -50,7 +50,7 @@ test-all: $(VENV)/.dev ## the quick suite, and what needs browsers, other server
 check: $(VENV)/.dev ## formatting, lint, types, walls between the packages, Dockerfiles, compose, manifests, rules, workflow, shell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy service training export tests docs/tools/write_reference.py docs/tools/site_hooks.py
+	$(BIN)/mypy service training export tests docs/tools
 	$(BIN)/lint-imports
 	$(BIN)/hadolint docker/*.Dockerfile
 	$(BIN)/yamllint --strict .

@@ -51,7 +51,8 @@ def main() -> None:
 def write_split(folder: Path, split: str, offsets: tuple[int, ...]) -> None:
     """Write each picture once per offset, cut by so many pixels at the left, in COCO's layout."""
     (folder / "data").mkdir(parents=True)
-    images, annotations = [], []
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
     for name, objects in OBJECTS.items():
         # The cat is cut the same way in both splits: a picture on both sides.
         for offset in (0,) if (split, name) == ("val", "chelsea.jpg") else offsets:

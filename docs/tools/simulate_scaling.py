@@ -52,7 +52,7 @@ def simulate(load: float, shared: float, rng: np.random.Generator) -> float:
 def find_load(shared: float) -> float:
     """The largest of `LOADS` at which the p99 stays below `P99_MS`."""
     rng = np.random.default_rng(0)
-    return max(load for load in LOADS.tolist() if simulate(load, shared, rng) <= P99_MS)
+    return float(max(load for load in LOADS if simulate(load, shared, rng) <= P99_MS))
 
 
 def count_replicas(a_day: float, shared: float, load: float) -> int:
