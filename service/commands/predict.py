@@ -16,8 +16,7 @@ from pathlib import Path
 
 from service.commands.files import find_pictures
 from service.commands.local import Answerer, Ended, Refused
-from service.commands.open_answerer import OptionError, open_answerer, read_settings
-from service.commands.options import parse
+from service.commands.options import OptionError, open_answerer, parse, read_settings
 from service.commands.overlays import draw_overlay, find_overlay
 from service.commands.presented_key import PresentedKeyError
 from service.commands.result_tables import MissingPackageError, import_pyarrow, write_csv, write_parquet
