@@ -19,8 +19,18 @@ from service.commands.local import Answerer, Ended, Refused
 from service.commands.options import OptionError, open_answerer, parse, read_settings
 from service.commands.overlays import draw_overlay, find_overlay
 from service.commands.presented_key import PresentedKeyError
-from service.commands.result_tables import MissingPackageError, import_pyarrow, write_csv, write_parquet
-from service.commands.results import Record, ResultFile, ResultFileError, format_record, keep_answers, read_records
+from service.commands.results import (
+    MissingPackageError,
+    Record,
+    ResultFile,
+    ResultFileError,
+    format_record,
+    import_pyarrow,
+    keep_answers,
+    read_records,
+    write_csv,
+    write_parquet,
+)
 from service.commands.summary import Progress, Tally, describe
 from service.errors import ContractError, RequestError
 from service.pictures.limits import PictureLimits
