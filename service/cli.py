@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from service.commands.presented_key import PresentedKeyError, add_key_option, make_key_headers, make_refusal
+from service.commands.endpoint import PresentedKeyError, add_key_option, make_key_headers, make_refusal
 from service.machine import find_version
 from service.server.pid_file import read_pid
 

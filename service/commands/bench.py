@@ -19,7 +19,7 @@ from typing import Any
 
 from service.answers.finish import PARTS, Content, Part, Wanted, finish_json
 from service.answers.schemas import PictureResponse, PredictResponse
-from service.commands.presented_key import PresentedKeyError, add_key_option, make_key_headers, make_refusal
+from service.commands.endpoint import PresentedKeyError, add_key_option, make_key_headers, make_refusal
 from service.commands.spawn import Spawned, SpawnError, spawn_service
 from service.engine.engine import Engine
 from service.engine.golden import GOLDEN_PICTURES

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from service.answers.finish import DEFAULTS, PARTS, Part, Wanted
 from service.commands.completion import add_completion_option
+from service.commands.endpoint import add_key_option, find_key
 from service.commands.local import Answerer, LocalAnswerer
-from service.commands.presented_key import add_key_option, find_key
 from service.machine import find_version, keep_freed_memory
 from service.rollout.loading import load_verified
 from service.settings import ENV_PREFIX, Settings

@@ -14,10 +14,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from service.commands.endpoint import PresentedKeyError
 from service.commands.files import draw_overlay, find_overlay, find_pictures
 from service.commands.local import Answerer, Ended, Refused
 from service.commands.options import OptionError, open_answerer, parse, read_settings
-from service.commands.presented_key import PresentedKeyError
 from service.commands.results import (
     MissingPackageError,
     Record,

@@ -17,8 +17,8 @@ from service.client import (
     UniheadError,
     UnreadableAnswer,
 )
+from service.commands.endpoint import make_refusal
 from service.commands.local import Answered, Ended, Refused
-from service.commands.presented_key import make_refusal
 
 _NO_SERVICE = 3
 _USAGE = 2
