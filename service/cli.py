@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if words[:1] == ["--print-completion"]:
         from service.commands.completion import complete_serve  # noqa: PLC0415 - health needs none of it
 
-        complete_serve(words)
+        complete_serve(words, COMMANDS)
     if words == ["--version"]:
         print(f"{_PROGRAM} {find_version('unihead')}")
         return

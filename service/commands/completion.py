@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import get_args
+
+from service.settings import Settings
 
 OPTION = "--print-completion"
 SHELLS = ("bash", "zsh", "fish")
@@ -38,15 +40,17 @@ class _PrintCompletion(argparse.Action):
         parser.exit()
 
 
-def complete_serve(words: Sequence[str]) -> None:
-    """Print the script for `unihead-serve`, whose options are the settings, and exit."""
-    from service.cli import COMMANDS  # noqa: PLC0415 - which imports this module
-    from service.settings import Settings  # noqa: PLC0415 - takes a tenth of a second
+def complete_serve(words: Sequence[str], commands: Iterable[str]) -> None:
+    """Print the script for `unihead-serve`, whose options are the settings, and exit.
 
+    Args:
+        words: of the command line.
+        commands: what may stand in the place of options.
+    """
     parser = argparse.ArgumentParser("unihead-serve")
     add_completion_option(parser)
     parser.add_argument("--version", action="store_true")
-    parser.add_argument("command", nargs="?", choices=list(COMMANDS))
+    parser.add_argument("command", nargs="?", choices=list(commands))
     for name, setting in Settings.model_fields.items():
         kinds = (setting.annotation, *get_args(setting.annotation))
         flag, help_ = f"--{name.replace('_', '-')}", (setting.description or "").replace("%", "%%")
