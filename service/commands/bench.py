@@ -28,7 +28,7 @@ from service.engine.prepare import prepare
 from service.errors import ContractError
 from service.machine import keep_freed_memory
 from service.rollout.loading import load_verified
-from service.settings import Settings
+from service.settings import InvalidSetting, Settings, read_settings
 from service.telemetry.timing import Stage, Stopwatch
 
 _WARM_UP = 10
@@ -38,8 +38,12 @@ _PICTURES = ("*.jpg", "*.jpeg", "*.png", "*.webp")
 
 def main(words: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
-    options = _parse(words)
-    settings = Settings(model=options.model, threads=options.threads)
+    try:
+        options = _parse(words)
+        settings = read_settings(model=options.model, threads=options.threads)
+    except InvalidSetting as error:
+        print(error, file=sys.stderr)
+        return 1
     bodies = [path.read_bytes() for pattern in _PICTURES for path in sorted(options.pictures.glob(pattern))]
     if not bodies:
         print(f"{options.pictures} has no JPEG, PNG or WebP picture", file=sys.stderr)
@@ -114,7 +118,7 @@ def _find_service(url: str) -> Spawned:
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("unihead-serve bench", description=__doc__)
-    defaults = Settings()
+    defaults = read_settings()
     parser.add_argument("--model", type=Path, default=defaults.model, help="ONNX file (default: %(default)s)")
     parser.add_argument(
         "--threads", type=int, default=defaults.threads, help="CPUs to use; 0: all (default: %(default)s)"

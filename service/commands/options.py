@@ -8,15 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from pydantic import ValidationError
-
 from service.answers.finish import DEFAULTS, PARTS, Part, Wanted
 from service.commands.completion import add_completion_option
 from service.commands.endpoint import add_key_option, find_key
 from service.commands.local import Answerer, LocalAnswerer
 from service.machine import find_version, keep_freed_memory
 from service.rollout.loading import load_verified
-from service.settings import ENV_PREFIX, Settings
+from service.settings import Settings
 
 if TYPE_CHECKING:
     from service.client import Options
@@ -131,20 +129,6 @@ def _count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r}; it takes a whole number, 1 or more")
     return number
-
-
-def read_settings(model: Path | None) -> Settings:
-    """Read the settings of the service, with another model if one is named.
-
-    Raises:
-        OptionError: one is wrong.
-    """
-    try:
-        return Settings(model=model) if model is not None else Settings()
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = f"{ENV_PREFIX}{str(first['loc'][0]).upper()}: " if first["loc"] else ""
-        raise OptionError(f"{name}{first['msg'].lower()}") from error
 
 
 def open_answerer(options: argparse.Namespace, settings: Settings) -> tuple[Answerer, int]:

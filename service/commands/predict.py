@@ -17,7 +17,7 @@ from pathlib import Path
 from service.commands.endpoint import PresentedKeyError
 from service.commands.files import draw_overlay, find_overlay, find_pictures
 from service.commands.local import Answerer, Ended, Refused
-from service.commands.options import OptionError, open_answerer, parse, read_settings
+from service.commands.options import OptionError, open_answerer, parse
 from service.commands.results import (
     MissingPackageError,
     Record,
@@ -33,6 +33,7 @@ from service.commands.results import (
 from service.commands.summary import Progress, Tally, describe
 from service.errors import ContractError, RequestError
 from service.pictures.limits import PictureLimits
+from service.settings import InvalidSetting, read_settings
 
 _FAILED, _USAGE, _NOTHING, _INTERRUPTED, _BROKEN_PIPE = 1, 2, 3, 130, 141
 # More than a picture within the limits of pixels has, and less than would hurt.
@@ -52,7 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _BROKEN_PIPE
     except Ended as end:
         code = _complain(end, end.code)
-    except (ContractError, MissingPackageError, OptionError, PresentedKeyError, ResultFileError) as error:
+    except (
+        ContractError,
+        InvalidSetting,
+        MissingPackageError,
+        OptionError,
+        PresentedKeyError,
+        ResultFileError,
+    ) as error:
         code = _complain(error, _USAGE)
     except OSError as error:  # results that cannot be written
         code = _complain(error, _FAILED)
@@ -70,7 +78,7 @@ def _run(options: argparse.Namespace) -> int:
         raise Ended(f"no pictures in {', '.join(map(str, options.paths))}", _NOTHING)
     if options.parquet is not None:
         import_pyarrow()  # what is missing is told before the work begins
-    tally, settings = Tally(), read_settings(options.model)
+    tally, settings = Tally(), read_settings(model=options.model)
     with contextlib.ExitStack() as stack:
         answerer, jobs = open_answerer(options, settings)
         stack.callback(answerer.close)

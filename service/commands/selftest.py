@@ -20,7 +20,7 @@ from service.engine.golden import GOLDEN_PICTURES, check_golden
 from service.errors import UniheadError
 from service.pictures.imaging import decode, letterbox
 from service.rollout.loading import load_verified
-from service.settings import Settings
+from service.settings import InvalidSetting, Settings, read_settings
 
 # Lossy formats give each pixel back within a few levels.
 _LEVELS = 12
@@ -33,9 +33,14 @@ class _FailedError(Exception):
 def main(words: Sequence[str]) -> int:
     """Run the command; returns 0 if all checks hold."""
     parser = argparse.ArgumentParser("unihead-serve selftest", description=__doc__)
-    default = Settings()
-    parser.add_argument("--model", type=Path, default=default.model, help="ONNX file (default: %(default)s)")
-    settings = Settings(model=parser.parse_args(words).model)
+    try:
+        parser.add_argument(
+            "--model", type=Path, default=read_settings().model, help="ONNX file (default: %(default)s)"
+        )
+        settings = read_settings(model=parser.parse_args(words).model)
+    except InvalidSetting as error:
+        print(error, file=sys.stderr)
+        return 1
     engines: list[Engine] = []
 
     def load() -> str:
