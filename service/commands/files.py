@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from service.answers import render
-from service.commands.local import Answered
+from service.commands.local import PictureResult
 from service.engine import postprocess
 from service.pictures.imaging import decode
 from service.pictures.limits import PictureLimits
@@ -55,12 +55,12 @@ def find_overlay(folder: Path, picture: Path) -> Path:
     return path if path.suffix.lower() in {".jpg", ".jpeg"} else path.with_name(f"{path.name}.jpg")
 
 
-def draw_overlay(picture: bytes, answered: Answered, path: Path, limits: PictureLimits) -> None:
+def draw_overlay(picture: bytes, result: PictureResult, path: Path, limits: PictureLimits) -> None:
     """Write a picture, at its size, with mask and boxes.
 
     Args:
         picture: the bytes of its file.
-        answered: what is drawn.
+        result: what is drawn.
         path: of the JPEG; its folder is made.
         limits: of the picture.
 
@@ -70,9 +70,9 @@ def draw_overlay(picture: bytes, answered: Answered, path: Path, limits: Picture
     """
     found = [
         postprocess.Detection(tuple(one["box"]), one["label"], one["label_id"], one["score"])
-        for one in answered.parts.get("detections", ())
+        for one in result.parts.get("detections", ())
     ]
-    names = {one["label_id"]: one["label"] for one in answered.parts.get("segments", ())}
-    drawn = render.overlay(decode(picture, limits), answered.class_ids, found, names=names)
+    names = {one["label_id"]: one["label"] for one in result.parts.get("segments", ())}
+    drawn = render.overlay(decode(picture, limits), result.class_ids, found, names=names)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(drawn).save(path, "JPEG", quality=_QUALITY)

@@ -17,9 +17,12 @@ from service.pictures.imaging import UInt8Array
 from service.pictures.limits import PictureLimits
 from service.telemetry.timing import Stopwatch
 
+# Exit codes of a run that cannot begin or go on.
+WRONG_USAGE, NO_ANSWERS = 2, 3
+
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class PictureResult:
     """What is said about one picture.
 
     Attributes:
@@ -31,16 +34,16 @@ class Answered:
     class_ids: UInt8Array | None
 
 
-class Refused(Exception):
-    """One picture has no answer; the next one may have."""
+class PictureError(Exception):
+    """One picture has no answer, and `code` says of which kind; the next one may have."""
 
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code, self.detail = code, detail
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
 
 
-class Ended(Exception):
-    """No picture will have an answer any more; `code` is what the command exits with."""
+class RunEnded(Exception):
+    """The run cannot begin or go on; `code` is what the command exits with."""
 
     def __init__(self, sentence: str, code: int) -> None:
         super().__init__(sentence)
@@ -56,17 +59,17 @@ class Answerer(Protocol):
 
     version: str
 
-    def ask(self, picture: bytes) -> Answered:
+    def ask(self, picture: bytes) -> PictureResult:
         """Answer about one picture, the bytes of a file.
 
         Raises:
-            Refused: this picture has no answer.
-            Ended: no other will have one either.
+            PictureError: this picture has no answer.
+            RunEnded: no other will have one either.
         """
         ...
 
     def close(self) -> None:
-        """Give back what is held."""
+        """Release what is held."""
         ...
 
 
@@ -85,19 +88,19 @@ class LocalAnswerer:
         self.version = engine.contract.version
         self._engine, self._wanted, self._limits, self._drawn = engine, wanted, limits, drawn
 
-    def ask(self, picture: bytes) -> Answered:
+    def ask(self, picture: bytes) -> PictureResult:
         """Decode, run the pass, and write; see `Answerer`."""
         watch, contract = Stopwatch(), self._engine.contract
         try:
             square, place = prepare(picture, contract, watch, limits=self._limits)
             (prediction,) = self._engine.predict([square])
         except (RequestError, ModelOutputInvalid) as error:
-            raise Refused(error.code, str(error)) from error
+            raise PictureError(error.code, str(error)) from error
         watch.lap("forward")
         content = finish_json(Answer(prediction, place, contract), watch, wanted=self._wanted, shape=PredictResponse)
         drawn = self._drawn and "segment" in self._wanted.parts
         class_ids = postprocess.mask(prediction, place, mask_stride=contract.mask_stride) if drawn else None
-        return Answered(json.loads(content.data), class_ids)
+        return PictureResult(json.loads(content.data), class_ids)
 
     def close(self) -> None:
         """Nothing is held."""

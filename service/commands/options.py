@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, cast
 from service.answers.finish import DEFAULTS, PARTS, Part, Wanted
 from service.commands.completion import add_completion_option
 from service.commands.endpoint import add_key_option, find_key
-from service.commands.local import Answerer, LocalAnswerer
-from service.machine import find_version, keep_freed_memory
+from service.commands.local import WRONG_USAGE, Answerer, LocalAnswerer, RunEnded
+from service.machine import MissingPackageError, find_version, keep_freed_memory
 from service.rollout.loading import load_verified
 from service.settings import Settings
 
@@ -41,10 +41,6 @@ exit codes:
   130  stopped by Ctrl-C; files are valid, and --resume goes on
 
 Settings of the service count here too: UNIHEAD_MODEL, UNIHEAD_THREADS, UNIHEAD_MAX_PIXELS and others."""
-
-
-class OptionError(Exception):
-    """Options, or settings, that cannot be; says which."""
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -139,8 +135,8 @@ def open_answerer(options: argparse.Namespace, settings: Settings) -> tuple[Answ
 
     Raises:
         ContractError: the model cannot be used.
-        OptionError: a package is missing, or the address is none.
-        Ended: no service answers.
+        MissingPackageError: httpx is not installed.
+        RunEnded: the address is none, or no service answers.
     """
     names = ("score_threshold", "max_detections", "top_k")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
@@ -153,9 +149,9 @@ def open_answerer(options: argparse.Namespace, settings: Settings) -> tuple[Answ
     try:
         from service.commands.remote import RemoteAnswerer  # noqa: PLC0415 - httpx is an extra
     except ModuleNotFoundError as error:
-        raise OptionError(f"{error.name} is not installed; pip install 'unihead[client]' brings it") from error
+        raise MissingPackageError(error.name, "client") from error
     try:
         remote = RemoteAnswerer(options.url, find_key(options), wanted, cast("Options", given), drawn=options.overlay)
     except ValueError as error:
-        raise OptionError(str(error)) from error
+        raise RunEnded(str(error), WRONG_USAGE) from error
     return remote, options.jobs or _REMOTE_JOBS

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
+from service.machine import MissingPackageError
+
 # `file`, and what POST /predict says or `error` with `code` and `detail`.
 Record: TypeAlias = dict[str, Any]
 # What is found has label, label_id and score; detections have a box, segments pixels. The row of a picture has its
@@ -35,10 +37,6 @@ _ROWS_AT_ONCE = 10_000
 
 class ResultFileError(Exception):
     """A file does not hold what was written before; says which line."""
-
-
-class MissingPackageError(Exception):
-    """Something optional is not installed; says what brings it."""
 
 
 def format_record(record: Record) -> str:
@@ -173,5 +171,5 @@ def import_pyarrow() -> tuple[Any, Any]:
         import pyarrow as pa  # noqa: PLC0415 - optional, and slow to import
         from pyarrow import parquet  # noqa: PLC0415 - an optional extra
     except ModuleNotFoundError as error:
-        raise MissingPackageError("pyarrow is not installed; pip install 'unihead[parquet]' brings it") from error
+        raise MissingPackageError("pyarrow", "parquet") from error
     return pa, parquet

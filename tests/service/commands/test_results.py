@@ -9,7 +9,6 @@ import pytest
 
 from service.commands.results import (
     COLUMNS,
-    MissingPackageError,
     Record,
     ResultFile,
     ResultFileError,
@@ -20,6 +19,7 @@ from service.commands.results import (
     write_csv,
     write_parquet,
 )
+from service.machine import MissingPackageError
 
 ANSWER: Record = {"file": "a.jpg", "classes": [{"label": "Käfer", "label_id": 0, "probability": 0.5}]}
 FAILURE: Record = {"file": "b.jpg", "error": {"code": "damaged_image", "detail": "cut"}}
