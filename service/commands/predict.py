@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from service.commands.endpoint import PresentedKeyError
+from service.commands.endpoint import EndpointError
 from service.commands.files import draw_overlay, find_overlay, find_pictures
 from service.commands.local import NO_ANSWERS, WRONG_USAGE, Answerer, PictureError, RunEnded
 from service.commands.options import open_answerer, parse
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _BROKEN_PIPE
     except RunEnded as end:
         code = _complain(end, end.code)
-    except (ContractError, InvalidSetting, MissingPackageError, PresentedKeyError, ResultFileError) as error:
+    except (ContractError, EndpointError, InvalidSetting, MissingPackageError, ResultFileError) as error:
         code = _complain(error, WRONG_USAGE)
     except OSError as error:  # results that cannot be written
         code = _complain(error, _FAILED)

@@ -17,7 +17,7 @@ from service.client import (
     UniheadError,
     UnreadableAnswer,
 )
-from service.commands.endpoint import make_refusal
+from service.commands.endpoint import explain_unauthorized
 from service.commands.local import NO_ANSWERS, WRONG_USAGE, PictureError, PictureResult, RunEnded
 
 # Nobody waits at a terminal for one of many pictures, and a service that is busy or starts anew is worth waiting for.
@@ -67,7 +67,7 @@ class RemoteAnswerer:
 
     def _end(self, error: UniheadError) -> RunEnded:
         if isinstance(error, Unauthorized):
-            return RunEnded(str(make_refusal(self._url)), NO_ANSWERS)
+            return RunEnded(explain_unauthorized(self._url), NO_ANSWERS)
         return RunEnded(str(error), WRONG_USAGE if isinstance(error, InvalidParameter) else NO_ANSWERS)
 
     def _write(self, result: Result) -> dict[str, Any]:

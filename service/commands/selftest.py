@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from service.commands.endpoint import EndpointError, connect
 from service.commands.spawn import SpawnError, spawn_service
 from service.engine.engine import Engine
 from service.engine.golden import GOLDEN_PICTURES, check_golden
@@ -58,7 +59,7 @@ def main(words: Sequence[str]) -> int:
         started = time.perf_counter()
         try:
             detail = check()
-        except (UniheadError, SpawnError, _FailedError, OSError) as error:
+        except (UniheadError, EndpointError, SpawnError, _FailedError, OSError) as error:
             print(f"FAILED  {name}: {error}", file=sys.stderr)
             print(f"{number} of {len(checks)} checks held", file=sys.stderr)
             return 1
@@ -94,14 +95,11 @@ def _check_formats() -> str:
 
 def _check_service(settings: Settings) -> str:
     body = next(GOLDEN_PICTURES.glob("*.jpg")).read_bytes()
-    with spawn_service(["--model", str(settings.model), "--log-level", "warning"]) as service:
-        connection = http.client.HTTPConnection(service.host, service.port, timeout=30)
-        try:
-            connection.request("POST", "/predict", body)
-            response = connection.getresponse()
-            answer = json.loads(response.read())
-        finally:
-            connection.close()
+    words = ["--model", str(settings.model), "--log-level", "warning"]
+    with spawn_service(words) as service, connect(service.url, 30) as connection:
+        connection.request("POST", "/predict", body)
+        response = connection.getresponse()
+        answer = json.loads(response.read())
     if response.status != http.client.OK or not {"segments", "mask", "detections", "classes"} <= set(answer):
         raise _FailedError(f"POST /predict answers {response.status}: {answer}")
     return f"{answer['timing_ms']['total']:.0f} ms for a picture"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import socket
 import subprocess
@@ -13,6 +12,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
+
+from service.commands.endpoint import EndpointError, get
 
 _HOST = "127.0.0.1"
 # What another service in this environment holds, or asks strangers for; those who spawn this one are none.
@@ -38,6 +39,11 @@ class Spawned:
     host: str
     port: int
     pid: int
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://{self.host}:{self.port}"
 
 
 @contextlib.contextmanager
@@ -65,8 +71,9 @@ def spawn_service(words: Sequence[str]) -> Iterator[Spawned]:
         subprocess.Popen(command, stderr=log, env=environment) as process,  # noqa: S603 - our own command
     ):
         try:
-            _wait_until_ready(process, port, log)
-            yield Spawned(_HOST, port, process.pid)
+            service = Spawned(_HOST, port, process.pid)
+            _wait_until_ready(process, service.url, log)
+            yield service
         finally:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -74,15 +81,12 @@ def spawn_service(words: Sequence[str]) -> Iterator[Spawned]:
             process.kill()
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: IO[str]) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: IO[str]) -> None:
     deadline = time.monotonic() + _START_S
     while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            connection = http.client.HTTPConnection(_HOST, port, timeout=1)
-            with contextlib.closing(connection):
-                connection.request("GET", "/readyz")
-                if connection.getresponse().status == http.client.OK:
-                    return
+        with contextlib.suppress(EndpointError):
+            get(url, "/readyz", 1, {})
+            return
         time.sleep(_POLL_S)
     log.seek(0)
     raise SpawnError(log.read().strip() or f"the service was not ready within {_START_S} s")
