@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from service.commands.endpoint import EndpointError, add_key_option, check_url, get, make_key_headers
+from service.errors import UniheadError
 from service.machine import find_version
 from service.server.pid_file import read_pid
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if words and words[0] in COMMANDS:
         try:
             sys.exit(COMMANDS[words[0]](words[1:]))
-        except EndpointError as error:
+        except (UniheadError, OSError) as error:
             print(error, file=sys.stderr)
             sys.exit(1)
     if words[:1] == ["--print-completion"]:

@@ -22,13 +22,6 @@ _TRIM_THRESHOLD_BYTES = 32 * 2**20
 _ARENAS = 2
 
 
-class MissingPackageError(Exception):
-    """An optional package is not installed; says which extra brings it."""
-
-    def __init__(self, package: str | None, extra: str) -> None:
-        super().__init__(f"{package} is not installed; pip install 'unihead[{extra}]' brings it")
-
-
 def keep_freed_memory() -> bool:
     """Tell glibc not to give the memory of every picture back to the system, which would be faulted in again at once.
 

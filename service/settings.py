@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from service.errors import UniheadError
 from service.machine import available_cpus
 from service.pictures.limits import DEFAULT_LIMITS, MOST_COUNTED, PictureLimits
 from service.telemetry.logs import LogFormat
@@ -25,7 +26,7 @@ _OTHERS_VARIABLES = frozenset({"UNIHEAD_DATA", "UNIHEAD_BACKBONE_WEIGHTS"})
 _ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]+)?")
 
 
-class InvalidSetting(Exception):
+class InvalidSetting(UniheadError):
     """The settings cannot be used; says in one sentence which flag or variable is wrong, and why."""
 
 

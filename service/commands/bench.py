@@ -6,7 +6,6 @@ import argparse
 import http.client
 import itertools
 import json
-import resource
 import statistics
 import sys
 import time
@@ -26,48 +25,42 @@ from service.commands.endpoint import (
     explain_unauthorized,
     make_key_headers,
 )
-from service.commands.spawn import SpawnError, spawn_service
+from service.commands.files import find_pictures
+from service.commands.local import run_pass
+from service.commands.spawn import spawn_service
 from service.engine.engine import Engine
 from service.engine.golden import GOLDEN_PICTURES
-from service.engine.postprocess import Answer
-from service.engine.prepare import prepare
-from service.errors import ContractError
 from service.machine import keep_freed_memory
 from service.rollout.loading import load_verified
-from service.settings import InvalidSetting, Settings, read_settings
+from service.settings import Settings, read_settings
 from service.telemetry.timing import Stage, Stopwatch
 
 _WARM_UP = 10
 _STAGES: tuple[Stage, ...] = ("decode", "preprocess", "forward", "postprocess", "encode")
-_PICTURES = ("*.jpg", "*.jpeg", "*.png", "*.webp")
 
 
 def main(words: Sequence[str]) -> int:
-    """Run the command; returns its exit code."""
-    try:
-        options = _parse(words)
-        settings = read_settings(model=options.model, threads=options.threads)
-    except InvalidSetting as error:
-        print(error, file=sys.stderr)
-        return 1
-    bodies = [path.read_bytes() for pattern in _PICTURES for path in sorted(options.pictures.glob(pattern))]
+    """Run the command; returns its exit code.
+
+    Raises:
+        UniheadError: a setting is wrong, the model cannot be used, or no service answers.
+    """
+    options = _parse(words)
+    settings = read_settings(model=options.model, threads=options.threads)
+    bodies = [path.read_bytes() for path in find_pictures([options.pictures], recursive=False) if path.is_file()]
     if not bodies:
         print(f"{options.pictures} has no JPEG, PNG or WebP picture", file=sys.stderr)
         return 2
     keep_freed_memory()
-    report = print if not options.json else _say_nothing
-    try:
-        result: dict[str, Any] = {"pictures": len(bodies)}
-        if options.url:
-            result["http"] = _report_http(options.url, bodies, options, report)
-        else:
-            result |= _report_pipeline(settings, bodies, options, report)
-            words = ["--model", str(settings.model), "--threads", str(settings.cpu_threads), "--log-level", "error"]
-            with spawn_service(words) as service:
-                result["http"] = _report_http(service.url, bodies, options, report)
-    except (ContractError, OSError, SpawnError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    report: Callable[[str], None] = print if not options.json else lambda _: None
+    result: dict[str, Any] = {"pictures": len(bodies)}
+    if options.url:
+        result["http"] = _report_http(options.url, bodies, options, report)
+    else:
+        result |= _report_pipeline(settings, bodies, options, report)
+        words = ["--model", str(settings.model), "--threads", str(settings.cpu_threads), "--log-level", "error"]
+        with spawn_service(words) as service:
+            result["http"] = _report_http(service.url, bodies, options, report)
     if options.json:
         print(json.dumps(result))
     return 0
@@ -147,10 +140,6 @@ def _address(text: str) -> str:
     return text
 
 
-def _say_nothing(_: str) -> None:
-    pass
-
-
 def run_pipeline(
     engine: Engine,
     body: bytes,
@@ -160,11 +149,9 @@ def run_pipeline(
     shape: type[PictureResponse] = PredictResponse,
 ) -> tuple[Content, Stopwatch]:
     """Take one picture from bytes to JSON, as the service does; returns the answer and its stages."""
-    watch, contract = Stopwatch(), engine.contract
-    square, place = prepare(body, contract, watch)
-    (prediction,) = engine.predict([square], alone=alone)
-    watch.lap("forward")
-    return finish_json(Answer(prediction, place, contract), watch, wanted=Wanted(parts), shape=shape), watch
+    watch = Stopwatch()
+    answer = run_pass(engine, body, watch, alone=alone)
+    return finish_json(answer, watch, wanted=Wanted(parts), shape=shape), watch
 
 
 def measure_alone(engine: Engine, bodies: Sequence[bytes], *, seconds: float) -> dict[str, float]:
@@ -183,12 +170,12 @@ def measure_alone(engine: Engine, bodies: Sequence[bytes], *, seconds: float) ->
 
 def measure_bare(engine: Engine, bodies: Sequence[bytes], *, workers: int, seconds: float) -> dict[str, float]:
     """Pictures a second and CPU milliseconds a picture with `workers` threads that do nothing else."""
-    before, started = _cpu_seconds(), time.perf_counter()
+    before, started = time.process_time(), time.perf_counter()
     with ThreadPoolExecutor(workers) as pool:
         counts = list(
             pool.map(lambda _: _repeat(lambda body: run_pipeline(engine, body), bodies, seconds), range(workers))
         )
-    took, cpu = time.perf_counter() - started, _cpu_seconds() - before
+    took, cpu = time.perf_counter() - started, time.process_time() - before
     return {"per_second": sum(counts) / took, "cpu_ms": cpu / sum(counts) * 1000}
 
 
@@ -237,8 +224,3 @@ def _repeat(step: Callable[[bytes], object], bodies: Sequence[bytes], seconds: f
             return count
         step(body)
     raise AssertionError("a cycle does not end")
-
-
-def _cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import get_args
 
-from service.machine import MissingPackageError
+from service.errors import MissingPackage
 from service.settings import Settings
 
 OPTION = "--print-completion"
@@ -33,7 +33,7 @@ class _PrintCompletion(argparse.Action):
         try:
             import shtab  # noqa: PLC0415 - optional
         except ModuleNotFoundError:
-            parser.exit(2, f"{parser.prog}: {MissingPackageError('shtab', 'completion')}\n")
+            parser.exit(2, f"{parser.prog}: {MissingPackage('shtab', 'completion')}\n")
         for action in parser._actions:  # noqa: SLF001 - argparse has no other way to list them
             if action.type is Path or action.metavar == "FILE":
                 action.complete = shtab.DIRECTORY if action.metavar == "DIR" else shtab.FILE  # type: ignore[attr-defined]  # shtab's

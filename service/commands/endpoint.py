@@ -14,12 +14,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from service.errors import UniheadError
+
 KEY_VARIABLE = "UNIHEAD_KEY"
 _MAX_CHARACTERS = 4096
 _ONE_WORD = re.compile(r"[\x21-\x7e]+")
 
 
-class EndpointError(Exception):
+class EndpointError(UniheadError):
     """A service does not answer as it should, or there is no key for it; one sentence, which quotes no key."""
 
 

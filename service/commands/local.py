@@ -12,9 +12,9 @@ from service.engine import postprocess
 from service.engine.engine import Engine
 from service.engine.postprocess import Answer
 from service.engine.prepare import prepare
-from service.errors import ModelOutputInvalid, RequestError
+from service.errors import ModelOutputInvalid, RequestError, UniheadError
 from service.pictures.imaging import UInt8Array
-from service.pictures.limits import PictureLimits
+from service.pictures.limits import DEFAULT_LIMITS, PictureLimits
 from service.telemetry.timing import Stopwatch
 
 # Exit codes of a run that cannot begin or go on.
@@ -34,7 +34,7 @@ class PictureResult:
     class_ids: UInt8Array | None
 
 
-class PictureError(Exception):
+class PictureError(UniheadError):
     """One picture has no answer, and `code` says of which kind; the next one may have."""
 
     def __init__(self, code: str, sentence: str) -> None:
@@ -42,7 +42,7 @@ class PictureError(Exception):
         self.code = code
 
 
-class RunEnded(Exception):
+class RunEnded(UniheadError):
     """The run cannot begin or go on; `code` is what the command exits with."""
 
     def __init__(self, sentence: str, code: int) -> None:
@@ -73,8 +73,18 @@ class Answerer(Protocol):
         ...
 
 
+def run_pass(
+    engine: Engine, picture: bytes, watch: Stopwatch, *, limits: PictureLimits = DEFAULT_LIMITS, alone: bool = False
+) -> Answer:
+    """Take one picture, the bytes of a file, through the network, as a worker of the service does; laps each stage."""
+    square, place = prepare(picture, engine.contract, watch, limits=limits)
+    (prediction,) = engine.predict([square], alone=alone)
+    watch.lap("forward")
+    return Answer(prediction, place, engine.contract)
+
+
 class LocalAnswerer:
-    """Takes a picture from bytes to JSON in the thread that asks, as a worker of the service does."""
+    """Takes a picture from bytes to JSON in the thread that asks."""
 
     def __init__(self, engine: Engine, wanted: Wanted, limits: PictureLimits, *, drawn: bool) -> None:
         """Take what a picture passes through.
@@ -90,16 +100,15 @@ class LocalAnswerer:
 
     def ask(self, picture: bytes) -> PictureResult:
         """Decode, run the pass, and write; see `Answerer`."""
-        watch, contract = Stopwatch(), self._engine.contract
+        watch = Stopwatch()
         try:
-            square, place = prepare(picture, contract, watch, limits=self._limits)
-            (prediction,) = self._engine.predict([square])
+            answer = run_pass(self._engine, picture, watch, limits=self._limits)
         except (RequestError, ModelOutputInvalid) as error:
             raise PictureError(error.code, str(error)) from error
-        watch.lap("forward")
-        content = finish_json(Answer(prediction, place, contract), watch, wanted=self._wanted, shape=PredictResponse)
-        drawn = self._drawn and "segment" in self._wanted.parts
-        class_ids = postprocess.mask(prediction, place, mask_stride=contract.mask_stride) if drawn else None
+        content = finish_json(answer, watch, wanted=self._wanted, shape=PredictResponse)
+        class_ids = None
+        if self._drawn and "segment" in self._wanted.parts:
+            class_ids = postprocess.mask(answer.prediction, answer.place, mask_stride=answer.contract.mask_stride)
         return PictureResult(json.loads(content.data), class_ids)
 
     def close(self) -> None:

@@ -12,7 +12,8 @@ from service.answers.finish import DEFAULTS, PARTS, Part, Wanted
 from service.commands.completion import add_completion_option
 from service.commands.endpoint import add_key_option, find_key
 from service.commands.local import WRONG_USAGE, Answerer, LocalAnswerer, RunEnded
-from service.machine import MissingPackageError, find_version, keep_freed_memory
+from service.errors import MissingPackage
+from service.machine import find_version, keep_freed_memory
 from service.rollout.loading import load_verified
 from service.settings import Settings
 
@@ -135,7 +136,7 @@ def open_answerer(options: argparse.Namespace, settings: Settings) -> tuple[Answ
 
     Raises:
         ContractError: the model cannot be used.
-        MissingPackageError: httpx is not installed.
+        MissingPackage: httpx is not installed.
         RunEnded: the address is none, or no service answers.
     """
     names = ("score_threshold", "max_detections", "top_k")
@@ -149,7 +150,7 @@ def open_answerer(options: argparse.Namespace, settings: Settings) -> tuple[Answ
     try:
         from service.commands.remote import RemoteAnswerer  # noqa: PLC0415 - httpx is an extra
     except ModuleNotFoundError as error:
-        raise MissingPackageError(error.name, "client") from error
+        raise MissingPackage(error.name, "client") from error
     try:
         remote = RemoteAnswerer(options.url, find_key(options), wanted, cast("Options", given), drawn=options.overlay)
     except ValueError as error:

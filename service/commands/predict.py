@@ -14,7 +14,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from service.commands.endpoint import EndpointError
 from service.commands.files import draw_overlay, find_overlay, find_pictures
 from service.commands.local import NO_ANSWERS, WRONG_USAGE, Answerer, PictureError, RunEnded
 from service.commands.options import open_answerer, parse
@@ -30,10 +29,9 @@ from service.commands.results import (
     write_parquet,
 )
 from service.commands.summary import Progress, Tally, describe
-from service.errors import ContractError, RequestError
-from service.machine import MissingPackageError
+from service.errors import RequestError, UniheadError
 from service.pictures.limits import PictureLimits
-from service.settings import InvalidSetting, read_settings
+from service.settings import read_settings
 
 _FAILED, _INTERRUPTED, _BROKEN_PIPE = 1, 130, 141
 # More than a picture within the limits of pixels has, and less than would hurt.
@@ -53,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _BROKEN_PIPE
     except RunEnded as end:
         code = _complain(end, end.code)
-    except (ContractError, EndpointError, InvalidSetting, MissingPackageError, ResultFileError) as error:
+    except UniheadError as error:
         code = _complain(error, WRONG_USAGE)
     except OSError as error:  # results that cannot be written
         code = _complain(error, _FAILED)

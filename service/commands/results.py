@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import json
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
-from service.machine import MissingPackageError
+from service.errors import MissingPackage, UniheadError
 
 # `file`, and what POST /predict says or `error` with `code` and `detail`.
 Record: TypeAlias = dict[str, Any]
@@ -35,7 +36,7 @@ COLUMNS = {
 _ROWS_AT_ONCE = 10_000
 
 
-class ResultFileError(Exception):
+class ResultFileError(UniheadError):
     """A file does not hold what was written before; says which line."""
 
 
@@ -69,22 +70,28 @@ def _parse(line: bytes) -> Record | None:
     return record if isinstance(record, dict) and isinstance(record.get("file"), str) else None
 
 
+@contextlib.contextmanager
+def _replace(path: Path) -> Iterator[Path]:
+    """Give another file to write, which takes the place of `path` once the block has ended well."""
+    unfinished = path.with_name(f"{path.name}.new")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 def keep_answers(path: Path, keep: Callable[[Record], None]) -> None:
     """Rewrite a file without failures and without a last line that is cut, and tell of each record that stays.
 
     Raises:
         ResultFileError: another line is no record.
     """
-    mended = path.with_name(f"{path.name}.new")
-    try:
-        with mended.open("w", encoding="ascii") as file:
-            for record in read_records(path):
-                if "error" not in record:
-                    file.write(f"{format_record(record)}\n")
-                    keep(record)
-        mended.replace(path)
-    finally:
-        mended.unlink(missing_ok=True)
+    with _replace(path) as unfinished, unfinished.open("w", encoding="ascii") as file:
+        for record in read_records(path):
+            if "error" not in record:
+                file.write(f"{format_record(record)}\n")
+                keep(record)
 
 
 class ResultFile:
@@ -135,41 +142,37 @@ def _name(one: dict[str, Any]) -> dict[str, Any]:
 
 def write_csv(path: Path, records: Iterable[Record]) -> None:
     """Write a table with a head, UTF-8; the file is replaced when it is complete."""
-    unfinished = path.with_name(f"{path.name}.new")
-    with unfinished.open("w", encoding="utf-8", newline="") as file:
+    with _replace(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for record in records:
             writer.writerows(make_rows(record))
-    unfinished.replace(path)
 
 
 def write_parquet(path: Path, records: Iterable[Record]) -> None:
     """Write a table with types; the file is replaced when it is complete.
 
     Raises:
-        MissingPackageError: pyarrow is not installed.
+        MissingPackage: pyarrow is not installed.
     """
     arrow, parquet = import_pyarrow()
     types = {str: arrow.string(), int: arrow.int64(), float: arrow.float64()}
     schema = arrow.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
     rows = itertools.chain.from_iterable(map(make_rows, records))
-    unfinished = path.with_name(f"{path.name}.new")
-    with parquet.ParquetWriter(unfinished, schema) as writer:
+    with _replace(path) as unfinished, parquet.ParquetWriter(unfinished, schema) as writer:
         while batch := list(itertools.islice(rows, _ROWS_AT_ONCE)):
             writer.write_table(arrow.Table.from_pylist(batch, schema))
-    unfinished.replace(path)
 
 
 def import_pyarrow() -> tuple[Any, Any]:
     """Import pyarrow and its Parquet part.
 
     Raises:
-        MissingPackageError: it is not installed.
+        MissingPackage: it is not installed.
     """
     try:
         import pyarrow as pa  # noqa: PLC0415 - optional, and slow to import
         from pyarrow import parquet  # noqa: PLC0415 - an optional extra
     except ModuleNotFoundError as error:
-        raise MissingPackageError("pyarrow", "parquet") from error
+        raise MissingPackage("pyarrow", "parquet") from error
     return pa, parquet

@@ -14,34 +14,33 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from service.commands.endpoint import EndpointError, connect
-from service.commands.spawn import SpawnError, spawn_service
+from service.commands.endpoint import connect
+from service.commands.spawn import spawn_service
 from service.engine.engine import Engine
 from service.engine.golden import GOLDEN_PICTURES, check_golden
 from service.errors import UniheadError
 from service.pictures.imaging import decode, letterbox
 from service.rollout.loading import load_verified
-from service.settings import InvalidSetting, Settings, read_settings
+from service.settings import Settings, read_settings
 
 # Lossy formats give each pixel back within a few levels.
 _LEVELS = 12
 
 
-class _FailedError(Exception):
+class _CheckError(UniheadError):
     """A check has failed; says how."""
 
 
 def main(words: Sequence[str]) -> int:
-    """Run the command; returns 0 if all checks hold."""
+    """Run the command; returns 0 if all checks hold.
+
+    Raises:
+        InvalidSetting: there is nothing to check.
+    """
     parser = argparse.ArgumentParser("unihead-serve selftest", description=__doc__)
-    try:
-        parser.add_argument(
-            "--model", type=Path, default=read_settings().model, help="ONNX file (default: %(default)s)"
-        )
-        settings = read_settings(model=parser.parse_args(words).model)
-    except InvalidSetting as error:
-        print(error, file=sys.stderr)
-        return 1
+    default = read_settings().model
+    parser.add_argument("--model", type=Path, default=default, help="ONNX file (default: %(default)s)")
+    settings = read_settings(model=parser.parse_args(words).model)
     engines: list[Engine] = []
 
     def load() -> str:
@@ -59,7 +58,7 @@ def main(words: Sequence[str]) -> int:
         started = time.perf_counter()
         try:
             detail = check()
-        except (UniheadError, EndpointError, SpawnError, _FailedError, OSError) as error:
+        except (UniheadError, OSError) as error:
             print(f"FAILED  {name}: {error}", file=sys.stderr)
             print(f"{number} of {len(checks)} checks held", file=sys.stderr)
             return 1
@@ -77,7 +76,7 @@ def _check_threads(engine: Engine) -> str:
     square, _ = letterbox(decode(body), engine.contract.input_size, engine.contract.letterbox.fill)
     (one,), (many,) = engine.predict([square]), engine.predict([square], alone=True)
     if not (np.array_equal(one.scores, many.scores) and np.array_equal(one.mask, many.mask)):
-        raise _FailedError(f"a pass on {engine.alone_threads} threads answers otherwise than one on a single thread")
+        raise _CheckError(f"a pass on {engine.alone_threads} threads answers otherwise than one on a single thread")
     return f"1 and {engine.alone_threads}"
 
 
@@ -89,7 +88,7 @@ def _check_formats() -> str:
         Image.fromarray(pixels).save(file, kind, quality=95)
         difference = np.abs(decode(file.getvalue()).astype(int) - pixels)
         if difference.mean() > _LEVELS:
-            raise _FailedError(f"{kind} comes back with a mean difference of {difference.mean():.0f} levels")
+            raise _CheckError(f"{kind} comes back with a mean difference of {difference.mean():.0f} levels")
     return "3 formats"
 
 
@@ -101,5 +100,5 @@ def _check_service(settings: Settings) -> str:
         response = connection.getresponse()
         answer = json.loads(response.read())
     if response.status != http.client.OK or not {"segments", "mask", "detections", "classes"} <= set(answer):
-        raise _FailedError(f"POST /predict answers {response.status}: {answer}")
+        raise _CheckError(f"POST /predict answers {response.status}: {answer}")
     return f"{answer['timing_ms']['total']:.0f} ms for a picture"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from service.commands.endpoint import EndpointError, get
+from service.errors import UniheadError
 
 _HOST = "127.0.0.1"
 # What another service in this environment holds, or asks strangers for; those who spawn this one are none.
@@ -23,7 +24,7 @@ _STOP_S = 30
 _POLL_S = 0.05
 
 
-class SpawnError(Exception):
+class SpawnError(UniheadError):
     """The service did not become ready; says what it said."""
 
 

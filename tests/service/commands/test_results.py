@@ -19,7 +19,7 @@ from service.commands.results import (
     write_csv,
     write_parquet,
 )
-from service.machine import MissingPackageError
+from service.errors import MissingPackage
 
 ANSWER: Record = {"file": "a.jpg", "classes": [{"label": "Käfer", "label_id": 0, "probability": 0.5}]}
 FAILURE: Record = {"file": "b.jpg", "error": {"code": "damaged_image", "detail": "cut"}}
@@ -155,5 +155,5 @@ def test_a_table_of_nothing_has_its_head(tmp_path: Path) -> None:
 
 def test_without_pyarrow_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingPackageError, match=r"pip install 'unihead\[parquet\]'"):
+    with pytest.raises(MissingPackage, match=r"pip install 'unihead\[parquet\]'"):
         write_parquet(tmp_path / "found.parquet", RECORDS)
