@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +158,16 @@ def test_without_pyarrow_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingPackage, match=r"pip install 'unihead\[parquet\]'"):
         write_parquet(tmp_path / "found.parquet", RECORDS)
+
+
+@pytest.mark.parametrize("write", [write_csv, write_parquet])
+def test_a_table_that_is_not_finished_leaves_nothing(
+    tmp_path: Path, write: Callable[[Path, Iterable[Record]], None]
+) -> None:
+    def read() -> Iterator[Record]:
+        yield RECORDS[0]
+        raise ResultFileError("line 2 is no result")
+
+    with pytest.raises(ResultFileError):
+        write(tmp_path / "found", read())
+    assert list(tmp_path.iterdir()) == []
