@@ -56,16 +56,8 @@ def spawn_service(words: Sequence[str]) -> Iterator[Spawned]:
     """
     with socket.create_server((_HOST, 0)) as free:
         port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-c",
-        "from service.cli import main; main()",
-        "--host",
-        _HOST,
-        "--port",
-        str(port),
-        *words,
-    ]
+    python = [sys.executable, "-c", "from service.cli import main; main()"]
+    command = [*python, "--host", _HOST, "--port", str(port), *words]
     environment = {name: value for name, value in os.environ.items() if name not in _LEFT_OUT}
     with (
         tempfile.TemporaryFile("w+") as log,
