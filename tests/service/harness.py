@@ -49,7 +49,7 @@ class GatedSession(FakeSession):
                 self.inside -= 1
 
 
-class House:
+class Harness:
     """A scheduler with everything that it needs, and short words to ask it."""
 
     def __init__(
