@@ -18,7 +18,7 @@ from service.api.request_headers import wants_fresh
 from service.api.state import state_of
 from service.engine.postprocess import Answer
 from service.engine.prepare import Picture
-from service.errors import ClientGone
+from service.errors import ClientDisconnected
 from service.scheduling.flight import Effort
 from service.telemetry.metrics import CacheResult, Task
 from service.telemetry.timing import Stopwatch, format_server_timing
@@ -60,7 +60,7 @@ async def respond_to_one(request: Request, question: Question, recipe: Recipe, p
     """Answer about one picture.
 
     Raises:
-        RequestError, Unavailable, ModelOutputInvalid, ClientGone: see `Scheduler.submit`.
+        RequestError, Unavailable, ModelOutputInvalid, ClientDisconnected: see `Scheduler.submit`.
     """
     watch = Stopwatch()
     (trace,) = trace_pictures(request.scope, [watch])
@@ -74,7 +74,7 @@ async def respond_to_each(request: Request, question: Question, recipe: Recipe, 
     """Answer about several pictures with a JSON array in their order: what each got alone, be it a problem.
 
     Raises:
-        ClientGone: the client has hung up.
+        ClientDisconnected: the client has disconnected.
     """
     watches = [Stopwatch() for _ in pictures]
     traces = trace_pictures(request.scope, watches)
@@ -89,7 +89,7 @@ async def respond_to_each(request: Request, question: Question, recipe: Recipe, 
             items.append(outcome.made.data)
             results.append(str(outcome.result))
             answered.append(outcome)
-        elif isinstance(outcome, Exception) and not isinstance(outcome, ClientGone):
+        elif isinstance(outcome, Exception) and not isinstance(outcome, ClientDisconnected):
             items.append(describe_failure(request.scope, outcome).model_dump_json(exclude_none=True).encode())
             results.append("error")
         else:
@@ -113,7 +113,7 @@ async def ask(
     """Submit one picture with what is to be made of its answer, and count the stages.
 
     Raises:
-        RequestError, Unavailable, ModelOutputInvalid, ClientGone: see `Scheduler.submit`.
+        RequestError, Unavailable, ModelOutputInvalid, ClientDisconnected: see `Scheduler.submit`.
     """
     state = state_of(request)
     with state.metrics.images_in_flight.track_inprogress():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 from service.engine.engine import Engine
 from service.engine.postprocess import Answer
 from service.engine.prepare import Picture
-from service.errors import ClientGone, DeadlineExceeded
+from service.errors import ClientDisconnected, DeadlineExceeded
 from service.telemetry.timing import Stopwatch
 
 if TYPE_CHECKING:
@@ -59,12 +59,12 @@ class Passenger(Generic[Finished]):
 
         Raises:
             DeadlineExceeded: there is none in time.
-            ClientGone: `hang_up` called back.
+            ClientDisconnected: `hang_up` called back.
         """
         if self.future.done():
             return self.future.result()
         timer = self.future.get_loop().call_at(self.deadline, self._end, too_late)
-        stay = hang_up(partial(self._end, _gone)) if hang_up is not None else None
+        stay = hang_up(partial(self._end, _disconnected)) if hang_up is not None else None
         try:
             return await self.future
         finally:
@@ -119,8 +119,8 @@ def too_late() -> DeadlineExceeded:
     return DeadlineExceeded("the deadline passed before the answer was ready; X-Request-Timeout-Ms may allow more time")
 
 
-def _gone() -> ClientGone:
-    return ClientGone("the client hung up while its picture waited")
+def _disconnected() -> ClientDisconnected:
+    return ClientDisconnected("the client disconnected while its picture waited")
 
 
 def _settle(future: asyncio.Future[Any], result: object, error: Exception | None) -> None:

@@ -165,7 +165,7 @@ class Scheduler:
             NotReady: after `stop`.
             Overloaded: the queue is full, or the wait would be longer than the timeout.
             DeadlineExceeded: the timeout is over.
-            ClientGone: `hang_up` called back.
+            ClientDisconnected: `hang_up` called back.
             EmptyBody, UnsupportedImage, TooManyPixels, DamagedImage, PictureTooCostly: mostly before it is queued.
         """
         deadline = time.monotonic() + timeout_s

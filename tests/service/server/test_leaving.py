@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from service.api.hang_up import HangUp
-from service.errors import ClientGone, DeadlineExceeded, Overloaded
+from service.errors import ClientDisconnected, DeadlineExceeded, Overloaded
 from service.telemetry.timing import Stopwatch
 from tests.service.harness import Harness, body_of, keep, until
 
@@ -70,7 +70,7 @@ async def test_a_client_that_hangs_up_is_dropped(build: Callable[..., Harness]) 
     )
     await until(lambda: harness.admission.waiting == 1)
     connection.tell()
-    with pytest.raises(ClientGone):
+    with pytest.raises(ClientDisconnected):
         await task
     assert harness.admission.waiting == 0
     harness.session.gate.set()
