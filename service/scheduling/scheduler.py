@@ -21,7 +21,7 @@ from service.engine.prepare import Picture, identify, prepare
 from service.errors import NotReady, Overloaded, Unavailable
 from service.pictures.limits import PictureLimits
 from service.scheduling.admission import Admission
-from service.scheduling.batches import Forward
+from service.scheduling.batches import PassRunner
 from service.scheduling.cache import Cache
 from service.scheduling.flight import Effort, Finished, Flight, Passenger, too_late
 from service.scheduling.workers import WorkerPool
@@ -50,7 +50,7 @@ class Scheduler:
     def __init__(
         self,
         engine: Engine,
-        forward: Forward,
+        runner: PassRunner,
         metrics: Metrics,
         *,
         admission: Admission,
@@ -62,7 +62,7 @@ class Scheduler:
 
         Args:
             engine: the model, warm.
-            forward: the way to it.
+            runner: of the passes.
             metrics: where passes, stages, and what was shared or refused are counted.
             admission: how many pictures may wait.
             cache: of answers.
@@ -71,7 +71,7 @@ class Scheduler:
         """
         self.after_pass: Callable[[bytes], None] | None = None
         self.engine = engine
-        self._forward = forward
+        self._runner = runner
         self._metrics = metrics
         self._admission = admission
         self._cache = cache
@@ -275,7 +275,7 @@ class Scheduler:
             return flight.answer
         square, place = prepare(flight.picture, contract, watch, limits=self._limits)
         self._require_wanted(flight)
-        prediction, shared_by = self._forward.run(flight.engine, square, watch, alone=self._admission.is_alone())
+        prediction, shared_by = self._runner.run(flight.engine, square, watch, alone=self._admission.is_alone())
         self._metrics.observe_shared({stage: watch.timings_ms[stage] for stage in SHARED_STAGES})
         trace, version = leader.trace, contract.version
         origin = None if trace is None else trace.record_pass(model_version=version, batch_size=shared_by)

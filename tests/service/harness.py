@@ -16,7 +16,7 @@ from service.engine.postprocess import Answer
 from service.pictures.imaging import UInt8Array
 from service.pictures.limits import PictureLimits
 from service.scheduling.admission import Admission
-from service.scheduling.batches import Forward
+from service.scheduling.batches import PassRunner
 from service.scheduling.cache import Cache
 from service.scheduling.flight import Effort
 from service.scheduling.scheduler import Scheduler
@@ -65,7 +65,7 @@ class Harness:
         self.admission = Admission(limit=queue_limit)
         self.scheduler = Scheduler(
             Engine(self.session, make_contract(), sha256="c0ffee"),
-            Forward(self.metrics, parallel=2),
+            PassRunner(self.metrics, parallel=2),
             self.metrics,
             admission=self.admission,
             cache=Cache(max_bytes=cache_max_bytes, max_age_s=60),
