@@ -165,7 +165,7 @@ def _build_scheduler(engine: Engine, settings: Settings, metrics: Metrics) -> Sc
         engine,
         runner,
         metrics,
-        admission=Admission(limit=settings.queue_limit),
+        admission=Admission(limit=settings.queue_limit, count_refusal=metrics.count_refusal),
         cache=Cache(max_bytes=settings.cache_max_bytes, max_age_s=settings.cache_max_age_s),
         workers=settings.workers,
         limits=settings.picture_limits,

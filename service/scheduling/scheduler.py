@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from service.engine.engine import Engine
 from service.engine.postprocess import Answer
 from service.engine.prepare import Picture, identify, prepare
-from service.errors import NotReady, Overloaded, Unavailable
+from service.errors import NotReady, Unavailable
 from service.pictures.limits import PictureLimits
 from service.scheduling.admission import Admission
 from service.scheduling.batches import PassRunner
@@ -89,16 +89,8 @@ class Scheduler:
         metrics.stuck_workers.set_function(self._workers.count_stuck)
 
     def shed(self) -> None:
-        """Refuse a picture whose body has not been read yet, if that is what mostly happens; see `Admission.shed`.
-
-        Raises:
-            Overloaded: it is.
-        """
-        try:
-            self._admission.shed()
-        except Overloaded as refusal:
-            self._metrics.count_refusal(refusal.reason)
-            raise
+        """Refuse a picture whose body has not been read yet, if that is what mostly happens; see `Admission.shed`."""
+        self._admission.shed()
 
     def swap(self, engine: Engine) -> bool:
         """Let another model answer from now on; flights under way end on the one that they began with.
@@ -215,11 +207,7 @@ class Scheduler:
 
     def _open_flight(self, flight: Flight) -> None:
         (passenger,) = flight.passengers
-        try:
-            self._admission.admit(passenger.deadline - time.monotonic())
-        except Overloaded as refusal:
-            self._metrics.count_refusal(refusal.reason)
-            raise
+        self._admission.admit(passenger.deadline - time.monotonic())
         if flight.key:
             self._flights[flight.key] = flight
         flight.work, passenger.flight = self._workers.submit(self._fly, flight), flight

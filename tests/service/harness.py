@@ -62,7 +62,7 @@ class Harness:
     ) -> None:
         self.session = GatedSession()
         self.metrics = Metrics(CollectorRegistry())
-        self.admission = Admission(limit=queue_limit)
+        self.admission = Admission(limit=queue_limit, count_refusal=self.metrics.count_refusal)
         self.scheduler = Scheduler(
             Engine(self.session, make_contract(), sha256="c0ffee"),
             PassRunner(self.metrics, parallel=2),
