@@ -19,7 +19,7 @@ from service.api.state import state_of
 from service.engine.postprocess import Answer
 from service.engine.prepare import Picture
 from service.errors import ClientDisconnected
-from service.scheduling.flight import Effort
+from service.scheduling.flight import Effort, Job
 from service.telemetry.metrics import CacheResult, Task
 from service.telemetry.timing import Stopwatch, format_server_timing
 from service.telemetry.tracing import trace_pictures
@@ -117,16 +117,17 @@ async def ask(
     """
     state = state_of(request)
     with state.metrics.images_in_flight.track_inprogress():
-        made, result = await state.require_scheduler().submit(
+        job = Job(
             picture,
             finish,
-            watch=watch,
+            watch,
             timeout_s=question.timeout_s,
             fresh=wants_fresh(request.headers.get("cache-control", "")),
-            hang_up=partial(listen_for_hang_up, request),
-            trace=trace,
             effort=question.effort,
+            trace=trace,
+            on_disconnect=partial(listen_for_hang_up, request),
         )
+        made, result = await state.require_scheduler().submit(job)
     watch.finish()
     state.metrics.observe_task(question.task, watch.timings_ms, own_pass=result in {"miss", "bypass"})
     if state.profile is not None:

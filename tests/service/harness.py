@@ -18,7 +18,7 @@ from service.pictures.limits import PictureLimits
 from service.scheduling.admission import Admission
 from service.scheduling.batches import PassRunner
 from service.scheduling.cache import Cache
-from service.scheduling.flight import Effort
+from service.scheduling.flight import Effort, Job
 from service.scheduling.scheduler import Scheduler
 from service.telemetry.metrics import CacheResult, Metrics
 from service.telemetry.timing import Stopwatch
@@ -82,9 +82,8 @@ class Harness:
         fresh: bool = False,
         effort: Effort = "some",
     ) -> tuple[Answer, CacheResult]:
-        return await self.scheduler.submit(
-            body, finish or keep, watch=Stopwatch(), timeout_s=timeout_s, fresh=fresh, effort=effort
-        )
+        job = Job(body, finish or keep, Stopwatch(), timeout_s=timeout_s, fresh=fresh, effort=effort)
+        return await self.scheduler.submit(job)
 
     def begin(self, *args: Any, **options: Any) -> asyncio.Task[tuple[Answer, CacheResult]]:  # noqa: ANN401 - of `ask`
         return asyncio.create_task(self.ask(*args, **options))

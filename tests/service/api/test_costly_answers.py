@@ -50,7 +50,7 @@ async def test_one_about_a_known_picture_takes_a_place_in_the_queue_and_no_pass(
     await until(lambda: (harness.admission.waiting, harness.admission.active) == (0, 0))
 
 
-async def test_those_that_boarded_are_made_beside_each_other_after_those_that_are_cheap(
+async def test_those_that_joined_are_made_beside_each_other_after_those_that_are_cheap(
     build: Callable[..., Harness],
 ) -> None:
     harness, drawing = build(workers=2), Drawing()
@@ -68,7 +68,7 @@ async def test_those_that_boarded_are_made_beside_each_other_after_those_that_ar
     assert harness.passes == 1.0
 
 
-async def test_one_that_boarded_is_refused_where_the_queue_has_filled_meanwhile(build: Callable[..., Harness]) -> None:
+async def test_one_that_joined_is_refused_where_the_queue_has_filled_meanwhile(build: Callable[..., Harness]) -> None:
     harness, drawing = build(queue_limit=1, workers=1), Drawing()
     harness.session.gate.clear()
     first = harness.begin(body_of(0), drawing, effort="pass")
@@ -135,7 +135,7 @@ async def test_the_shadow_sees_a_picture_once_a_pass(harness: Harness) -> None:
     assert seen == [body_of(0), body_of(1)]
 
 
-async def test_one_that_boarded_is_not_begun_when_the_service_stops(build: Callable[..., Harness]) -> None:
+async def test_one_that_joined_is_not_begun_when_the_service_stops(build: Callable[..., Harness]) -> None:
     harness = build(workers=1)
     harness.session.gate.clear()
     first = harness.begin(body_of(0))

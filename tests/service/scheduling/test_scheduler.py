@@ -19,6 +19,7 @@ from service.errors import (
     TooManyPixels,
     UnsupportedImage,
 )
+from service.scheduling.flight import Job
 from service.telemetry.timing import Stopwatch
 from tests.service.fakes import FakeSession, encode, make_contract, make_picture
 from tests.service.harness import LIMITS, Harness, body_of, keep, until
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.anyio
 
 async def test_one_picture_takes_one_pass_and_names_its_stages(harness: Harness) -> None:
     watch = Stopwatch()
-    answer, result = await harness.scheduler.submit(encode(make_picture(64, 48)), keep, watch=watch, timeout_s=10)
+    answer, result = await harness.scheduler.submit(Job(encode(make_picture(64, 48)), keep, watch, timeout_s=10))
     assert (answer.place.width, answer.place.height, answer.place.resized_height) == (64, 48, 24)
     assert list(watch.timings_ms) == ["queue", "decode", "preprocess", "forward", "encode"]
     assert (result, harness.passes) == ("miss", 1.0)
@@ -184,7 +185,7 @@ async def test_an_answer_that_cannot_be_finished_fails_its_own_request_only(harn
         raise ZeroDivisionError
 
     async def ask_badly() -> None:
-        await harness.scheduler.submit(body_of(0), fail, watch=Stopwatch(), timeout_s=10)
+        await harness.scheduler.submit(Job(body_of(0), fail, Stopwatch(), timeout_s=10))
 
     asked: list[Awaitable[object]] = [harness.ask(body_of(0)), ask_badly(), harness.ask(body_of(0))]
     results = await asyncio.gather(*asked, return_exceptions=True)

@@ -10,6 +10,7 @@ import pytest
 
 from service.api.hang_up import HangUp
 from service.errors import ClientDisconnected, DeadlineExceeded, Overloaded
+from service.scheduling.flight import Job
 from service.telemetry.timing import Stopwatch
 from tests.service.harness import Harness, body_of, keep, until
 
@@ -65,9 +66,8 @@ async def test_a_client_that_hangs_up_is_dropped(build: Callable[..., Harness]) 
     busy = harness.begin(body_of(0))
     await until(lambda: harness.session.inside == 1)
     connection = HangUp()
-    task = asyncio.create_task(
-        harness.scheduler.submit(body_of(1), keep, watch=Stopwatch(), timeout_s=10, hang_up=connection.listen)
-    )
+    job = Job(body_of(1), keep, Stopwatch(), timeout_s=10, on_disconnect=connection.listen)
+    task = asyncio.create_task(harness.scheduler.submit(job))
     await until(lambda: harness.admission.waiting == 1)
     connection.tell()
     with pytest.raises(ClientDisconnected):
