@@ -15,17 +15,15 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from service.answers.finish import DEFAULTS
 from service.api import routes, status
-from service.api.auth import AuthMiddleware, describe_keys
-from service.api.cors import allow_origins
+from service.api.gates import AuthMiddleware, ShedMiddleware, TracingMiddleware, describe_keys
 from service.api.key_ring import KeyRing
-from service.api.middleware import RequestMiddleware
+from service.api.middleware import RequestMiddleware, allow_origins
 from service.api.oip import routes as oip
 from service.api.problems import Problem, install_problem_handlers
-from service.api.shedding import ShedMiddleware
+from service.api.router import RouteTable
 from service.api.state import ServiceState
 from service.engine.engine import Engine
 from service.errors import ContractError
-from service.lag import watch_lag
 from service.machine import find_version
 from service.pictures.imaging import decode, letterbox
 from service.rollout.loading import load_live, load_verified
@@ -38,7 +36,7 @@ from service.scheduling.scheduler import Scheduler
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.profile import open_profile
-from service.telemetry.tracing import TracingMiddleware, open_tracing
+from service.telemetry.tracing import open_tracing
 
 if TYPE_CHECKING:
     from service.telemetry.spans import Tracing
@@ -49,13 +47,16 @@ _DESCRIPTION = """One small vision model that segments, detects and classifies a
 """
 
 
+_WATCH_EVERY_S = 0.25
+
+
 class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """Add the shape of problems, which no route returns by itself, and keys if there are some."""
         schema = super().openapi()
         schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
         if self.state.service.keys is not None:
-            describe_keys(schema)
+            describe_keys(schema, self.state.routes)
         return schema
 
 
@@ -94,21 +95,23 @@ def create_app(settings: Settings, engine: Engine | None = None, tracing: Tracin
         telemetry={"tracing": False, "metrics": False, "logs": False},  # it asks at every request whether there is any
     )
     app.state.service = state
-    app.add_middleware(ShedMiddleware, state=state)
+    routers = [routes.router, status.router, oip.router]
+    if settings.metrics_port is None:
+        routers.append(status.metrics_router)
+    if settings.docs:
+        routers.append(status.docs_router)
+    for router in routers:
+        app.include_router(router)
+    table = app.state.routes = RouteTable(routers)
+    app.add_middleware(ShedMiddleware, routes=table, state=state)
     if tracing is not None or settings.tracing:
-        app.add_middleware(TracingMiddleware, state=state)
+        app.add_middleware(TracingMiddleware, routes=table, state=state)
     if state.keys is not None:
-        app.add_middleware(AuthMiddleware, ring=state.keys, count=state.metrics.unauthorized_requests.inc)
+        count = state.metrics.unauthorized_requests.inc
+        app.add_middleware(AuthMiddleware, routes=table, ring=state.keys, count=count)
     share = partial(allow_origins, origins=settings.cors_origins) if settings.cors_origins else None
     app.add_middleware(RequestMiddleware, metrics=state.metrics, share=share)  # the last one added comes first
     install_problem_handlers(app)
-    app.include_router(routes.router)
-    app.include_router(status.router)
-    app.include_router(oip.router)
-    if settings.metrics_port is None:
-        app.include_router(status.metrics_router)
-    if settings.docs:
-        app.include_router(status.docs_router)
     return app
 
 
@@ -149,12 +152,12 @@ async def _run_engine(state: ServiceState, engine: Engine | None) -> AsyncIterat
 
 async def _watch(scheduler: Scheduler, metrics: Metrics) -> None:
     """A few times a second, for ever: note how late the event loop is, and replace workers that are stuck."""
-
-    def look(late_s: float) -> None:
-        metrics.event_loop_lag.observe(late_s)
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + _WATCH_EVERY_S
+        await asyncio.sleep(_WATCH_EVERY_S)
+        metrics.event_loop_lag.observe(max(0.0, loop.time() - due))  # what every request waits before it is looked at
         scheduler.relieve_workers()
-
-    await watch_lag(look)
 
 
 def _build_scheduler(engine: Engine, settings: Settings, metrics: Metrics) -> Scheduler:

@@ -1,20 +1,75 @@
-"""From a request's body to the bytes of its pictures: raw or multipart, counted as they arrive."""
+"""From a request's body to the bytes of its pictures: raw or multipart, counted as they arrive, within a budget."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 from starlette.requests import ClientDisconnect, Request
 
-from service.api.body_budget import Held
 from service.api.forms import FormReader, is_form
-from service.errors import BodyTooLarge, MalformedRequest, RequestError, RequestTimeout
+from service.api.scope import BODY_FAULT, body_too_late
+from service.errors import BodyTooLarge, MalformedRequest, Overloaded, RequestError
 from service.settings import Settings
 
-# In a scope's state: the error that ended the body before its end, None until then. Who sets it also looks at the clock
-# (`service.server.protocol`); where another server runs the app, nobody does.
-BODY_FAULT = "body_fault"
+
+class BodyBudget:
+    """Counts bytes as they come, not as they are announced: who announces much and sends nothing takes nothing.
+
+    Attributes:
+        limit: bytes in all.
+        taken: bytes of the requests that are being read or worked on.
+    """
+
+    def __init__(self, limit: int, count_refusal: Callable[[], None]) -> None:
+        self.limit = limit
+        self._count_refusal = count_refusal
+        self.taken = 0
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[Held]:
+        """One request's share, from its first byte to its answer."""
+        held = Held(self)
+        try:
+            yield held
+        finally:
+            self.taken -= held.number
+
+    def take(self, number: int) -> None:
+        """Count some more bytes.
+
+        Raises:
+            Overloaded: they would be more than the limit.
+        """
+        if self.taken + number > self.limit:
+            self._count_refusal()
+            sentence = f"the bodies under way have {self.taken} bytes; {self.limit} are the limit"
+            raise Overloaded(sentence, reason="bodies", retry_after_s=1)
+        self.taken += number
+
+
+class Held:
+    """What one request holds.
+
+    Attributes:
+        number: bytes.
+    """
+
+    __slots__ = ("_budget", "number")
+
+    def __init__(self, budget: BodyBudget) -> None:
+        self._budget = budget
+        self.number = 0
+
+    def take(self, number: int) -> None:
+        """Hold more.
+
+        Raises:
+            Overloaded: all together would hold more than the limit.
+        """
+        self._budget.take(number)
+        self.number += number
 
 
 async def read_pictures(request: Request, held: Held, settings: Settings, *, most: int = 1) -> list[bytes]:
@@ -31,7 +86,7 @@ async def read_pictures(request: Request, held: Held, settings: Settings, *, mos
 
     Raises:
         BodyTooLarge, RequestTimeout, Overloaded: see `read_body`.
-        MalformedRequest: the form cannot be read, or has no `file` or more than `most`; or the client hung up.
+        MalformedRequest: the form cannot be read, or has no `file` or more than `most`; or the client disconnected.
         EmptyBody: the form's only `file` has no bytes.
     """
     content_type = request.headers.get("content-type", "")
@@ -49,7 +104,7 @@ async def read_body(request: Request, held: Held, settings: Settings) -> bytes:
         BodyTooLarge: more bytes are announced, or come, than `max_body_bytes`.
         RequestTimeout: it does not come within `body_timeout_s` of the request's first byte.
         Overloaded: all bodies together have too many bytes.
-        MalformedRequest: its framing is broken, or the client hung up.
+        MalformedRequest: its framing is broken, or the client disconnected.
     """
     pieces: list[bytes] = []
     await _receive(request, held, settings, pieces.append)
@@ -76,12 +131,7 @@ async def _receive(request: Request, held: Held, settings: Settings, take: Calla
     except ClientDisconnect as error:
         raise MalformedRequest("the connection was closed before the whole body had come") from error
     except TimeoutError as error:
-        raise body_too_late(settings) from error
+        raise body_too_late(settings.body_timeout_s) from error
     fault: RequestError | None = state.get(BODY_FAULT)
     if fault is not None:
         raise fault
-
-
-def body_too_late(settings: Settings) -> RequestTimeout:
-    """Build the error of a body that does not come in time."""
-    return RequestTimeout(f"the body did not come within {settings.body_timeout_s:g} s")

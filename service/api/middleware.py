@@ -7,19 +7,51 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import TypeAlias
 
 from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.paths import find_route_path
-from service.api.problems import INTERNAL_DETAIL, INTERNAL_ERROR, REFUSAL, make_problem, make_problem_of
-from service.api.security_headers import find_security_headers
+from service.api.gates import API_KEY
+from service.api.oip.wire import HEADER_LENGTH
+from service.api.parameters import TIMEOUT_HEADER
+from service.api.problems import INTERNAL_DETAIL, INTERNAL_ERROR, make_problem, make_problem_of
+from service.api.scope import REQUEST_FAULT, find_route_path
 from service.errors import Draining, Overloaded, RequestError, Unavailable
 from service.telemetry.logs import log_request
 from service.telemetry.metrics import METHODS, Metrics
 
 logger = logging.getLogger("unihead")
+
+RawHeaders: TypeAlias = tuple[tuple[bytes, bytes], ...]
+
+_NOTHING = "default-src 'none'; frame-ancestors 'none'"
+# blob: and data: are pictures that a page has made or been given, and the film of a camera.
+_PAGE = (
+    f"{_NOTHING}; base-uri 'none'; form-action 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' blob: data:; media-src 'self' blob:"
+)
+
+
+def _make(policy: str, cache: str) -> RawHeaders:
+    return (
+        (b"x-content-type-options", b"nosniff"),
+        (b"referrer-policy", b"no-referrer"),
+        (b"x-frame-options", b"DENY"),
+        (b"content-security-policy", policy.encode()),
+        (b"cache-control", cache.encode()),
+    )
+
+
+# Whatever depends on a picture, a model or a key is nobody's to keep; files are asked for again by their ETag.
+_ANSWER = _make(_NOTHING, "no-store")
+_FILE = _make(_NOTHING, "no-cache")
+_PAGES = dict.fromkeys(("/", "/docs"), _make(_PAGE, "no-cache"))
+
+_MAY_SEND = ("Authorization", API_KEY, "Cache-Control", "X-Request-ID", TIMEOUT_HEADER, HEADER_LENGTH)
+_MAY_READ = ("X-Request-ID", "X-Unihead-Cache", "Server-Timing", "Retry-After", "WWW-Authenticate", HEADER_LENGTH)
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # What layers further in note in scope["state"], and what the request's line in the log calls it.
@@ -61,8 +93,8 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            refusal = scope["state"].get(REFUSAL)
-            app = self._app if refusal is None else self._refuse(scope, refusal)
+            fault = scope["state"].get(REQUEST_FAULT)
+            app = self._app if fault is None else self._refuse(scope, fault)
             await app(scope, receive, send_with_headers)
         except asyncio.CancelledError:
             if status is None:
@@ -70,7 +102,7 @@ class RequestMiddleware:
                 problem = make_problem(scope, Draining.status, Draining.code, detail, {"Retry-After": "1"})
                 await self._share(problem)(scope, receive, send_with_headers)
             raise
-        except Exception:  # whatever a route did not foresee: no trace of it may leave the house
+        except Exception:  # whatever a route did not foresee: no trace of it may reach a client
             logger.exception("request %s failed", request_id, extra={"fields": {"request_id": request_id}})
             if status is not None:  # half an answer is out: only closing the connection tells the client
                 raise
@@ -89,11 +121,11 @@ class RequestMiddleware:
             notes = scope["state"]
             log_request(fields | {name: notes[note] for note, name in _NOTES if note in notes})
 
-    def _refuse(self, scope: Scope, refusal: RequestError | Unavailable) -> ASGIApp:
+    def _refuse(self, scope: Scope, fault: RequestError | Unavailable) -> ASGIApp:
         """What answers a request that the server cannot read."""
-        if isinstance(refusal, Overloaded):
-            self._metrics.count_refusal(refusal.reason)
-        return self._share(make_problem_of(scope, refusal))
+        if isinstance(fault, Overloaded):
+            self._metrics.count_refusal(fault.reason)
+        return self._share(make_problem_of(scope, fault))
 
 
 def _share_nothing(app: ASGIApp) -> ASGIApp:
@@ -104,10 +136,26 @@ def choose_id(proposed: str) -> str:
     """The id that a caller proposes, if it is a plain one, or a new one."""
     if _SANE_ID.fullmatch(proposed):
         return proposed
-    # Not from the system's source: asking it gives the interpreter away, and workers take milliseconds to give it back.
+    # Not from the system's source: asking it releases the GIL, and workers take milliseconds to give it back.
     return f"{random.getrandbits(64):016x}"
 
 
 def _route_template(scope: Scope) -> str:
     """The path as the route declares it, so that scanners of made-up paths cannot fill the metrics."""
     return getattr(scope.get("route"), "path", "unmatched")
+
+
+def find_security_headers(path: str) -> RawHeaders:
+    """Return the headers for answers of a path, as the router sees it."""
+    return _PAGES.get(path) or (_FILE if path.startswith("/static/") else _ANSWER)
+
+
+def allow_origins(app: ASGIApp, origins: Collection[str]) -> ASGIApp:
+    """Answer the preflights of an app, and let pages of these origins read what it answers."""
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=_MAY_SEND,
+        expose_headers=_MAY_READ,
+    )

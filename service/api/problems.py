@@ -1,4 +1,4 @@
-"""Whatever goes wrong, told as problem+json (RFC 9457); no FastAPI default and no stack trace leaves the house."""
+"""Whatever goes wrong, told as problem+json (RFC 9457); no FastAPI default and no stack trace reaches a client."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
-from service.api.paths import find_route_path
+from service.api.scope import OIP_ROOT, find_route_path
 from service.errors import (
     ClientDisconnected,
     InvalidParameter,
@@ -28,9 +28,6 @@ from service.errors import (
 logger = logging.getLogger("unihead")
 
 MEDIA_TYPE = "application/problem+json"
-OIP_ROOT = "/v2"
-# In a scope's state: the error that is the answer, because the server cannot read the request (`server.protocol`).
-REFUSAL = "refusal"
 _CODES = sorted(kind.code for base in (RequestError, Unavailable) for kind in base.__subclasses__())
 INTERNAL_ERROR = "internal_error"
 INTERNAL_DETAIL = "something broke in the service; its log has more under this request_id"

@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
-from starlette.requests import Request
 from starlette.responses import Response
 
 from service.answers.finish import Content
-from service.api.hang_up import listen_for_hang_up
+from service.api.gates import trace_pictures
+from service.api.parameters import TIMEOUT_HEADER, read_timeout_s, wants_fresh
 from service.api.problems import describe_failure
-from service.api.request_headers import wants_fresh
-from service.api.state import state_of
+from service.api.router import PictureRequest
+from service.api.scope import listen_for_disconnect
+from service.api.state import ServiceState
 from service.engine.postprocess import Answer
 from service.engine.prepare import Picture
 from service.errors import ClientDisconnected
 from service.scheduling.flight import Effort, Job
 from service.telemetry.metrics import CacheResult, Task
 from service.telemetry.timing import Stopwatch, format_server_timing
-from service.telemetry.tracing import trace_pictures
 
 if TYPE_CHECKING:
     from service.telemetry.spans import PictureTrace
@@ -39,16 +39,39 @@ class Question:
     Attributes:
         task: the route.
         timeout_s: seconds until they are of no use any more.
+        fresh: neither take a pass from others nor leave one to them.
         effort: of making an answer.
+        request_id: of the request.
+        listen: given what to call when the client disconnects; returns what takes that back.
     """
 
     task: Task
     timeout_s: float
-    effort: Effort = "some"
+    fresh: bool
+    effort: Effort
+    request_id: str
+    listen: Callable[[Callable[[], None]], Callable[[], None]]
+
+    @classmethod
+    def of(cls, request: PictureRequest, task: Task, *, effort: Effort = "some") -> Question:
+        """Read what a request says of it.
+
+        Raises:
+            InvalidParameter: its timeout is none.
+        """
+        headers, default_ms = request.headers, request.service.settings.request_timeout_ms
+        return cls(
+            task=task,
+            timeout_s=read_timeout_s(headers.get(TIMEOUT_HEADER), default_ms),
+            fresh=wants_fresh(headers.get("cache-control", "")),
+            effort=effort,
+            request_id=request.scope["state"]["request_id"],
+            listen=partial(listen_for_disconnect, request.scope, request.receive),
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Answered(Generic[Made]):
+class Reply(Generic[Made]):
     """One picture's answer, where its pass came from, and where its milliseconds went."""
 
     made: Made
@@ -56,7 +79,7 @@ class Answered(Generic[Made]):
     watch: Stopwatch
 
 
-async def respond_to_one(request: Request, question: Question, recipe: Recipe, picture: bytes) -> Response:
+async def respond_to_one(request: PictureRequest, question: Question, recipe: Recipe, picture: bytes) -> Response:
     """Answer about one picture.
 
     Raises:
@@ -64,28 +87,30 @@ async def respond_to_one(request: Request, question: Question, recipe: Recipe, p
     """
     watch = Stopwatch()
     (trace,) = trace_pictures(request.scope, [watch])
-    answered = await ask(request, question, picture, recipe(picture), watch, trace)
+    answered = await ask(request.service, question, picture, recipe(picture), watch, trace)
     request.scope["state"]["cache_result"] = answered.result
     headers = {"Server-Timing": format_server_timing(watch.timings_ms), "X-Unihead-Cache": answered.result}
     return Response(answered.made.data, media_type=answered.made.media_type, headers=headers)
 
 
-async def respond_to_each(request: Request, question: Question, recipe: Recipe, pictures: Sequence[bytes]) -> Response:
+async def respond_to_each(
+    request: PictureRequest, question: Question, recipe: Recipe, pictures: Sequence[bytes]
+) -> Response:
     """Answer about several pictures with a JSON array in their order: what each got alone, be it a problem.
 
     Raises:
-        ClientDisconnected: the client has disconnected.
+        ClientDisconnected: the client disconnected.
     """
     watches = [Stopwatch() for _ in pictures]
     traces = trace_pictures(request.scope, watches)
     asked = (
-        ask(request, question, picture, recipe(picture), watch, trace)
+        ask(request.service, question, picture, recipe(picture), watch, trace)
         for picture, watch, trace in zip(pictures, watches, traces, strict=True)
     )
     outcomes = await asyncio.gather(*asked, return_exceptions=True)
     items, results, answered = [], [], []
     for outcome in outcomes:
-        if isinstance(outcome, Answered):
+        if isinstance(outcome, Reply):
             items.append(outcome.made.data)
             results.append(str(outcome.result))
             answered.append(outcome)
@@ -103,33 +128,32 @@ async def respond_to_each(request: Request, question: Question, recipe: Recipe, 
 
 
 async def ask(
-    request: Request,
+    state: ServiceState,
     question: Question,
     picture: Picture,
     finish: Callable[[Answer, Stopwatch], Made],
     watch: Stopwatch,
     trace: PictureTrace | None,
-) -> Answered[Made]:
+) -> Reply[Made]:
     """Submit one picture with what is to be made of its answer, and count the stages.
 
     Raises:
         RequestError, Unavailable, ModelOutputInvalid, ClientDisconnected: see `Scheduler.submit`.
     """
-    state = state_of(request)
     with state.metrics.images_in_flight.track_inprogress():
         job = Job(
             picture,
             finish,
             watch,
             timeout_s=question.timeout_s,
-            fresh=wants_fresh(request.headers.get("cache-control", "")),
+            fresh=question.fresh,
             effort=question.effort,
             trace=trace,
-            on_disconnect=partial(listen_for_hang_up, request),
+            on_disconnect=question.listen,
         )
         made, result = await state.require_scheduler().submit(job)
     watch.finish()
     state.metrics.observe_task(question.task, watch.timings_ms, own_pass=result in {"miss", "bypass"})
     if state.profile is not None:
-        state.profile.write(question.task, request.state.request_id, result, watch)
-    return Answered(made, result, watch)
+        state.profile.write(question.task, question.request_id, result, watch)
+    return Reply(made, result, watch)

@@ -9,19 +9,24 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
-from starlette.requests import Request
 from starlette.responses import Response
 
 from service.answers.finish import PARTS, Content, Look, Part, Wanted, finish_json, finish_overlay, finish_png
 from service.answers.schemas import ClassifyResponse, DetectResponse, PictureResponse, PredictResponse, SegmentResponse
 from service.api.bodies import read_pictures
 from service.api.forms import FIELD_NAME
-from service.api.negotiation import prefers_png
+from service.api.parameters import (
+    TIMEOUT_HEADER,
+    ClassifyQuery,
+    DetectQuery,
+    OverlayQuery,
+    PredictQuery,
+    SegmentQuery,
+    prefers_png,
+)
 from service.api.problems import Problem, document_problems
-from service.api.queries import ClassifyQuery, DetectQuery, OverlayQuery, PictureRoute, PredictQuery, SegmentQuery
-from service.api.request_headers import TIMEOUT_HEADER, read_timeout_s
 from service.api.respond import Question, Recipe, respond_to_each, respond_to_one
-from service.api.state import state_of
+from service.api.router import PictureRequest, PictureRoute
 from service.engine.postprocess import Answer
 from service.errors import InvalidParameter
 from service.scheduling.flight import Effort
@@ -79,7 +84,7 @@ router = APIRouter(
     },
     summary="Which class each pixel belongs to",
 )
-async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> Response:
+async def segment(request: PictureRequest, query: Annotated[SegmentQuery, Query()]) -> Response:
     """Answer with the share of each class and the mask, or with the mask alone as a palette PNG of class ids.
 
     Where Accept prefers image/png the PNG is the whole answer, whatever `mask` says.
@@ -92,14 +97,14 @@ async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> 
 
 
 @router.post("/detect", openapi_extra=_BODY, response_model=DetectResponse, summary="Which objects are where")
-async def detect(request: Request, query: Annotated[DetectQuery, Query()]) -> Response:
+async def detect(request: PictureRequest, query: Annotated[DetectQuery, Query()]) -> Response:
     """Answer with boxes in pixels of the upright original, highest score first."""
     wanted = Wanted(("detect",), **query.model_dump())
     return await _respond(request, query, "detect", _json(wanted, DetectResponse), effort="little")
 
 
 @router.post("/classify", openapi_extra=_BODY, response_model=ClassifyResponse, summary="What the whole picture shows")
-async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -> Response:
+async def classify(request: PictureRequest, query: Annotated[ClassifyQuery, Query()]) -> Response:
     """Answer with the most probable classes."""
     wanted = Wanted(("classify",), **query.model_dump())
     return await _respond(request, query, "classify", _json(wanted, ClassifyResponse), effort="little")
@@ -112,7 +117,7 @@ async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -
     responses={200: {"description": "An object; or an array, if the form has several pictures."}},
     summary="All of it in one forward pass",
 )
-async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> Response:
+async def predict(request: PictureRequest, query: Annotated[PredictQuery, Query()]) -> Response:
     """Answer with the parts of the tasks asked for; however many they are, the model runs once a picture.
 
     A form may have several fields `file`. The answer then is an array in their order, in which each picture has its
@@ -120,7 +125,7 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> 
     where there is no answer), `Server-Timing` is that of the slowest.
     """
     wanted = Wanted(_parse_tasks(query.tasks), **query.model_dump(exclude={"tasks"}))
-    recipe, most = _json(wanted, PredictResponse), state_of(request).settings.max_files
+    recipe, most = _json(wanted, PredictResponse), request.service.settings.max_files
     effort: Effort = "some" if "segment" in wanted.parts else "little"  # masks are what takes time
     return await _respond(request, query, "predict", recipe, effort=effort, most=most)
 
@@ -137,12 +142,12 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> 
     },
     summary="The picture with mask and boxes drawn over it",
 )
-async def overlay(request: Request, query: Annotated[OverlayQuery, Query()]) -> Response:
+async def overlay(request: PictureRequest, query: Annotated[OverlayQuery, Query()]) -> Response:
     """Answer with a picture to look at, in the format asked for, whatever Accept says.
 
     The pass is shared like that of the other paths; drawing takes about as long as a pass, and waits in the queue too.
     """
-    look, limits = Look(**query.model_dump()), state_of(request).settings.picture_limits
+    look, limits = Look(**query.model_dump()), request.service.settings.picture_limits
 
     def recipe(picture: bytes) -> Callable[[Answer, Stopwatch], Content]:
         return partial(finish_overlay, picture=picture, look=look, limits=limits)
@@ -180,13 +185,12 @@ def _json(wanted: Wanted, shape: type[PictureResponse]) -> Recipe:
 
 
 async def _respond(
-    request: Request, query: BaseModel, task: Task, recipe: Recipe, *, effort: Effort = "some", most: int = 1
+    request: PictureRequest, query: BaseModel, task: Task, recipe: Recipe, *, effort: Effort = "some", most: int = 1
 ) -> Response:
     """Read the pictures of a request, `most` at most, and answer about them; several make an array."""
-    state = state_of(request)
+    state = request.service
     _check_most(query, state.require_scheduler().engine.contract.max_detections)
-    timeout_s = read_timeout_s(request.headers.get(TIMEOUT_HEADER), state.settings.request_timeout_ms)
-    question = Question(task, timeout_s, effort)
+    question = Question.of(request, task, effort=effort)
     with state.bodies.hold() as held:
         first, *others = await read_pictures(request, held, state.settings, most=most)
         if not others:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from starlette.requests import Request
 
-from service.api.body_budget import BodyBudget
+from service.api.bodies import BodyBudget
 from service.api.key_ring import KeyRing
 from service.engine.engine import Engine
 from service.errors import Draining, NotReady

@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 from service.answers.schemas import Info, Threads
 from service.api.key_ring import KeyRing
 from service.api.problems import document_problems
+from service.api.router import KeylessRoute, declare
 from service.api.state import state_of
 from service.engine.engine import Engine
 from service.engine.golden import GOLDEN_PICTURES
@@ -47,7 +48,7 @@ docs_router = APIRouter()
 metrics_router = APIRouter(tags=["service"])
 
 
-@router.get("/", include_in_schema=False)
+@declare(router, KeylessRoute, "GET", "/", include_in_schema=False)
 def page(request: Request) -> HTMLResponse:
     """Show a page to try it on."""
     return HTMLResponse(write_page(state_of(request).settings))
@@ -65,7 +66,7 @@ def write_page(settings: Settings) -> str:
     return "".join(line for line in lines if not line.lstrip().startswith(dead))
 
 
-@router.get("/static/{path:path}", include_in_schema=False)
+@declare(router, KeylessRoute, "GET", "/static/{path:path}", include_in_schema=False)
 async def static(request: Request, path: str) -> Response:
     """Serve a file of the pages, or a shipped picture; a route, because mounts leave no template for the metrics."""
     folder, _, name = path.partition("/")
@@ -86,13 +87,15 @@ async def docs() -> FileResponse:
     return FileResponse(WEB / "docs.html")
 
 
-@router.get("/healthz", summary="The process answers")
+@declare(router, KeylessRoute, "GET", "/healthz", summary="The process answers")
 async def healthz() -> dict[str, str]:
     """Answer as long as the event loop turns; no reason to restart the process then."""
     return {"status": "ok"}
 
 
-@router.get("/readyz", responses=document_problems(503), summary="The model is loaded and warm")
+@declare(
+    router, KeylessRoute, "GET", "/readyz", responses=document_problems(503), summary="The model is loaded and warm"
+)
 async def readyz(request: Request) -> dict[str, str]:
     """Answer 200 while pictures should be sent here; 503 before the model is warm, and from SIGTERM on."""
     state_of(request).require_ready()

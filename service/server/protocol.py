@@ -16,8 +16,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from service.api.bodies import BODY_FAULT, body_too_late
-from service.api.hang_up import HANG_UP, HangUp
+from service.api.scope import BODY_FAULT, DISCONNECT, Disconnect, body_too_late
 from service.api.state import ServiceState
 from service.errors import MalformedRequest, Overloaded, RequestError, RequestTimeout, Unavailable
 from service.server.closing import LAST_CHANCE_S, EndingTransport, close_unless_continued, find_linger_end
@@ -38,8 +37,9 @@ _IDLE, _HEAD, _BODY = range(3)
 class Protocol(HttpToolsProtocol):
     """HTTP/1.1 as uvicorn speaks it, within limits.
 
-    What is refused here is answered by the app like any other request, after those that came before it: `REFUSAL` in
-    its scope's state says why. What is wrong with a body whose request is being answered is told by `BODY_FAULT`.
+    What is refused here is answered by the app like any other request, after those that came before it:
+    `REQUEST_FAULT` in its scope's state says why. What is wrong with a body whose request is being answered is told by
+    `BODY_FAULT`.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Protocol(HttpToolsProtocol):
         self._upgrading = False  # its head asks for another protocol
         self._deaf = False  # what comes is thrown away
         self._leaving = False
-        self._hang_up = HangUp()
+        self._disconnect = Disconnect()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own
         """Begin to wait for a request, or refuse where there are connections enough and none of them idles."""
@@ -87,7 +87,7 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell those who work for a client that has gone."""
         super().connection_lost(exc)
-        self._hang_up.tell()
+        self._disconnect.tell()
 
     def data_received(self, data: bytes) -> None:
         """Count what comes, and hand it to the parser."""
@@ -167,7 +167,7 @@ class Protocol(HttpToolsProtocol):
         self._phase, self._loose_bytes = _BODY, 0
         self._chunks = self._chunk_bytes = 0
         self._deadline = math.inf if self._is_answering() else self._began + self._settings.body_timeout_s
-        self.scope["state"].update({BODY_FAULT: None, HANG_UP: self._hang_up})
+        self.scope["state"].update({BODY_FAULT: None, DISCONNECT: self._disconnect})
         super().on_headers_complete()
         self._has_asked = True
         if self._leaving:
@@ -267,7 +267,7 @@ class Protocol(HttpToolsProtocol):
             elif self._phase == _HEAD:
                 self._refuse(RequestTimeout(f"the header did not come within {self._settings.header_timeout_s:g} s"))
             elif self._phase == _BODY and self._is_answering():
-                self._refuse(body_too_late(self._settings))
+                self._refuse(body_too_late(self._settings.body_timeout_s))
             else:
                 self._ending.close_at_once()
         self._ending.sweep(now)

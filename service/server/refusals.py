@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.api.problems import REFUSAL
+from service.api.scope import REQUEST_FAULT
 from service.errors import MalformedRequest, RequestError, Unavailable
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def make_refusal_cycle(
     path = _find_path(url)
     scope.setdefault("method", "")
     scope.update({"path": path, "raw_path": path.encode("latin-1"), "query_string": b""})
-    scope["state"][REFUSAL] = error
+    scope["state"][REQUEST_FAULT] = error
     cycle = RequestResponseCycle(
         scope=scope,
         transport=protocol.transport,

@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from opentelemetry import propagate
@@ -30,7 +30,6 @@ from opentelemetry.trace import (
     format_trace_id,
     set_span_in_context,
 )
-from starlette.types import Scope
 
 from service.machine import find_version
 from service.telemetry.metrics import CacheResult
@@ -191,27 +190,32 @@ class Tracing:
         self._provider = provider
         self._tracer = provider.get_tracer("unihead", find_version("unihead"))
 
-    def begin(self, scope: Scope, route: str) -> RequestTrace | None:
+    def begin(
+        self, method: str, route: str, *, scheme: str, request_id: str, headers: Iterable[tuple[bytes, bytes]]
+    ) -> RequestTrace | None:
         """Begin the trace of a request, or go on with its caller's (W3C Trace Context); None if the sampler says no.
 
         Args:
-            scope: of the request, with an id.
+            method: of the request.
             route: its template.
+            scheme: http or https.
+            request_id: as in the log.
+            headers: of the request, names in lower case.
         """
         carrier: dict[str, list[str]] = {}
-        for name, value in scope["headers"]:
+        for name, value in headers:
             carrier.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
         started, started_ns = time.perf_counter(), time.time_ns()
         span = self._tracer.start_span(
-            f"{scope['method']} {route}",
+            f"{method} {route}",
             propagate.extract(carrier, Context()),
             kind=SpanKind.SERVER,
             # No url.path or url.query: what callers write into them is not ours to hand on.
             attributes={
-                "http.request.method": scope["method"],
+                "http.request.method": method,
                 "http.route": route,
-                "url.scheme": scope["scheme"],
-                "unihead.request_id": scope["state"]["request_id"],
+                "url.scheme": scheme,
+                "unihead.request_id": request_id,
             },
             start_time=started_ns,
         )

@@ -597,6 +597,6 @@ def test_the_file_works_where_it_is_copied_to_alone(url: str, tmp_path: Path) ->
 
 
 def test_options_are_those_of_the_service() -> None:
-    from service.api.queries import PredictQuery  # noqa: PLC0415 - beside what it is compared with
+    from service.api.parameters import PredictQuery  # noqa: PLC0415 - beside what it is compared with
 
     assert set(Options.__annotations__) == set(PredictQuery.model_fields)

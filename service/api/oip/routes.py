@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any, TypeAlias
@@ -19,11 +20,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.bodies import read_body
+from service.api.gates import trace_pictures
 from service.api.oip.tensors import BYTES, Tensor
 from service.api.oip.wire import HEADER_LENGTH, InferRequest, compress, decompress, read_request, write_answer
-from service.api.problems import OIP_ROOT
-from service.api.request_headers import TIMEOUT_HEADER, read_timeout_s
 from service.api.respond import Question, ask
+from service.api.router import KeylessRoute, PictureRequest, PictureRoute, declare
+from service.api.scope import OIP_ROOT
 from service.api.state import state_of
 from service.engine import postprocess
 from service.engine.contract import OUTPUT_NAMES, ModelContract
@@ -33,7 +35,6 @@ from service.errors import MalformedRequest, UnknownModel
 from service.machine import find_version
 from service.settings import MAX_TIMEOUT_MS
 from service.telemetry.timing import Stopwatch, format_server_timing
-from service.telemetry.tracing import trace_pictures
 
 MODEL, VERSION = "unihead", "1"
 FILES, SQUARES = "image", "images"
@@ -75,13 +76,13 @@ async def server() -> dict[str, Any]:
     return {"name": "unihead", "version": find_version("unihead"), "extensions": ["binary_tensor_data"]}
 
 
-@router.get(f"{OIP_ROOT}/health/live", summary="The process answers")
+@declare(router, KeylessRoute, "GET", f"{OIP_ROOT}/health/live", summary="The process answers")
 async def live() -> dict[str, bool]:
     """Answer as long as the event loop turns."""
     return {"live": True}
 
 
-@router.get(f"{OIP_ROOT}/health/ready", summary="The model is loaded and warm")
+@declare(router, KeylessRoute, "GET", f"{OIP_ROOT}/health/ready", summary="The model is loaded and warm")
 async def ready(request: Request) -> dict[str, bool]:
     """Answer 200 while pictures should be sent here; 503 before the model is warm, and from SIGTERM on."""
     state_of(request).require_ready()
@@ -124,14 +125,28 @@ async def model_metadata(request: Request) -> dict[str, Any]:
     }
 
 
-@router.post(f"{_VERSION_PATH}/infer", openapi_extra=_INFER_BODY, summary="Ask this version about pictures")
-@router.post(f"{_MODEL_PATH}/infer", openapi_extra=_INFER_BODY, summary="Ask the model about pictures")
-async def infer(request: Request) -> Response:
+@declare(
+    router,
+    PictureRoute,
+    "POST",
+    f"{_VERSION_PATH}/infer",
+    openapi_extra=_INFER_BODY,
+    summary="Ask this version about pictures",
+)
+@declare(
+    router,
+    PictureRoute,
+    "POST",
+    f"{_MODEL_PATH}/infer",
+    openapi_extra=_INFER_BODY,
+    summary="Ask the model about pictures",
+)
+async def infer(request: PictureRequest) -> Response:
     """Answer with the outputs named, or with all; each picture is a picture like any other to queue and cache."""
     _require_known(request.path_params)
-    state, headers = state_of(request), request.headers
+    state, headers = request.service, request.headers
     settings, contract = state.settings, state.require_scheduler().engine.contract
-    patience_s = read_timeout_s(headers.get(TIMEOUT_HEADER), settings.request_timeout_ms)
+    question = Question.of(request, "infer")
     with state.bodies.hold() as held:
         body = await read_body(request, held, settings)
         # In a thread: JSON of a million numbers takes the event loop's time.
@@ -139,13 +154,12 @@ async def infer(request: Request) -> Response:
             _read, body, headers.get("content-encoding", ""), headers.get(HEADER_LENGTH), settings.max_body_bytes
         )
         pictures, names = _read_pictures(asked, contract), _read_names(asked)
-        patience_s = _read_parameter(asked, patience_s)
+        question = dataclasses.replace(question, timeout_s=_read_timeout_s(asked, question.timeout_s))
         watches = [Stopwatch() for _ in pictures]
         traces = trace_pictures(request.scope, watches)
         collect = partial(_collect, names=names, as_files=asked.inputs[0].name == FILES)
-        question = Question("infer", patience_s)
         tasks = [
-            asyncio.ensure_future(ask(request, question, picture, collect, watch, trace))
+            asyncio.ensure_future(ask(state, question, picture, collect, watch, trace))
             for picture, watch, trace in zip(pictures, watches, traces, strict=True)
         ]
         try:
@@ -212,11 +226,11 @@ def _read_names(asked: InferRequest) -> tuple[str, ...]:
     return tuple(asked.outputs) or OUTPUT_NAMES
 
 
-def _read_parameter(asked: InferRequest, patience_s: float) -> float:
+def _read_timeout_s(asked: InferRequest, default_s: float) -> float:
     """The protocol's own deadline, `timeout` in microseconds, where it is given."""
     timeout_us = asked.parameters.get("timeout")
     if timeout_us is None:
-        return patience_s
+        return default_s
     if not isinstance(timeout_us, int) or not 0 < timeout_us <= MAX_TIMEOUT_MS * 1000:
         raise MalformedRequest(f"timeout is {timeout_us!r}; it takes microseconds, 1 to {MAX_TIMEOUT_MS * 1000}")
     return timeout_us / 1e6

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from starlette._utils import get_route_path
 from starlette.types import Message, Receive
 
-from service.api.auth import find_presented_key, is_open
-from service.api.paths import find_route_path
+from service.api.gates import find_presented_key
+from service.api.scope import find_route_path
 from service.app import create_app
 from service.engine.contract import ModelContract
 from service.engine.engine import Engine
@@ -171,7 +171,7 @@ async def test_every_route_but_the_open_ones_refuses_before_the_body(
 
 
 async def test_what_is_open_is_what_is_meant_to_be(app: FastAPI) -> None:
-    assert {path for _, path in routes_of(app) if is_open(fill(path))} == OPEN
+    assert {path for _, path in routes_of(app) if app.state.routes.is_open(fill(path))} == OPEN
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.api.negotiation import prefers_png
+from service.api.parameters import prefers_png
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,19 @@ import pytest
 from prometheus_client import CollectorRegistry
 from starlette.types import Message, Receive, Scope, Send
 
+from service.api import routes
+from service.api.gates import ShedMiddleware
 from service.api.middleware import RequestMiddleware
-from service.api.shedding import ShedMiddleware
+from service.api.oip import routes as oip
+from service.api.router import RouteTable
 from service.api.state import ServiceState
 from service.errors import Overloaded
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.anyio
+
+ROUTES = RouteTable([routes.router, oip.router])
 
 
 class Full:
@@ -47,7 +52,7 @@ async def ask(
     metrics = Metrics(CollectorRegistry())
     state = ServiceState(Settings(), metrics)
     state.scheduler = scheduler  # type: ignore[assignment]  # a stand-in
-    app = RequestMiddleware(ShedMiddleware(answer_ok, state), metrics)
+    app = RequestMiddleware(ShedMiddleware(answer_ok, ROUTES, state), metrics)
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -88,7 +93,7 @@ async def test_a_prefix_that_a_proxy_took_the_app_under_changes_nothing() -> Non
     metrics = Metrics(CollectorRegistry())
     state = ServiceState(Settings(), metrics)
     state.scheduler = Full()  # type: ignore[assignment]  # a stand-in
-    app = RequestMiddleware(ShedMiddleware(answer_ok, state), metrics)
+    app = RequestMiddleware(ShedMiddleware(answer_ok, ROUTES, state), metrics)
     sent: list[Message] = []
 
     async def send(message: Message) -> None:

@@ -48,9 +48,9 @@ async def fail_later(*_: object, **__: object) -> NoReturn:
 
 # Where it breaks: what is replaced there, and by what.
 LAYERS: dict[str, tuple[str, Callable[..., Any]]] = {
-    "the keys": ("service.api.auth.find_presented_key", fail),
+    "the keys": ("service.api.gates.find_presented_key", fail),
     "before the routes": ("service.scheduling.scheduler.Scheduler.shed", fail),
-    "the route": ("service.{route}.read_timeout_s", fail),
+    "the route": ("service.api.respond.read_timeout_s", fail),
     "reading the body": ("service.api.bodies.is_form", fail),
     "the scheduler": ("service.scheduling.scheduler.Scheduler.submit", fail_later),
     "the name of a picture": ("service.scheduling.scheduler.identify", fail),
@@ -62,7 +62,7 @@ LAYERS: dict[str, tuple[str, Callable[..., Any]]] = {
     "boxes of the answer": ("service.pictures.imaging.Letterbox.boxes_to_original", fail),
     "a panic in the answer": ("service.pictures.imaging.Letterbox.mask_to_original", panic),
     "counting": ("service.telemetry.metrics.Metrics.observe_task", fail),
-    "the answer": ("service.{answering}.Response", fail),
+    "the answer": ("service.api.{answering}.Response", fail),
     "the mask's file": ("service.answers.render.encode_mask", fail),
     "JSON of the answer": ("service.answers.schemas.PredictResponse.model_dump_json", fail),
     "tensors of the answer": ("service.api.oip.routes.write_answer", fail),
@@ -97,8 +97,8 @@ async def test_an_exception_anywhere_is_500_without_detail(
         headers["Inference-Header-Content-Length"] = "0"
     async with app.router.lifespan_context(app), connect(app) as client:
         with monkeypatch.context() as broken:
-            module, answering = ("oip", "oip") if path == INFER else ("routes", "asking")
-            broken.setattr(place.format(route=module, answering=answering), harm)
+            answering = "oip.routes" if path == INFER else "respond"
+            broken.setattr(place.format(answering=answering), harm)
             response = await client.post(path, content=PICTURE, headers=headers)
         assert_tells_nothing(response)
         if path == INFER:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from service.api.hang_up import HangUp
+from service.api.scope import Disconnect
 from service.errors import ClientDisconnected, DeadlineExceeded, Overloaded
 from service.scheduling.flight import Job
 from service.telemetry.timing import Stopwatch
@@ -65,7 +65,7 @@ async def test_a_client_that_hangs_up_is_dropped(build: Callable[..., Harness]) 
     harness.session.gate.clear()
     busy = harness.begin(body_of(0))
     await until(lambda: harness.session.inside == 1)
-    connection = HangUp()
+    connection = Disconnect()
     job = Job(body_of(1), keep, Stopwatch(), timeout_s=10, on_disconnect=connection.listen)
     task = asyncio.create_task(harness.scheduler.submit(job))
     await until(lambda: harness.admission.waiting == 1)

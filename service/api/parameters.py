@@ -1,20 +1,23 @@
-"""What may stand in the query of a picture's path, and the route that reads it."""
+"""What a request says beside its picture: its query, how long it waits, whether it shares, which form it prefers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar, get_type_hints
+import re
+from collections.abc import Iterator
+from typing import TypeVar
 
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import Request
-from starlette.responses import Response
 
 from service.answers.finish import DEFAULT_LOOK, DEFAULTS, MAX_SIDE, PARTS
 from service.answers.masks import MaskFormat
 from service.answers.render import PictureFormat
 from service.errors import InvalidParameter
+from service.settings import MAX_TIMEOUT_MS
+
+TIMEOUT_HEADER = "X-Request-Timeout-Ms"
+_QVALUE = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
 Query = TypeVar("Query", bound=BaseModel)
 
@@ -67,26 +70,6 @@ class OverlayQuery(DetectQuery):
     )
 
 
-class PictureRoute(APIRoute):
-    """Documents an endpoint as FastAPI does, and calls it with the request and its query.
-
-    FastAPI's own way from a request to an endpoint's arguments takes a quarter of a millisecond, for a query that is
-    mostly empty; and it lets unknown and repeated names pass.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """What answers a request; FastAPI asks for it once."""
-        endpoint, shape = self.endpoint, get_type_hints(self.endpoint)["query"]
-        defaults = shape()
-
-        async def handle(request: Request) -> Response:
-            query = read_query(request, shape) if request.scope["query_string"] else defaults
-            response: Response = await endpoint(request, query)
-            return response
-
-        return handle
-
-
 def read_query(request: Request, shape: type[Query]) -> Query:
     """Read the query of a request.
 
@@ -107,3 +90,59 @@ def read_query(request: Request, shape: type[Query]) -> Query:
         return shape.model_validate(dict(pairs))
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from error
+
+
+def read_timeout_s(header: str | None, default_ms: int) -> float:
+    """Seconds that a request waits.
+
+    Raises:
+        InvalidParameter: the header is no number of milliseconds, or out of range.
+    """
+    if header is None:
+        return default_ms / 1000
+    if not (header.isdecimal() and 1 <= int(header[:10]) <= MAX_TIMEOUT_MS):
+        raise InvalidParameter(
+            f"{TIMEOUT_HEADER} is {header[:80]!r}; it takes whole milliseconds, 1 to {MAX_TIMEOUT_MS}"
+        )
+    return int(header) / 1000
+
+
+def wants_fresh(cache_control: str) -> bool:
+    """Whether a request says no-cache or no-store (RFC 9111, sec. 5.2.1)."""
+    return any(word.strip().lower() in {"no-cache", "no-store"} for word in cache_control.split(","))
+
+
+def prefers_png(accept: str | None) -> bool:
+    """Whether `Accept` prefers image/png over application/json; at a tie the one that is named more exactly wins.
+
+    JSON is the answer where nothing is said, where both are named alike, and where neither is acceptable (RFC 9110,
+    sec. 12.5.1).
+    """
+    ranges = list(_parse_ranges(accept or "*/*"))
+    png, json = _quality("image", "png", ranges), _quality("application", "json", ranges)
+    return png[0] > 0 and png > json
+
+
+def _parse_ranges(accept: str) -> Iterator[tuple[str, str, float]]:
+    """Yield (type, subtype, quality) of each media range; those that cannot be read are passed over."""
+    for item in accept.lower().split(","):
+        media_range, *parameters = (part.strip() for part in item.split(";"))
+        kind, slash, subtype = media_range.partition("/")
+        quality = next((value.strip() for name, _, value in map(_split, parameters) if name.strip() == "q"), "1")
+        if slash and _QVALUE.fullmatch(quality):
+            yield kind, subtype, float(quality)
+
+
+def _split(parameter: str) -> tuple[str, str, str]:
+    return parameter.partition("=")
+
+
+def _quality(kind: str, subtype: str, ranges: list[tuple[str, str, float]]) -> tuple[float, int]:
+    """Quality of a media type by the most exact range that covers it, and how exact that is: 0 `*/*` to 2."""
+    best = (0.0, -1)
+    for range_kind, range_subtype, quality in ranges:
+        exactness = (range_kind == kind) + (range_subtype == subtype)
+        covers = range_kind in {kind, "*"} and range_subtype in {subtype, "*"}
+        if covers and exactness > best[1]:
+            best = (quality, exactness)
+    return best

@@ -1,0 +1,156 @@
+"""What stands before the routes, and asks their table about a request: authentication, tracing, load shedding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.key_ring import KeyRing
+from service.api.problems import document_problems, make_problem, make_problem_of
+from service.api.router import RouteTable
+from service.api.scope import OIP_ROOT, find_route_path
+from service.api.state import ServiceState
+from service.errors import Overloaded, Unauthorized
+from service.telemetry.timing import Stopwatch
+
+if TYPE_CHECKING:
+    from service.telemetry.spans import PictureTrace, RequestTrace
+
+API_KEY = "X-API-Key"
+_DETAIL = f"bring one key that is in force, once: `Authorization: Bearer KEY` or `{API_KEY}: KEY`"
+
+
+class AuthMiddleware:
+    """Plain ASGI, in front of everything that costs more than a hash."""
+
+    def __init__(self, app: ASGIApp, routes: RouteTable, ring: KeyRing, count: Callable[[], None]) -> None:
+        """Guard an app.
+
+        Args:
+            app: what is guarded.
+            routes: of the app.
+            ring: the keys in force, looked up at every request.
+            count: told of every request that is refused.
+        """
+        self._app = app
+        self._routes = routes
+        self._ring = ring
+        self._count = count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on if its path is open or its key is in force; `key_id` in its state then says which."""
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and self._routes.is_open(find_route_path(scope))):
+            await self._app(scope, receive, send)
+            return
+        presented = find_presented_key(scope["headers"])
+        key_id = None if presented is None else self._ring.keys.find(presented)
+        if key_id is not None:
+            scope.setdefault("state", {})["key_id"] = key_id
+            await self._app(scope, receive, send)
+            return
+        self._count()
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        scope["route"] = self._routes.find_picture_route(scope)  # for the count of answers
+        headers = {"WWW-Authenticate": "Bearer"}
+        problem = make_problem(scope, Unauthorized.status, Unauthorized.code, _DETAIL, headers)
+        await problem(scope, receive, send)
+
+
+def find_presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """Return what a request presents as its key; None if it presents nothing, or several things."""
+    presented: list[bytes] = []
+    for name, value in headers:
+        if name == b"x-api-key":
+            presented.append(value)
+        elif name == b"authorization":
+            scheme, _, key = value.partition(b" ")
+            presented.append(key.strip(b" ") if scheme.lower() == b"bearer" else b"")
+    return presented[0] if len(presented) == 1 else None
+
+
+def describe_keys(document: dict[str, Any], routes: RouteTable) -> None:
+    """Say in an OpenAPI document which operations need a key, and how it is brought."""
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": API_KEY},
+    }
+    document["security"] = [{"bearer": []}, {"header": []}]
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            if routes.is_open(path):
+                operation["security"] = []
+                continue
+            refusal = dict(document_problems(Unauthorized.status)[Unauthorized.status])
+            if path.startswith(OIP_ROOT):
+                refusal["content"] = operation["responses"]["400"]["content"]
+            operation["responses"][str(Unauthorized.status)] = refusal
+
+
+class TracingMiddleware:
+    """Plain ASGI, inside `RequestMiddleware`, around all else that answers pictures; there only when tracing is on."""
+
+    def __init__(self, app: ASGIApp, routes: RouteTable, state: ServiceState) -> None:
+        self._app = app
+        self._routes = routes
+        self._state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Trace one request about pictures; pass everything else on."""
+        tracing, route = self._state.tracing, self._routes.find_picture_route(scope)
+        trace = None
+        if tracing is not None and route is not None:
+            request_id = scope["state"]["request_id"]
+            trace = tracing.begin(
+                scope["method"], route.path, scheme=scope["scheme"], request_id=request_id, headers=scope["headers"]
+            )
+        if trace is None:
+            await self._app(scope, receive, send)
+            return
+        scope["state"] |= {"trace": trace, "trace_id": trace.trace_id}
+        status: int | None = None
+        failure: BaseException | None = None
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            trace.finish(status, problem_code=scope["state"].get("problem_code"), failure=failure)
+
+
+def trace_pictures(scope: Scope, watches: Sequence[Stopwatch]) -> Sequence[PictureTrace | None]:
+    """Begin the traces of a request's pictures, one for each stopwatch; None for each where there is no tracing."""
+    trace: RequestTrace | None = scope["state"].get("trace")
+    return [None] * len(watches) if trace is None else trace.add_pictures(watches)
+
+
+class ShedMiddleware:
+    """Plain ASGI, in front of the routes. The server drops the body that nobody has read."""
+
+    def __init__(self, app: ASGIApp, routes: RouteTable, state: ServiceState) -> None:
+        self._app = app
+        self._routes = routes
+        self._state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse a picture if most are refused, pass everything else on."""
+        scheduler, route = self._state.scheduler, self._routes.find_picture_route(scope)
+        if scheduler is not None and route is not None:
+            scope["route"] = route  # for the count of answers; routing replaces it
+            try:
+                scheduler.shed()
+            except Overloaded as error:
+                await make_problem_of(scope, error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
