@@ -20,7 +20,7 @@ UniheadError
 │   ├── Overloaded          503 overloaded
 │   └── DeadlineExceeded    503 deadline_exceeded
 ├── ModelOutputInvalid      500 model_output_invalid: the model says what cannot be true
-├── ClientGone              499, which nobody reads
+├── ClientDisconnected      499, which nobody reads
 ├── ContractError           the model file is not what it says; never reaches a caller
 └── MissingPackage          an extra is not installed; never reaches a caller
 """
@@ -179,8 +179,8 @@ class ModelOutputInvalid(UniheadError):
     code: ClassVar[str] = "model_output_invalid"
 
 
-class ClientGone(UniheadError):
-    """The client hung up while its picture waited."""
+class ClientDisconnected(UniheadError):
+    """The client disconnected while its picture waited."""
 
 
 class ContractError(UniheadError):

@@ -21,7 +21,7 @@ from service.settings import Settings
 from tests.service.api.test_routes import PICTURE, count
 from tests.service.conftest import connect
 from tests.service.fakes import FakeSession, encode, make_picture
-from tests.service.house import GatedSession, body_of, until
+from tests.service.harness import GatedSession, body_of, until
 
 pytestmark = pytest.mark.anyio
 
