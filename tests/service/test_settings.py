@@ -51,3 +51,19 @@ def test_threads_are_taken_from_the_cpus_unless_they_are_said(monkeypatch: pytes
     monkeypatch.setattr("service.settings.available_cpus", lambda: 7)
     assert Settings().cpu_threads == 7
     assert Settings(threads=3).cpu_threads == 3
+
+
+@pytest.mark.parametrize(
+    ("threads", "max_batch", "wide_threads", "workers"), [(1, 1, 1, 1), (3, 1, 3, 3), (8, 1, 4, 8), (2, 4, 2, 8)]
+)
+def test_a_pass_alone_has_four_threads_at_most_and_batches_need_workers(
+    threads: int, max_batch: int, wide_threads: int, workers: int
+) -> None:
+    settings = Settings(threads=threads, max_batch=max_batch)
+    assert (settings.wide_threads, settings.workers) == (wide_threads, workers)
+
+
+def test_all_bodies_together_have_room_for_one() -> None:
+    assert Settings(max_body_bytes=77, max_bodies_bytes=77).max_bodies_bytes == 77
+    with pytest.raises(ValidationError, match="no body of that size could ever be taken"):
+        Settings(max_body_bytes=77, max_bodies_bytes=76)
