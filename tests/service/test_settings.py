@@ -77,3 +77,19 @@ def test_flags_left_out_are_read_from_the_environment(monkeypatch: pytest.Monkey
     monkeypatch.setenv("UNIHEAD_THREADS", "3")
     assert read_settings(model=Path("m.onnx"), threads=None).threads == 3
     assert read_settings(model=Path("m.onnx"), threads=None).model == Path("m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("threads", "max_batch", "wide_threads", "workers"), [(1, 1, 1, 1), (3, 1, 3, 3), (8, 1, 4, 8), (2, 4, 2, 8)]
+)
+def test_a_pass_alone_has_four_threads_at_most_and_batches_need_workers(
+    threads: int, max_batch: int, wide_threads: int, workers: int
+) -> None:
+    settings = Settings(threads=threads, max_batch=max_batch)
+    assert (settings.wide_threads, settings.workers) == (wide_threads, workers)
+
+
+def test_all_bodies_together_have_room_for_one() -> None:
+    assert Settings(max_body_bytes=77, max_bodies_bytes=77).max_bodies_bytes == 77
+    with pytest.raises(ValidationError, match="no body of that size could ever be taken"):
+        Settings(max_body_bytes=77, max_bodies_bytes=76)
