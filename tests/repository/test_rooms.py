@@ -1,4 +1,4 @@
-"""The rooms of the three packages: who imports whom, how many modules a folder holds, and that the page about it is true."""
+"""The rooms of the three packages: who imports whom, how many modules a folder holds, and that their page is true."""
 
 from __future__ import annotations
 
