@@ -50,7 +50,7 @@ test-all: $(VENV)/.dev ## the quick suite, and what needs browsers, other server
 check: $(VENV)/.dev ## formatting, lint, types, walls between the packages, Dockerfiles, compose, manifests, rules, workflow, shell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy service training export tests docs/write_reference.py docs/site_hooks.py
+	$(BIN)/mypy service training export tests docs/tools
 	$(BIN)/lint-imports
 	$(BIN)/hadolint docker/*.Dockerfile
 	$(BIN)/yamllint --strict .
@@ -67,7 +67,7 @@ check: $(VENV)/.dev ## formatting, lint, types, walls between the packages, Dock
 	.ci/if-installed promtool test rules docker/prometheus/rules_test.yml
 
 docs: $(VENV)/.dev ## the documents as a site in build/site, which needs no server and asks none
-	$(BIN)/python -m docs.write_reference
+	$(BIN)/python -m docs.tools.write_reference
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site
 	@echo "open build/site/index.html"
 
@@ -86,7 +86,7 @@ lock: $(VENV)/.dev ## LOCK_ARGS=--upgrade: pin what the service's image installs
 sbom: $(VENV)/.dev ## build/sbom.json: what the service's image installs, down to native libraries, as CycloneDX
 	$(BIN)/python -m tests.docker.sbom build/sbom.json
 
-bench: $(VENV)/.dev $(VENV)-peers/.done $(VENV)-mlserver/.done ## unihead beside four other servers and three networks, with wrk (an hour); appends to docs/benchmarks.jsonl
+bench: $(VENV)/.dev $(VENV)-peers/.done $(VENV)-mlserver/.done ## unihead beside four other servers and three networks, with wrk (an hour); appends to docs/data/benchmarks.jsonl
 	@command -v wrk >/dev/null || { echo "wrk is missing (Debian package wrk)" >&2; exit 2; }
 	$(BIN)/python -m tests.benchmarks.serving --environments "$(VENV)" $(BENCH_ARGS)
 

@@ -30,7 +30,7 @@ from service.rollout.loading import load_live, load_verified
 from service.rollout.reload import Reloader
 from service.rollout.shadow import Shadow
 from service.scheduling.admission import Admission
-from service.scheduling.batches import Forward
+from service.scheduling.batches import PassRunner
 from service.scheduling.cache import Cache
 from service.scheduling.scheduler import Scheduler
 from service.settings import Settings
@@ -161,14 +161,14 @@ async def _watch(scheduler: Scheduler, metrics: Metrics) -> None:
 
 
 def _build_scheduler(engine: Engine, settings: Settings, metrics: Metrics) -> Scheduler:
-    forward = Forward(
+    runner = PassRunner(
         metrics, parallel=settings.cpu_threads, max_batch=settings.max_batch, max_delay_ms=settings.max_delay_ms
     )
     return Scheduler(
         engine,
-        forward,
+        runner,
         metrics,
-        admission=Admission(limit=settings.queue_limit),
+        admission=Admission(limit=settings.queue_limit, count_refusal=metrics.count_refusal),
         cache=Cache(max_bytes=settings.cache_max_bytes, max_age_s=settings.cache_max_age_s),
         workers=settings.workers,
         limits=settings.picture_limits,

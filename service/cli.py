@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import http.client
 import json
 import os
 import signal
@@ -13,9 +12,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from service.commands.presented_key import PresentedKeyError, add_key_option, make_key_headers, make_refusal
+from service.commands.endpoint import EndpointError, add_key_option, check_url, get, make_key_headers
+from service.errors import UniheadError
 from service.machine import find_version
 from service.server.pid_file import read_pid
 
@@ -28,11 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; the service is imported only to be started, so that `health` takes milliseconds."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in COMMANDS:
-        sys.exit(COMMANDS[words[0]](words[1:]))
+        try:
+            sys.exit(COMMANDS[words[0]](words[1:]))
+        except (UniheadError, OSError) as error:
+            print(error, file=sys.stderr)
+            sys.exit(1)
     if words[:1] == ["--print-completion"]:
         from service.commands.completion import complete_serve  # noqa: PLC0415 - health needs none of it
 
-        complete_serve(words)
+        complete_serve(words, COMMANDS)
     if words == ["--version"]:
         print(f"{_PROGRAM} {find_version('unihead')}")
         return
@@ -90,15 +93,15 @@ def _leave_at_once() -> Iterator[None]:
 
 
 def _ask_health(words: Sequence[str]) -> int:
-    """Return 0 if the service at --url is ready, else 1 and say why; for the HEALTHCHECK of a container."""
+    """Return 0 if the service at --url is ready; for the HEALTHCHECK of a container.
+
+    Raises:
+        EndpointError: it is not.
+    """
     options = _parse(
         argparse.ArgumentParser(f"{_PROGRAM} health", description="Exit 0 if the service is ready."), words, 2
     )
-    try:
-        _get(options.url, "/readyz", options.timeout_s, make_key_headers(options))
-    except (_NoAnswerError, PresentedKeyError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    get(options.url, "/readyz", options.timeout_s, make_key_headers(options))
     return 0
 
 
@@ -114,21 +117,18 @@ def _ask_reload(words: Sequence[str]) -> int:
         "--pid-file", type=Path, default=pid_file, required=pid_file is None, help="as the service was started with"
     )
     options = _parse(parser, words, 60)
+    headers = make_key_headers(options)
+    before = _number_of_reloads(_get_info(options.url, headers))
     try:
-        headers = make_key_headers(options)
-        before = _number_of_reloads(_get_info(options.url, headers))
         os.kill(read_pid(options.pid_file), signal.SIGHUP)
-        deadline = time.monotonic() + options.timeout_s
-        while _number_of_reloads(info := _get_info(options.url, headers)) == before:
-            if time.monotonic() > deadline:
-                raise _NoAnswerError(f"{options.url} has not finished within {options.timeout_s:g} s")
-            time.sleep(_POLL_S)
     except (OSError, ValueError) as error:
-        print(f"{options.pid_file} names no process that can be told: {error}", file=sys.stderr)
+        print(f"{options.pid_file} names no process that can be signalled: {error}", file=sys.stderr)
         return 1
-    except (_NoAnswerError, PresentedKeyError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    deadline = time.monotonic() + options.timeout_s
+    while _number_of_reloads(info := _get_info(options.url, headers)) == before:
+        if time.monotonic() > deadline:
+            raise EndpointError(f"{options.url} has not finished within {options.timeout_s:g} s")
+        time.sleep(_POLL_S)
     keys, model = info["keys"], info["last_reload"]
     refused = 0
     if keys is not None and keys["last_reload"]["outcome"] == "refused":
@@ -144,7 +144,10 @@ def _ask_reload(words: Sequence[str]) -> int:
 
 
 def _get_info(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
-    return dict(json.loads(_get(url, "/info", 10, headers)))
+    try:
+        return dict(json.loads(get(url, "/info", 10, headers)))
+    except ValueError as error:
+        raise EndpointError(f"{url}/info cannot be read: {error}") from error
 
 
 def _number_of_reloads(info: Mapping[str, Any]) -> int:
@@ -154,35 +157,10 @@ def _number_of_reloads(info: Mapping[str, Any]) -> int:
 
 def _parse(parser: argparse.ArgumentParser, words: Sequence[str], timeout_s: float) -> argparse.Namespace:
     default = f"http://127.0.0.1:{os.environ.get('UNIHEAD_PORT', '8000')}"
-    parser.add_argument("--url", default=default, help="of the service (default: %(default)s)")
+    parser.add_argument("--url", type=check_url, default=default, help="of the service (default: %(default)s)")
     add_key_option(parser)
     parser.add_argument("--timeout-s", type=float, default=timeout_s, help="seconds to wait (default: %(default)s)")
-    options = parser.parse_args(words)
-    place = urlsplit(options.url)
-    if place.scheme != "http" or not place.hostname:
-        parser.error(f"--url is {options.url!r}; it must look like http://127.0.0.1:8000")
-    return options
-
-
-class _NoAnswerError(Exception):
-    """A service does not answer, or not with 200; says so in one sentence."""
-
-
-def _get(url: str, path: str, timeout_s: float, headers: Mapping[str, str]) -> bytes:
-    try:
-        place = urlsplit(url)
-        connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=timeout_s)
-        with contextlib.closing(connection):
-            connection.request("GET", f"{place.path.rstrip('/')}{path}", headers=headers)
-            response = connection.getresponse()
-            body = response.read()
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise _NoAnswerError(f"{url} does not answer: {error}") from error
-    if response.status == http.client.UNAUTHORIZED:
-        raise make_refusal(url)
-    if response.status != http.client.OK:
-        raise _NoAnswerError(f"{url} is not ready: status {response.status}")
-    return body
+    return parser.parse_args(words)
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {

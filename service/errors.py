@@ -20,8 +20,9 @@ UniheadError
 │   ├── Overloaded          503 overloaded
 │   └── DeadlineExceeded    503 deadline_exceeded
 ├── ModelOutputInvalid      500 model_output_invalid: the model says what cannot be true
-├── ClientGone              499, which nobody reads
-└── ContractError           the model file is not what it says; never reaches a caller
+├── ClientDisconnected      499, which nobody reads
+├── ContractError           the model file is not what it says; never reaches a caller
+└── MissingPackage          an extra is not installed; never reaches a caller
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ OverloadReason: TypeAlias = Literal["queue_full", "wait_too_long", "bodies", "co
 
 
 class UniheadError(Exception):
-    """Anything this project raises on purpose while serving."""
+    """Anything this project raises on purpose while serving, and in the commands; one sentence."""
 
 
 class RequestError(UniheadError):
@@ -178,9 +179,16 @@ class ModelOutputInvalid(UniheadError):
     code: ClassVar[str] = "model_output_invalid"
 
 
-class ClientGone(UniheadError):
-    """The client hung up while its picture waited."""
+class ClientDisconnected(UniheadError):
+    """The client disconnected while its picture waited."""
 
 
 class ContractError(UniheadError):
     """A model file does not say what it is, or is not what it says."""
+
+
+class MissingPackage(UniheadError):
+    """An optional package is not installed; says which extra brings it."""
+
+    def __init__(self, package: str | None, extra: str) -> None:
+        super().__init__(f"{package} is not installed; pip install 'unihead[{extra}]' brings it")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from service.errors import UniheadError
 from service.machine import available_cpus
 from service.pictures.limits import DEFAULT_LIMITS, MOST_COUNTED, PictureLimits
 from service.telemetry.logs import LogFormat
@@ -23,6 +24,10 @@ _MOST_PIXELS = 178_956_970  # beyond which Pillow refuses a WebP
 _OTHERS_VARIABLES = frozenset({"UNIHEAD_DATA", "UNIHEAD_BACKBONE_WEIGHTS"})
 # As browsers send it: no path, no wildcard.
 _ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]+)?")
+
+
+class InvalidSetting(UniheadError):
+    """The settings cannot be used; says in one sentence which flag or variable is wrong, and why."""
 
 
 class Settings(BaseSettings):
@@ -230,6 +235,32 @@ class Settings(BaseSettings):
     def workers(self) -> int:
         """Pictures worked on at once: more would only take CPUs from each other's passes, unless passes are shared."""
         return max(self.cpu_threads, 2 * self.max_batch if self.max_batch > 1 else 0)
+
+
+def read_settings(words: Sequence[str] | None = None, **given: Path | int | None) -> Settings:
+    """Read the settings: from flags, then from the environment, then their defaults.
+
+    Args:
+        words: of the command line of `unihead-serve`, which has a flag for each setting; None: of another command.
+        given: settings from flags of that command; None stands for a flag that was left out.
+
+    Raises:
+        InvalidSetting: one is wrong, or two do not go together.
+    """
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    try:
+        return Settings(_cli_parse_args=None if words is None else list(words), **chosen)
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = first.get("ctx", {}).get("error") or first["msg"].lower()
+        if not first["loc"]:  # two settings that do not go together
+            raise InvalidSetting(str(reason)) from error
+        name = str(first["loc"][0])
+        variable = f"{ENV_PREFIX}{name.upper()}"
+        place = variable if words is None and name not in chosen else f"--{name.replace('_', '-')} ({variable})"
+        raise InvalidSetting(f"{place} is {first['input']!r}: {reason}") from error
+    except SettingsError as error:
+        raise InvalidSetting(str(error)) from error
 
 
 def describe_unknown_variables(environment: Mapping[str, str]) -> list[str]:

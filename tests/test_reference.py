@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.write_reference import FOLDER, make_pages
+from docs.tools.write_reference import FOLDER, make_pages
 from service.app import create_app
 from service.settings import Settings
 
@@ -20,7 +20,7 @@ def pages() -> dict[str, str]:
 
 def test_the_reference_is_that_of_the_code(pages: dict[str, str]) -> None:
     stale = [name for name, text in pages.items() if not is_same(FOLDER / name, text)]
-    assert stale == [], "run `python -m docs.write_reference` and commit what it changes"
+    assert stale == [], "run `python -m docs.tools.write_reference` and commit what it changes"
     assert {path.name for path in FOLDER.iterdir()} == pages.keys()
 
 

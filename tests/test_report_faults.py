@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from docs.show_report_faults import (
+from docs.tools.show_report_faults import (
     CITED_ROWS,
     LENIENT,
     Row,

@@ -9,7 +9,7 @@ from pathlib import Path
 DOCS = Path(__file__).parents[1] / "docs"
 ENGLISH, CHINESE = DOCS / "report.md", DOCS / "report.zh-TW.md"
 # Of the English text that was translated. When this fails, carry the change over, then put the new hash here.
-TRANSLATED = "1bf33d806e3bb056dd9091ff9c693d2795ec442a60210be10da6367d459c123e"
+TRANSLATED = "5f2afd84f204314c291ef7dfcb74dce19143a949dbb359c5541b40fbfda9d155"
 
 
 def test_the_translation_is_of_the_text_as_it_is() -> None:

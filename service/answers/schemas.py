@@ -210,9 +210,7 @@ class Threads(BaseModel):
 
     cpus: int = Field(description="that pictures may use")
     forward_passes: int = Field(description="at once, of one thread each")
-    alone: int = Field(
-        description="threads of a pass while no other picture is in the house; 1 where more are not faster"
-    )
+    alone: int = Field(description="threads of a pass while no other picture is worked on; 1 where more are not faster")
     workers: int = Field(description="pictures at once between bytes and answer")
     reason: str = Field(description="where the number of CPUs comes from")
 

@@ -20,7 +20,7 @@ _KEY_BYTES = 32
 _MAX_FILE_BYTES = 1_000_000
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
-# Who can write the file can let himself in; who can read it learns ids and hashes.
+# Who can write the file can admit anybody; who can read it learns ids and hashes.
 _OTHERS_MAY = stat.S_IWGRP | stat.S_IWOTH | stat.S_IROTH
 
 

@@ -16,7 +16,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from service.api.scope import OIP_ROOT, find_route_path
-from service.errors import ClientGone, InvalidParameter, ModelOutputInvalid, RequestError, RequestTimeout, Unavailable
+from service.errors import (
+    ClientDisconnected,
+    InvalidParameter,
+    ModelOutputInvalid,
+    RequestError,
+    RequestTimeout,
+    Unavailable,
+)
 
 logger = logging.getLogger("unihead")
 
@@ -111,7 +118,7 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.exception_handler(RequestError)(_answer_ours)
     app.exception_handler(Unavailable)(_answer_ours)
     app.exception_handler(ModelOutputInvalid)(_answer_invalid_output)
-    app.exception_handler(ClientGone)(_answer_nobody)
+    app.exception_handler(ClientDisconnected)(_answer_nobody)
     app.exception_handler(RequestValidationError)(_answer_invalid)
     app.exception_handler(HTTPException)(_answer_http)
 
@@ -135,7 +142,7 @@ async def _answer_invalid_output(request: Request, error: ModelOutputInvalid) ->
     return make_problem(request.scope, error.status, error.code, detail)
 
 
-async def _answer_nobody(_: Request, __: ClientGone) -> Response:
+async def _answer_nobody(_: Request, __: ClientDisconnected) -> Response:
     return Response(status_code=_CLIENT_GONE)
 
 

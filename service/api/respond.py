@@ -19,8 +19,8 @@ from service.api.scope import listen_for_disconnect
 from service.api.state import ServiceState
 from service.engine.postprocess import Answer
 from service.engine.prepare import Picture
-from service.errors import ClientGone
-from service.scheduling.flight import Effort
+from service.errors import ClientDisconnected
+from service.scheduling.flight import Effort, Job, OnDisconnect
 from service.telemetry.metrics import CacheResult, Task
 from service.telemetry.timing import Stopwatch, format_server_timing
 
@@ -42,7 +42,7 @@ class Question:
         fresh: neither take a pass from others nor leave one to them.
         effort: of making an answer.
         request_id: of the request.
-        listen: given what to call when the client disconnects; returns what takes that back.
+        on_disconnect: given what to call when the client disconnects; returns what takes that back.
     """
 
     task: Task
@@ -50,7 +50,7 @@ class Question:
     fresh: bool
     effort: Effort
     request_id: str
-    listen: Callable[[Callable[[], None]], Callable[[], None]]
+    on_disconnect: OnDisconnect
 
     @classmethod
     def of(cls, request: PictureRequest, task: Task, *, effort: Effort = "some") -> Question:
@@ -66,7 +66,7 @@ class Question:
             fresh=wants_fresh(headers.get("cache-control", "")),
             effort=effort,
             request_id=request.scope["state"]["request_id"],
-            listen=partial(listen_for_disconnect, request.scope, request.receive),
+            on_disconnect=partial(listen_for_disconnect, request.scope, request.receive),
         )
 
 
@@ -83,7 +83,7 @@ async def respond_to_one(request: PictureRequest, question: Question, recipe: Re
     """Answer about one picture.
 
     Raises:
-        RequestError, Unavailable, ModelOutputInvalid, ClientGone: see `Scheduler.submit`.
+        RequestError, Unavailable, ModelOutputInvalid, ClientDisconnected: see `Scheduler.submit`.
     """
     watch = Stopwatch()
     (trace,) = trace_pictures(request.scope, [watch])
@@ -99,7 +99,7 @@ async def respond_to_each(
     """Answer about several pictures with a JSON array in their order: what each got alone, be it a problem.
 
     Raises:
-        ClientGone: the client disconnected.
+        ClientDisconnected: the client disconnected.
     """
     watches = [Stopwatch() for _ in pictures]
     traces = trace_pictures(request.scope, watches)
@@ -114,7 +114,7 @@ async def respond_to_each(
             items.append(outcome.made.data)
             results.append(str(outcome.result))
             answered.append(outcome)
-        elif isinstance(outcome, Exception) and not isinstance(outcome, ClientGone):
+        elif isinstance(outcome, Exception) and not isinstance(outcome, ClientDisconnected):
             items.append(describe_failure(request.scope, outcome).model_dump_json(exclude_none=True).encode())
             results.append("error")
         else:
@@ -138,19 +138,20 @@ async def ask(
     """Submit one picture with what is to be made of its answer, and count the stages.
 
     Raises:
-        RequestError, Unavailable, ModelOutputInvalid, ClientGone: see `Scheduler.submit`.
+        RequestError, Unavailable, ModelOutputInvalid, ClientDisconnected: see `Scheduler.submit`.
     """
     with state.metrics.images_in_flight.track_inprogress():
-        made, result = await state.require_scheduler().submit(
+        job = Job(
             picture,
             finish,
-            watch=watch,
+            watch,
             timeout_s=question.timeout_s,
             fresh=question.fresh,
-            hang_up=question.listen,
-            trace=trace,
             effort=question.effort,
+            trace=trace,
+            on_disconnect=question.on_disconnect,
         )
+        made, result = await state.require_scheduler().submit(job)
     watch.finish()
     state.metrics.observe_task(question.task, watch.timings_ms, own_pass=result in {"miss", "bypass"})
     if state.profile is not None:

@@ -6,61 +6,61 @@ import argparse
 import http.client
 import itertools
 import json
-import resource
 import statistics
 import sys
-import threading
 import time
-import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from service.answers.finish import PARTS, Content, Part, Wanted, finish_json
 from service.answers.schemas import PictureResponse, PredictResponse
-from service.commands.presented_key import PresentedKeyError, add_key_option, make_key_headers, make_refusal
-from service.commands.spawn import Spawned, SpawnError, spawn_service
+from service.commands.endpoint import (
+    EndpointError,
+    add_key_option,
+    check_url,
+    connect,
+    explain_unauthorized,
+    make_key_headers,
+)
+from service.commands.files import find_pictures
+from service.commands.local import run_pass
+from service.commands.spawn import spawn_service
 from service.engine.engine import Engine
 from service.engine.golden import GOLDEN_PICTURES
-from service.engine.postprocess import Answer
-from service.engine.prepare import prepare
-from service.errors import ContractError
 from service.machine import keep_freed_memory
 from service.rollout.loading import load_verified
-from service.settings import Settings
+from service.settings import Settings, read_settings
 from service.telemetry.timing import Stage, Stopwatch
 
 _WARM_UP = 10
 _STAGES: tuple[Stage, ...] = ("decode", "preprocess", "forward", "postprocess", "encode")
-_PICTURES = ("*.jpg", "*.jpeg", "*.png", "*.webp")
 
 
 def main(words: Sequence[str]) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command; returns its exit code.
+
+    Raises:
+        UniheadError: a setting is wrong, the model cannot be used, or no service answers.
+    """
     options = _parse(words)
-    settings = Settings(model=options.model, threads=options.threads)
-    bodies = [path.read_bytes() for pattern in _PICTURES for path in sorted(options.pictures.glob(pattern))]
+    settings = read_settings(model=options.model, threads=options.threads)
+    bodies = [path.read_bytes() for path in find_pictures([options.pictures], recursive=False) if path.is_file()]
     if not bodies:
         print(f"{options.pictures} has no JPEG, PNG or WebP picture", file=sys.stderr)
         return 2
     keep_freed_memory()
-    report = print if not options.json else _say_nothing
-    try:
-        result: dict[str, Any] = {"pictures": len(bodies)}
-        if options.url:
-            result["http"] = _report_http(_find_service(options.url), bodies, options, report)
-        else:
-            result |= _report_pipeline(settings, bodies, options, report)
-            words = ["--model", str(settings.model), "--threads", str(settings.cpu_threads), "--log-level", "error"]
-            with spawn_service(words) as service:
-                result["http"] = _report_http(service, bodies, options, report)
-    except (ContractError, PresentedKeyError, SpawnError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"{options.url or 'the service'} cannot be reached: {error}", file=sys.stderr)
-        return 1
+    report: Callable[[str], None] = print if not options.json else lambda _: None
+    result: dict[str, Any] = {"pictures": len(bodies)}
+    if options.url:
+        result["http"] = _report_http(options.url, bodies, options, report)
+    else:
+        result |= _report_pipeline(settings, bodies, options, report)
+        words = ["--model", str(settings.model), "--threads", str(settings.cpu_threads), "--log-level", "error"]
+        with spawn_service(words) as service:
+            result["http"] = _report_http(service.url, bodies, options, report)
     if options.json:
         print(json.dumps(result))
     return 0
@@ -87,7 +87,7 @@ def _report_pipeline(
 
 
 def _report_http(
-    service: Spawned, bodies: Sequence[bytes], options: argparse.Namespace, report: Callable[[str], None]
+    url: str, bodies: Sequence[bytes], options: argparse.Namespace, report: Callable[[str], None]
 ) -> list[dict[str, float]]:
     """Measure and tell what clients of a service see."""
     where = f"of {options.url}" if options.url else "over HTTP, the client on the same machine"
@@ -95,9 +95,7 @@ def _report_http(
     report("  at once  pictures/s   p50 ms   p95 ms   p99 ms  failed")
     rows = []
     for concurrency in options.concurrency:
-        row = measure_http(
-            service, bodies, concurrency=concurrency, seconds=options.seconds, key=make_key_headers(options)
-        )
+        row = measure_http(url, bodies, concurrency=concurrency, seconds=options.seconds, key=make_key_headers(options))
         rows.append(row)
         report(
             f"  {concurrency:7d}  {row['per_second']:10.1f}  {row['p50_ms']:7.1f}  {row['p95_ms']:7.1f}"
@@ -106,15 +104,9 @@ def _report_http(
     return rows
 
 
-def _find_service(url: str) -> Spawned:
-    """Take apart where a running service is; nothing is spawned."""
-    parts = urllib.parse.urlsplit(url)
-    return Spawned(parts.hostname or "", parts.port or 80, 0)
-
-
 def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("unihead-serve bench", description=__doc__)
-    defaults = Settings()
+    defaults = read_settings()
     parser.add_argument("--model", type=Path, default=defaults.model, help="ONNX file (default: %(default)s)")
     parser.add_argument(
         "--threads", type=int, default=defaults.threads, help="CPUs to use; 0: all (default: %(default)s)"
@@ -128,7 +120,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         help="requests at once, separated by commas (default: %(default)s)",
     )
     parser.add_argument(
-        "--url", type=_url, help="ask a service that runs already, http://HOST:PORT, and measure nothing else"
+        "--url", type=_address, help="ask a service that runs already, http://HOST:PORT, and measure nothing else"
     )
     add_key_option(parser)
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
@@ -142,15 +134,10 @@ def _numbers(text: str) -> list[int]:
     return numbers
 
 
-def _url(text: str) -> str:
-    parts = urllib.parse.urlsplit(text)
-    if parts.scheme != "http" or not parts.hostname or parts.path not in {"", "/"}:
-        raise argparse.ArgumentTypeError(f"{text!r}: a service is http://HOST:PORT")
+def _address(text: str) -> str:
+    if urlsplit(check_url(text)).path not in {"", "/"}:
+        raise argparse.ArgumentTypeError(f"{text!r}; what is measured is its /predict, so leave the path out")
     return text
-
-
-def _say_nothing(_: str) -> None:
-    pass
 
 
 def run_pipeline(
@@ -162,11 +149,9 @@ def run_pipeline(
     shape: type[PictureResponse] = PredictResponse,
 ) -> tuple[Content, Stopwatch]:
     """Take one picture from bytes to JSON, as the service does; returns the answer and its stages."""
-    watch, contract = Stopwatch(), engine.contract
-    square, place = prepare(body, contract, watch)
-    (prediction,) = engine.predict([square], alone=alone)
-    watch.lap("forward")
-    return finish_json(Answer(prediction, place, contract), watch, wanted=Wanted(parts), shape=shape), watch
+    watch = Stopwatch()
+    answer = run_pass(engine, body, watch, alone=alone)
+    return finish_json(answer, watch, wanted=Wanted(parts), shape=shape), watch
 
 
 def measure_alone(engine: Engine, bodies: Sequence[bytes], *, seconds: float) -> dict[str, float]:
@@ -185,50 +170,42 @@ def measure_alone(engine: Engine, bodies: Sequence[bytes], *, seconds: float) ->
 
 def measure_bare(engine: Engine, bodies: Sequence[bytes], *, workers: int, seconds: float) -> dict[str, float]:
     """Pictures a second and CPU milliseconds a picture with `workers` threads that do nothing else."""
-    before, started = _cpu_seconds(), time.perf_counter()
+    before, started = time.process_time(), time.perf_counter()
     with ThreadPoolExecutor(workers) as pool:
         counts = list(
             pool.map(lambda _: _repeat(lambda body: run_pipeline(engine, body), bodies, seconds), range(workers))
         )
-    took, cpu = time.perf_counter() - started, _cpu_seconds() - before
+    took, cpu = time.perf_counter() - started, time.process_time() - before
     return {"per_second": sum(counts) / took, "cpu_ms": cpu / sum(counts) * 1000}
 
 
 def measure_http(
-    service: Spawned, bodies: Sequence[bytes], *, concurrency: int, seconds: float, key: Mapping[str, str] | None = None
+    url: str, bodies: Sequence[bytes], *, concurrency: int, seconds: float, key: Mapping[str, str] | None = None
 ) -> dict[str, float]:
     """Pictures a second, and percentiles of what a client waits, with `concurrency` connections that never pause.
 
     Raises:
-        PresentedKeyError: the service wants a key, and another than the headers `key` bring.
+        EndpointError: the service does not answer, or wants another key than the headers `key` bring.
     """
     times_ms: list[float] = []
-    failures = 0
-    lock = threading.Lock()
+    failures: list[int] = []  # appended to by all threads, as the times are
     headers = {"Content-Type": "application/octet-stream", "Cache-Control": "no-cache", **(key or {})}
 
     def ask(_: int) -> None:
-        nonlocal failures
-        connection = http.client.HTTPConnection(service.host, service.port, timeout=60)
-
         def step(body: bytes) -> None:
-            nonlocal failures
             started = time.perf_counter()
             connection.request("POST", "/predict", body, headers)
             response = connection.getresponse()
             response.read()
             if response.status == http.client.UNAUTHORIZED:
-                raise make_refusal(f"http://{service.host}:{service.port}")
-            with lock:
-                if response.status == http.client.OK:
-                    times_ms.append((time.perf_counter() - started) * 1000)
-                else:
-                    failures += 1
+                raise EndpointError(explain_unauthorized(url))
+            if response.status == http.client.OK:
+                times_ms.append((time.perf_counter() - started) * 1000)
+            else:
+                failures.append(response.status)
 
-        try:
+        with connect(url, 60) as connection:
             _repeat(step, bodies, seconds)
-        finally:
-            connection.close()
 
     started = time.perf_counter()
     with ThreadPoolExecutor(concurrency) as pool:
@@ -236,7 +213,7 @@ def measure_http(
     took = time.perf_counter() - started
     ordered = sorted(times_ms) or [float("nan")]
     percentiles = {f"p{p}_ms": ordered[min(len(ordered) - 1, len(ordered) * p // 100)] for p in (50, 95, 99)}
-    return {"concurrency": concurrency, "per_second": len(times_ms) / took, **percentiles, "failed": failures}
+    return {"concurrency": concurrency, "per_second": len(times_ms) / took, **percentiles, "failed": len(failures)}
 
 
 def _repeat(step: Callable[[bytes], object], bodies: Sequence[bytes], seconds: float) -> int:
@@ -247,8 +224,3 @@ def _repeat(step: Callable[[bytes], object], bodies: Sequence[bytes], seconds: f
             return count
         step(body)
     raise AssertionError("a cycle does not end")
-
-
-def _cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import get_args
+
+from service.errors import MissingPackage
+from service.settings import Settings
 
 OPTION = "--print-completion"
 SHELLS = ("bash", "zsh", "fish")
@@ -30,7 +33,7 @@ class _PrintCompletion(argparse.Action):
         try:
             import shtab  # noqa: PLC0415 - optional
         except ModuleNotFoundError:
-            parser.exit(2, f"{parser.prog}: shtab is not installed; pip install 'unihead[completion]' brings it\n")
+            parser.exit(2, f"{parser.prog}: {MissingPackage('shtab', 'completion')}\n")
         for action in parser._actions:  # noqa: SLF001 - argparse has no other way to list them
             if action.type is Path or action.metavar == "FILE":
                 action.complete = shtab.DIRECTORY if action.metavar == "DIR" else shtab.FILE  # type: ignore[attr-defined]  # shtab's
@@ -38,15 +41,17 @@ class _PrintCompletion(argparse.Action):
         parser.exit()
 
 
-def complete_serve(words: Sequence[str]) -> None:
-    """Print the script for `unihead-serve`, whose options are the settings, and exit."""
-    from service.cli import COMMANDS  # noqa: PLC0415 - which imports this module
-    from service.settings import Settings  # noqa: PLC0415 - takes a tenth of a second
+def complete_serve(words: Sequence[str], commands: Iterable[str]) -> None:
+    """Print the script for `unihead-serve`, whose options are the settings, and exit.
 
+    Args:
+        words: of the command line.
+        commands: what may stand in the place of options.
+    """
     parser = argparse.ArgumentParser("unihead-serve")
     add_completion_option(parser)
     parser.add_argument("--version", action="store_true")
-    parser.add_argument("command", nargs="?", choices=list(COMMANDS))
+    parser.add_argument("command", nargs="?", choices=list(commands))
     for name, setting in Settings.model_fields.items():
         kinds = (setting.annotation, *get_args(setting.annotation))
         flag, help_ = f"--{name.replace('_', '-')}", (setting.description or "").replace("%", "%%")

@@ -1,4 +1,4 @@
-"""Which pictures a list of files and folders means."""
+"""The files of a run: which pictures a list of files and folders means, and pictures with what was found drawn over."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from PIL import Image
+
+from service.answers import render
+from service.commands.local import PictureResult
+from service.engine import postprocess
+from service.pictures.imaging import decode
+from service.pictures.limits import PictureLimits
+
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+_QUALITY = 90
 
 
 def find_pictures(paths: Iterable[Path], *, recursive: bool, leave_out: Path | None = None) -> list[Path]:
@@ -37,3 +46,33 @@ def _walk(folder: Path, *, recursive: bool, leave_out: Path | None) -> Iterator[
 
 def _is_same(path: Path, other: Path | None) -> bool:
     return other is not None and other.exists() and path.samefile(other)
+
+
+def find_overlay(folder: Path, picture: Path) -> Path:
+    """Where the overlay of a picture goes: into the same folders below `folder`, as a JPEG."""
+    parts = ["_" if part == ".." else part for part in picture.parts if part != picture.anchor]
+    path = folder.joinpath(*parts)
+    return path if path.suffix.lower() in {".jpg", ".jpeg"} else path.with_name(f"{path.name}.jpg")
+
+
+def draw_overlay(picture: bytes, result: PictureResult, path: Path, limits: PictureLimits) -> None:
+    """Write a picture, at its size, with mask and boxes.
+
+    Args:
+        picture: the bytes of its file.
+        result: what is drawn.
+        path: of the JPEG; its folder is made.
+        limits: of the picture.
+
+    Raises:
+        RequestError: the picture cannot be decoded at its size.
+        OSError: the file cannot be written.
+    """
+    found = [
+        postprocess.Detection(tuple(one["box"]), one["label"], one["label_id"], one["score"])
+        for one in result.parts.get("detections", ())
+    ]
+    names = {one["label_id"]: one["label"] for one in result.parts.get("segments", ())}
+    drawn = render.overlay(decode(picture, limits), result.class_ids, found, names=names)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(drawn).save(path, "JPEG", quality=_QUALITY)

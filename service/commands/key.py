@@ -1,4 +1,4 @@
-"""`unihead-serve key`: make keys, which are shown once, and the lines of the key file that let them in."""
+"""`unihead-serve key`: make keys, which are shown once, and their lines for the key file."""
 
 from __future__ import annotations
 

@@ -12,14 +12,17 @@ from service.engine import postprocess
 from service.engine.engine import Engine
 from service.engine.postprocess import Answer
 from service.engine.prepare import prepare
-from service.errors import ModelOutputInvalid, RequestError
+from service.errors import ModelOutputInvalid, RequestError, UniheadError
 from service.pictures.imaging import UInt8Array
-from service.pictures.limits import PictureLimits
+from service.pictures.limits import DEFAULT_LIMITS, PictureLimits
 from service.telemetry.timing import Stopwatch
+
+# Exit codes of a run that cannot begin or go on.
+WRONG_USAGE, NO_ANSWERS = 2, 3
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class PictureResult:
     """What is said about one picture.
 
     Attributes:
@@ -31,16 +34,16 @@ class Answered:
     class_ids: UInt8Array | None
 
 
-class Refused(Exception):
-    """One picture has no answer; the next one may have."""
+class PictureError(UniheadError):
+    """One picture has no answer, and `code` says of which kind; the next one may have."""
 
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code, self.detail = code, detail
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
 
 
-class Ended(Exception):
-    """No picture will have an answer any more; `code` is what the command exits with."""
+class RunEnded(UniheadError):
+    """The run cannot begin or go on; `code` is what the command exits with."""
 
     def __init__(self, sentence: str, code: int) -> None:
         super().__init__(sentence)
@@ -56,22 +59,32 @@ class Answerer(Protocol):
 
     version: str
 
-    def ask(self, picture: bytes) -> Answered:
+    def ask(self, picture: bytes) -> PictureResult:
         """Answer about one picture, the bytes of a file.
 
         Raises:
-            Refused: this picture has no answer.
-            Ended: no other will have one either.
+            PictureError: this picture has no answer.
+            RunEnded: no other will have one either.
         """
         ...
 
     def close(self) -> None:
-        """Give back what is held."""
+        """Release what is held."""
         ...
 
 
+def run_pass(
+    engine: Engine, picture: bytes, watch: Stopwatch, *, limits: PictureLimits = DEFAULT_LIMITS, alone: bool = False
+) -> Answer:
+    """Take one picture, the bytes of a file, through the network, as a worker of the service does; laps each stage."""
+    square, place = prepare(picture, engine.contract, watch, limits=limits)
+    (prediction,) = engine.predict([square], alone=alone)
+    watch.lap("forward")
+    return Answer(prediction, place, engine.contract)
+
+
 class LocalAnswerer:
-    """Takes a picture from bytes to JSON in the thread that asks, as a worker of the service does."""
+    """Takes a picture from bytes to JSON in the thread that asks."""
 
     def __init__(self, engine: Engine, wanted: Wanted, limits: PictureLimits, *, drawn: bool) -> None:
         """Take what a picture passes through.
@@ -85,19 +98,18 @@ class LocalAnswerer:
         self.version = engine.contract.version
         self._engine, self._wanted, self._limits, self._drawn = engine, wanted, limits, drawn
 
-    def ask(self, picture: bytes) -> Answered:
+    def ask(self, picture: bytes) -> PictureResult:
         """Decode, run the pass, and write; see `Answerer`."""
-        watch, contract = Stopwatch(), self._engine.contract
+        watch = Stopwatch()
         try:
-            square, place = prepare(picture, contract, watch, limits=self._limits)
-            (prediction,) = self._engine.predict([square])
+            answer = run_pass(self._engine, picture, watch, limits=self._limits)
         except (RequestError, ModelOutputInvalid) as error:
-            raise Refused(error.code, str(error)) from error
-        watch.lap("forward")
-        content = finish_json(Answer(prediction, place, contract), watch, wanted=self._wanted, shape=PredictResponse)
-        drawn = self._drawn and "segment" in self._wanted.parts
-        class_ids = postprocess.mask(prediction, place, mask_stride=contract.mask_stride) if drawn else None
-        return Answered(json.loads(content.data), class_ids)
+            raise PictureError(error.code, str(error)) from error
+        content = finish_json(answer, watch, wanted=self._wanted, shape=PredictResponse)
+        class_ids = None
+        if self._drawn and "segment" in self._wanted.parts:
+            class_ids = postprocess.mask(answer.prediction, answer.place, mask_stride=answer.contract.mask_stride)
+        return PictureResult(json.loads(content.data), class_ids)
 
     def close(self) -> None:
         """Nothing is held."""

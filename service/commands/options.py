@@ -1,4 +1,4 @@
-"""The words of `unihead-predict`."""
+"""The words of `unihead-predict`, and who answers by them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
-from service.answers.finish import DEFAULTS, PARTS, Part
+from service.answers.finish import DEFAULTS, PARTS, Part, Wanted
 from service.commands.completion import add_completion_option
-from service.commands.presented_key import add_key_option
-from service.machine import find_version
+from service.commands.endpoint import add_key_option, find_key
+from service.commands.local import WRONG_USAGE, Answerer, LocalAnswerer, RunEnded
+from service.errors import MissingPackage
+from service.machine import find_version, keep_freed_memory
+from service.rollout.loading import load_verified
+from service.settings import Settings
 
+if TYPE_CHECKING:
+    from service.client import Options
+
+_REMOTE_JOBS = 8
 _DESCRIPTION = """Segment, detect and classify pictures: files, or folders of JPEG, PNG and WebP pictures.
 
 The model runs in this process, on all CPUs, unless --url names a service. Without --out, --json, --csv and --parquet
@@ -117,3 +126,33 @@ def _count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r}; it takes a whole number, 1 or more")
     return number
+
+
+def open_answerer(options: argparse.Namespace, settings: Settings) -> tuple[Answerer, int]:
+    """Load the model, or find the service.
+
+    Returns:
+        Who answers, and how many pictures at once.
+
+    Raises:
+        ContractError: the model cannot be used.
+        MissingPackage: httpx is not installed.
+        RunEnded: the address is none, or no service answers.
+    """
+    names = ("score_threshold", "max_detections", "top_k")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    wanted = Wanted(options.tasks, mask=options.mask, **given)
+    if options.url is None:
+        keep_freed_memory()
+        engine = load_verified(settings.model, settings, sha256=settings.model_sha256)
+        answerer = LocalAnswerer(engine, wanted, settings.picture_limits, drawn=options.overlay)
+        return answerer, options.jobs or settings.cpu_threads
+    try:
+        from service.commands.remote import RemoteAnswerer  # noqa: PLC0415 - httpx is an extra
+    except ModuleNotFoundError as error:
+        raise MissingPackage(error.name, "client") from error
+    try:
+        remote = RemoteAnswerer(options.url, find_key(options), wanted, cast("Options", given), drawn=options.overlay)
+    except ValueError as error:
+        raise RunEnded(str(error), WRONG_USAGE) from error
+    return remote, options.jobs or _REMOTE_JOBS

@@ -14,19 +14,26 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from service.commands.files import find_pictures
-from service.commands.local import Answerer, Ended, Refused
-from service.commands.open_answerer import OptionError, open_answerer, read_settings
-from service.commands.options import parse
-from service.commands.overlays import draw_overlay, find_overlay
-from service.commands.presented_key import PresentedKeyError
-from service.commands.result_tables import MissingPackageError, import_pyarrow, write_csv, write_parquet
-from service.commands.results import Record, ResultFile, ResultFileError, format_record, keep_answers, read_records
+from service.commands.files import draw_overlay, find_overlay, find_pictures
+from service.commands.local import NO_ANSWERS, WRONG_USAGE, Answerer, PictureError, RunEnded
+from service.commands.options import open_answerer, parse
+from service.commands.results import (
+    Record,
+    ResultFile,
+    ResultFileError,
+    format_record,
+    import_pyarrow,
+    keep_answers,
+    read_records,
+    write_csv,
+    write_parquet,
+)
 from service.commands.summary import Progress, Tally, describe
-from service.errors import ContractError, RequestError
+from service.errors import RequestError, UniheadError
 from service.pictures.limits import PictureLimits
+from service.settings import read_settings
 
-_FAILED, _USAGE, _NOTHING, _INTERRUPTED, _BROKEN_PIPE = 1, 2, 3, 130, 141
+_FAILED, _INTERRUPTED, _BROKEN_PIPE = 1, 130, 141
 # More than a picture within the limits of pixels has, and less than would hurt.
 _MAX_FILE_BYTES = 2**28
 
@@ -42,10 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # whoever read has enough; what is still buffered goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = _BROKEN_PIPE
-    except Ended as end:
+    except RunEnded as end:
         code = _complain(end, end.code)
-    except (ContractError, MissingPackageError, OptionError, PresentedKeyError, ResultFileError) as error:
-        code = _complain(error, _USAGE)
+    except UniheadError as error:
+        code = _complain(error, WRONG_USAGE)
     except OSError as error:  # results that cannot be written
         code = _complain(error, _FAILED)
     sys.exit(code)
@@ -59,10 +66,10 @@ def _complain(error: Exception, code: int) -> int:
 def _run(options: argparse.Namespace) -> int:
     pictures = find_pictures(options.paths, recursive=options.recursive, leave_out=options.out)
     if not any(path.exists() for path in pictures):
-        raise Ended(f"no pictures in {', '.join(map(str, options.paths))}", _NOTHING)
+        raise RunEnded(f"no pictures in {', '.join(map(str, options.paths))}", NO_ANSWERS)
     if options.parquet is not None:
         import_pyarrow()  # what is missing is told before the work begins
-    tally, settings = Tally(), read_settings(options.model)
+    tally, settings = Tally(), read_settings(model=options.model)
     with contextlib.ExitStack() as stack:
         answerer, jobs = open_answerer(options, settings)
         stack.callback(answerer.close)
@@ -90,7 +97,7 @@ def _choose_path(options: argparse.Namespace, stack: contextlib.ExitStack) -> Pa
     if options.out is not None:
         path: Path = options.out / "results.jsonl"
         if path.exists() and not options.resume:
-            raise OptionError(f"{path} is there already; --resume goes on with it, or name another folder")
+            raise RunEnded(f"{path} is there already; --resume goes on with it, or name another folder", WRONG_USAGE)
         options.out.mkdir(parents=True, exist_ok=True)
         return path
     if options.csv is not None or options.parquet is not None:
@@ -137,7 +144,7 @@ def _answer_all(
     except KeyboardInterrupt:
         progress.clear()
         return _INTERRUPTED
-    except Ended as end:
+    except RunEnded as end:
         progress.clear()
         return _complain(end, end.code)
     progress.clear()
@@ -165,23 +172,21 @@ def _answer(answerer: Answerer, overlays: Path | None, limits: PictureLimits, pi
     """In a worker thread: take one file to its record; why there is no answer about it is one too."""
     try:
         body = _read(picture)
-        answered = answerer.ask(body)
+        result = answerer.ask(body)
         if overlays is not None:
-            draw_overlay(body, answered, find_overlay(overlays, picture), limits)
-    except Refused as refusal:
-        return {"file": str(picture), "error": {"code": refusal.code, "detail": refusal.detail}}
-    except RequestError as error:  # the service takes larger pictures than this process draws
+            draw_overlay(body, result, find_overlay(overlays, picture), limits)
+    except (PictureError, RequestError) as error:  # RequestError: the service takes larger pictures than are drawn here
         return {"file": str(picture), "error": {"code": error.code, "detail": str(error)}}
-    return {"file": str(picture), **answered.parts}
+    return {"file": str(picture), **result.parts}
 
 
 def _read(picture: Path) -> bytes:
     try:
         if picture.stat().st_size > _MAX_FILE_BYTES:
-            raise Refused("body_too_large", f"the file has more than {_MAX_FILE_BYTES} bytes")
+            raise PictureError("body_too_large", f"the file has more than {_MAX_FILE_BYTES} bytes")
         body = picture.read_bytes()
     except OSError as error:
-        raise Refused("unreadable_file", error.strerror or str(error)) from error
+        raise PictureError("unreadable_file", error.strerror or str(error)) from error
     if not body:
-        raise Refused("empty_body", "the file has no bytes")
+        raise PictureError("empty_body", "the file has no bytes")
     return body

@@ -17,11 +17,9 @@ from service.client import (
     UniheadError,
     UnreadableAnswer,
 )
-from service.commands.local import Answered, Ended, Refused
-from service.commands.presented_key import make_refusal
+from service.commands.endpoint import explain_unauthorized
+from service.commands.local import NO_ANSWERS, WRONG_USAGE, PictureError, PictureResult, RunEnded
 
-_NO_SERVICE = 3
-_USAGE = 2
 # Nobody waits at a terminal for one of many pictures, and a service that is busy or starts anew is worth waiting for.
 TIMEOUT_S = 60
 RETRIES = 8
@@ -42,7 +40,7 @@ class RemoteAnswerer:
 
         Raises:
             ValueError: the address is none.
-            Ended: the service cannot be reached, or wants another key.
+            RunEnded: the service cannot be reached, or wants another key.
         """
         self._client = Client(url, key, timeout_s=TIMEOUT_S, retries=RETRIES)
         self._url, self._wanted, self._drawn = url, wanted, drawn
@@ -57,20 +55,20 @@ class RemoteAnswerer:
             self._client.close()
             raise self._end(error) from error
 
-    def ask(self, picture: bytes) -> Answered:
+    def ask(self, picture: bytes) -> PictureResult:
         """Send one picture; see `Answerer`."""
         try:
             result = self._client.predict(picture, **self._options)
         except (InvalidParameter, NoAnswer, Unauthorized, UnreadableAnswer) as error:
             raise self._end(error) from error
         except UniheadError as error:
-            raise Refused(error.code or f"status_{error.status}", error.detail) from error
-        return Answered(self._write(result), result.mask if self._drawn else None)
+            raise PictureError(error.code or f"status_{error.status}", error.detail) from error
+        return PictureResult(self._write(result), result.mask if self._drawn else None)
 
-    def _end(self, error: UniheadError) -> Ended:
+    def _end(self, error: UniheadError) -> RunEnded:
         if isinstance(error, Unauthorized):
-            return Ended(str(make_refusal(self._url)), _NO_SERVICE)
-        return Ended(str(error), _USAGE if isinstance(error, InvalidParameter) else _NO_SERVICE)
+            return RunEnded(explain_unauthorized(self._url), NO_ANSWERS)
+        return RunEnded(str(error), WRONG_USAGE if isinstance(error, InvalidParameter) else NO_ANSWERS)
 
     def _write(self, result: Result) -> dict[str, Any]:
         parts: dict[str, Any] = {

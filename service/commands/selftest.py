@@ -14,28 +14,33 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from service.commands.spawn import SpawnError, spawn_service
+from service.commands.endpoint import connect
+from service.commands.spawn import spawn_service
 from service.engine.engine import Engine
 from service.engine.golden import GOLDEN_PICTURES, check_golden
 from service.errors import UniheadError
 from service.pictures.imaging import decode, letterbox
 from service.rollout.loading import load_verified
-from service.settings import Settings
+from service.settings import Settings, read_settings
 
 # Lossy formats give each pixel back within a few levels.
 _LEVELS = 12
 
 
-class _FailedError(Exception):
+class _CheckError(UniheadError):
     """A check has failed; says how."""
 
 
 def main(words: Sequence[str]) -> int:
-    """Run the command; returns 0 if all checks hold."""
+    """Run the command; returns 0 if all checks hold.
+
+    Raises:
+        InvalidSetting: there is nothing to check.
+    """
     parser = argparse.ArgumentParser("unihead-serve selftest", description=__doc__)
-    default = Settings()
-    parser.add_argument("--model", type=Path, default=default.model, help="ONNX file (default: %(default)s)")
-    settings = Settings(model=parser.parse_args(words).model)
+    default = read_settings().model
+    parser.add_argument("--model", type=Path, default=default, help="ONNX file (default: %(default)s)")
+    settings = read_settings(model=parser.parse_args(words).model)
     engines: list[Engine] = []
 
     def load() -> str:
@@ -53,7 +58,7 @@ def main(words: Sequence[str]) -> int:
         started = time.perf_counter()
         try:
             detail = check()
-        except (UniheadError, SpawnError, _FailedError, OSError) as error:
+        except (UniheadError, OSError) as error:
             print(f"FAILED  {name}: {error}", file=sys.stderr)
             print(f"{number} of {len(checks)} checks held", file=sys.stderr)
             return 1
@@ -71,7 +76,7 @@ def _check_threads(engine: Engine) -> str:
     square, _ = letterbox(decode(body), engine.contract.input_size, engine.contract.letterbox.fill)
     (one,), (many,) = engine.predict([square]), engine.predict([square], alone=True)
     if not (np.array_equal(one.scores, many.scores) and np.array_equal(one.mask, many.mask)):
-        raise _FailedError(f"a pass on {engine.alone_threads} threads answers otherwise than one on a single thread")
+        raise _CheckError(f"a pass on {engine.alone_threads} threads answers otherwise than one on a single thread")
     return f"1 and {engine.alone_threads}"
 
 
@@ -83,20 +88,17 @@ def _check_formats() -> str:
         Image.fromarray(pixels).save(file, kind, quality=95)
         difference = np.abs(decode(file.getvalue()).astype(int) - pixels)
         if difference.mean() > _LEVELS:
-            raise _FailedError(f"{kind} comes back with a mean difference of {difference.mean():.0f} levels")
+            raise _CheckError(f"{kind} comes back with a mean difference of {difference.mean():.0f} levels")
     return "3 formats"
 
 
 def _check_service(settings: Settings) -> str:
     body = next(GOLDEN_PICTURES.glob("*.jpg")).read_bytes()
-    with spawn_service(["--model", str(settings.model), "--log-level", "warning"]) as service:
-        connection = http.client.HTTPConnection(service.host, service.port, timeout=30)
-        try:
-            connection.request("POST", "/predict", body)
-            response = connection.getresponse()
-            answer = json.loads(response.read())
-        finally:
-            connection.close()
+    words = ["--model", str(settings.model), "--log-level", "warning"]
+    with spawn_service(words) as service, connect(service.url, 30) as connection:
+        connection.request("POST", "/predict", body)
+        response = connection.getresponse()
+        answer = json.loads(response.read())
     if response.status != http.client.OK or not {"segments", "mask", "detections", "classes"} <= set(answer):
-        raise _FailedError(f"POST /predict answers {response.status}: {answer}")
+        raise _CheckError(f"POST /predict answers {response.status}: {answer}")
     return f"{answer['timing_ms']['total']:.0f} ms for a picture"

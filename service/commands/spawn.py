@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import socket
 import subprocess
@@ -14,6 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
+from service.commands.endpoint import EndpointError, get
+from service.errors import UniheadError
+
 _HOST = "127.0.0.1"
 # What another service in this environment holds, or asks strangers for; those who spawn this one are none.
 _LEFT_OUT = frozenset({"UNIHEAD_AUTH", "UNIHEAD_KEYS", "UNIHEAD_METRICS_PORT", "UNIHEAD_PID_FILE"})
@@ -22,7 +24,7 @@ _STOP_S = 30
 _POLL_S = 0.05
 
 
-class SpawnError(Exception):
+class SpawnError(UniheadError):
     """The service did not become ready; says what it said."""
 
 
@@ -39,6 +41,11 @@ class Spawned:
     port: int
     pid: int
 
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://{self.host}:{self.port}"
+
 
 @contextlib.contextmanager
 def spawn_service(words: Sequence[str]) -> Iterator[Spawned]:
@@ -49,24 +56,17 @@ def spawn_service(words: Sequence[str]) -> Iterator[Spawned]:
     """
     with socket.create_server((_HOST, 0)) as free:
         port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-c",
-        "from service.cli import main; main()",
-        "--host",
-        _HOST,
-        "--port",
-        str(port),
-        *words,
-    ]
+    python = [sys.executable, "-c", "from service.cli import main; main()"]
+    command = [*python, "--host", _HOST, "--port", str(port), *words]
     environment = {name: value for name, value in os.environ.items() if name not in _LEFT_OUT}
     with (
         tempfile.TemporaryFile("w+") as log,
         subprocess.Popen(command, stderr=log, env=environment) as process,  # noqa: S603 - our own command
     ):
         try:
-            _wait_until_ready(process, port, log)
-            yield Spawned(_HOST, port, process.pid)
+            service = Spawned(_HOST, port, process.pid)
+            _wait_until_ready(process, service.url, log)
+            yield service
         finally:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -74,15 +74,12 @@ def spawn_service(words: Sequence[str]) -> Iterator[Spawned]:
             process.kill()
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: IO[str]) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: IO[str]) -> None:
     deadline = time.monotonic() + _START_S
     while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            connection = http.client.HTTPConnection(_HOST, port, timeout=1)
-            with contextlib.closing(connection):
-                connection.request("GET", "/readyz")
-                if connection.getresponse().status == http.client.OK:
-                    return
+        with contextlib.suppress(EndpointError):
+            get(url, "/readyz", 1, {})
+            return
         time.sleep(_POLL_S)
     log.seek(0)
     raise SpawnError(log.read().strip() or f"the service was not ready within {_START_S} s")

@@ -22,7 +22,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.answered = self.earlier = 0
-        self.failed: list[tuple[str, str]] = []
+        self.failed: list[str] = []
         self._objects: Counter[str] = Counter()
         self._scenes: Counter[str] = Counter()
         self._areas: Counter[str] = Counter()
@@ -32,7 +32,7 @@ class Tally:
     def add(self, record: Record, *, earlier: bool = False) -> None:
         """Count one picture."""
         if "error" in record:
-            self.failed.append((record["file"], f"{record['error']['code']}: {record['error']['detail']}"))
+            self.failed.append(describe(record))
             return
         self._objects.update(one["label"] for one in record.get("detections", ()))
         self._scenes.update(one["label"] for one in record.get("classes", ())[:1])
@@ -62,7 +62,7 @@ class Tally:
             rows.append(("ms a picture", "  ".join(f"{stage} {ms:.2f}" for stage, ms in means.items())))
             rows.append(("pictures/s", f"{(self.answered + len(self.failed)) / seconds:.1f}"))
         lines = [f"{name:12}  {text}" for name, text in rows]
-        lines += [f"failed        {show_name(name)}: {reason}" for name, reason in self.failed[:_MOST_FAILURES]]
+        lines += [f"failed        {failure}" for failure in self.failed[:_MOST_FAILURES]]
         if len(self.failed) > _MOST_FAILURES:
             lines.append(f"failed        {len(self.failed) - _MOST_FAILURES} others")
         return "\n".join(lines)

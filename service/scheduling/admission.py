@@ -1,4 +1,4 @@
-"""Whether one more picture can be taken: a queue that is counted, and a wait that is foretold."""
+"""Whether one more picture can be taken: a queue that is counted, and a wait that is predicted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from service.errors import Overloaded
+from service.errors import Overloaded, OverloadReason
 
 # Weight of the newest picture in the moving average: about the last ten count.
 _NEWEST = 0.1
@@ -23,13 +23,21 @@ class Admission:
 
     Attributes:
         limit: pictures that may wait.
+        count_refusal: called with the reason of each refusal.
         waiting: pictures that wait for a worker.
-        active: pictures that workers have in their hands.
+        active: pictures that workers work on.
         pace_s: seconds from one finished picture to the next while all workers are busy, as last seen.
     """
 
-    def __init__(self, *, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        limit: int,
+        count_refusal: Callable[[OverloadReason], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.limit = limit
+        self.count_refusal = count_refusal
         self._clock = clock
         self._company_until = -math.inf
         self.waiting = 0
@@ -59,7 +67,7 @@ class Admission:
             # Without a queue the picture is tried, however slow the last ones were: only so the pace is learned anew.
             if self.waiting and wait_s > patience_s:
                 sentence = f"the wait is about {wait_s:.2f} s, the deadline is in {patience_s:.2f} s"
-                raise Overloaded(sentence, reason="wait_too_long", retry_after_s=max(1, math.ceil(wait_s - patience_s)))
+                raise self._refuse(sentence, "wait_too_long", wait_s - patience_s)
             self._note_answer(refused=False)
             if self.waiting + self.active:
                 self._company_until = self._clock() + _COMPANY_S
@@ -84,8 +92,11 @@ class Admission:
         self._refused_share += (refused - self._refused_share) * _NEWEST_ANSWER
 
     def _queue_full(self, wait_s: float) -> Overloaded:
-        sentence = f"{self.waiting} pictures wait already, which is the limit"
-        return Overloaded(sentence, reason="queue_full", retry_after_s=max(1, math.ceil(wait_s)))
+        return self._refuse(f"{self.waiting} pictures wait already, which is the limit", "queue_full", wait_s)
+
+    def _refuse(self, sentence: str, reason: OverloadReason, retry_after_s: float) -> Overloaded:
+        self.count_refusal(reason)
+        return Overloaded(sentence, reason=reason, retry_after_s=max(1, math.ceil(retry_after_s)))
 
     def leave(self) -> None:
         """Let one picture go that no worker has taken."""
@@ -99,12 +110,12 @@ class Admission:
             self.active += 1
 
     def is_alone(self) -> bool:
-        """Whether a single picture is in the house, and no two were lately: under load the next is on its way."""
+        """Whether one picture is all there is, and no two were lately: under load the next is on its way."""
         with self._lock:
             return self.waiting == 0 and self.active == 1 and self._clock() >= self._company_until
 
     def finish(self, took_s: float | None) -> None:
-        """Let one picture go that a worker had in its hands.
+        """Let one picture go that a worker has done.
 
         Args:
             took_s: seconds from start to finish, shared with the others at work; None for a picture that was dropped.

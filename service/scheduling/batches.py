@@ -1,4 +1,4 @@
-"""The way to the model: as many passes at once as there are CPUs, and small batches where they are worth it."""
+"""Forward passes: as many at once as there are CPUs, and of small batches where that is worth it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Batch:
     error: BaseException | None = None
 
 
-class Forward:
+class PassRunner:
     """Runs passes for worker threads; each gets its own picture's prediction."""
 
     def __init__(self, metrics: Metrics, *, parallel: int, max_batch: int = 1, max_delay_ms: float = 0) -> None:
@@ -50,7 +50,7 @@ class Forward:
             engine: the model; pictures of two models never share a pass.
             square: [S, S, 3] RGB, letterboxed.
             watch: of the picture.
-            alone: no other picture is in the house, so this one may take all CPUs.
+            alone: no other picture waits or is worked on, so this one may take all CPUs.
 
         Returns:
             The picture's prediction, and how many pictures shared the pass.
@@ -77,7 +77,7 @@ class Forward:
         return outcome
 
     def _run_in_batch(self, engine: Engine, square: UInt8Array, watch: Stopwatch) -> tuple[Prediction, int]:
-        batch, place = self._board(engine, square)
+        batch, place = self._join(engine, square)
         if place > 0:
             batch.done.wait()
         else:
@@ -95,7 +95,7 @@ class Forward:
             raise batch.error
         return self._require_valid(batch.outcomes[place]), len(batch.squares)
 
-    def _board(self, engine: Engine, square: UInt8Array) -> tuple[_Batch, int]:
+    def _join(self, engine: Engine, square: UInt8Array) -> tuple[_Batch, int]:
         with self._lock:
             batch = self._open
             if batch is None or batch.engine is not engine:

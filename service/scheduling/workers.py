@@ -35,7 +35,7 @@ class _Worker(threading.Thread):
     """One thread; a daemon, so that one which is stuck does not keep the process from ending.
 
     Attributes:
-        busy_since: when it took the task in its hands, as the pool's clock counts; None while it has none.
+        busy_since: when it began its task, as the pool's clock counts; None while it has none.
         is_replaced: a spare thread has taken its place, and it ends with its task.
     """
 

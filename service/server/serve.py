@@ -18,8 +18,6 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 from prometheus_client import start_http_server
-from pydantic import ValidationError
-from pydantic_settings import SettingsError
 
 from service.api.keys import KeyFileError
 from service.api.state import ServiceState
@@ -29,7 +27,7 @@ from service.machine import keep_freed_memory
 from service.server.pid_file import PidFileError, hold_pid_file
 from service.server.protocol import Protocol
 from service.server.server import DRAIN_S, SIGNALS, GracefulServer, fit_connections, sweep_connections
-from service.settings import ENV_PREFIX, Settings, describe_unknown_variables
+from service.settings import ENV_PREFIX, InvalidSetting, Settings, describe_unknown_variables, read_settings
 from service.telemetry.log_writer import LineWriter
 from service.telemetry.logs import open_log
 from service.telemetry.profile import ProfileError
@@ -77,15 +75,8 @@ def serve(words: Sequence[str]) -> None:
 
 def _read_settings(words: Sequence[str]) -> Settings:
     try:
-        return Settings(_cli_parse_args=list(words))
-    except ValidationError as error:
-        first = error.errors()[0]
-        if not first["loc"]:  # two settings that do not go together
-            raise StartError(str(first["ctx"]["error"]), code=2) from error
-        name = str(first["loc"][0])
-        flag, variable = f"--{name.replace('_', '-')}", f"{ENV_PREFIX}{name.upper()}"
-        raise StartError(f"{flag} ({variable}) is {first['input']!r}: {first['msg'].lower()}", code=2) from error
-    except SettingsError as error:
+        return read_settings(words)
+    except InvalidSetting as error:
         raise StartError(str(error), code=2) from error
 
 

@@ -115,7 +115,7 @@ class Metrics:
         )
         self.dropped_images = Counter(
             "unihead_dropped_images",
-            "Pictures taken and then dropped before their forward pass: all who asked were late or gone.",
+            "Pictures taken and then dropped before their forward pass: all who asked were late or had disconnected.",
             registry=registry,
         )
         self.event_loop_lag = Histogram(

@@ -3,7 +3,7 @@
 Pictures of 0.3 to 24 megapixels are one shipped photograph, enlarged, which is smoother than a real one of that size
 and a smaller JPEG. Each is asked about alone, one after another, sizes in turns.
 
-Run from the repository's root: `python -m tests.benchmarks.growth` (writes docs/growth.jsonl)
+Run from the repository's root: `python -m tests.benchmarks.growth` (writes docs/data/growth.jsonl)
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--threads", type=int, default=available_cpus())
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "growth.jsonl")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "data" / "growth.jsonl")
     options = parser.parse_args()
     commit = subprocess.run(
         ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True

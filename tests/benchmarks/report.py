@@ -1,4 +1,4 @@
-"""docs/benchmarks.jsonl and docs/growth.jsonl as tables and plots in docs/benchmarks.md.
+"""docs/data/benchmarks.jsonl and docs/data/growth.jsonl as tables and plots in docs/benchmarks.md.
 
 Figures are medians over rounds; ratios are of rounds measured in turns. Tables are written between the page's markers,
 its sentences stay.
@@ -143,13 +143,13 @@ def read(path: Path) -> Rows:
 
 def main() -> None:
     """Write tables and plots."""
-    groups = group(read(DOCS / "benchmarks.jsonl"))
+    groups = group(read(DOCS / "data" / "benchmarks.jsonl"))
     tables: list[str] = []
     for (traffic, concurrency), servers in sorted(
         groups.items(), key=lambda item: (item[0][0] != "predict", item[0][1])
     ):
         tables += ["", f"{TITLES[traffic]}, {concurrency} at once:", "", *write_table(servers)]
-    growth = read(DOCS / "growth.jsonl")
+    growth = read(DOCS / "data" / "growth.jsonl")
     page = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
     page = fill(fill(page, "servers", tables), "growth", ["", *write_growth(growth), ""])
     (DOCS / "benchmarks.md").write_text(page, encoding="utf-8")

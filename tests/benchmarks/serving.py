@@ -3,7 +3,7 @@
 "three networks" is what a user would run otherwise (`tests.benchmarks.peers.three_networks`).
 
 Run from the repository's root: `make bench`, which installs the peers into an environment of their own. Appends
-one line of JSON a measurement to docs/benchmarks.jsonl.
+one line of JSON a measurement to docs/data/benchmarks.jsonl.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=available_cpus(), help="worker processes or passes at once")
     parser.add_argument("--pictures", type=Path, default=GOLDEN)
     parser.add_argument("--model", type=Path, default=None)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks.jsonl")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "data" / "benchmarks.jsonl")
     options = parser.parse_args()
     pictures = sorted(options.pictures.glob("*.jpg"))
     environment = {"UNIHEAD_MODEL": str(options.model)} if options.model else {}

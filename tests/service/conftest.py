@@ -14,7 +14,7 @@ from service.engine.contract import ModelContract
 from service.engine.engine import Engine
 from service.settings import Settings
 from tests.service.fakes import FakeSession, make_contract, write_tiny_model
-from tests.service.house import House
+from tests.service.harness import Harness
 
 
 @pytest.fixture(autouse=True)
@@ -66,19 +66,19 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def build() -> AsyncIterator[Callable[..., House]]:
-    houses: list[House] = []
+async def build() -> AsyncIterator[Callable[..., Harness]]:
+    harnesses: list[Harness] = []
 
-    def make(**options: Any) -> House:  # noqa: ANN401 - the house's own
-        houses.append(House(**options))
-        return houses[-1]
+    def make(**options: Any) -> Harness:  # noqa: ANN401 - those of `Harness`
+        harnesses.append(Harness(**options))
+        return harnesses[-1]
 
     yield make
-    for house in houses:
-        house.session.gate.set()
-        await house.scheduler.stop()
+    for harness in harnesses:
+        harness.session.gate.set()
+        await harness.scheduler.stop()
 
 
 @pytest.fixture
-def house(build: Callable[..., House]) -> House:
+def harness(build: Callable[..., Harness]) -> Harness:
     return build()

@@ -43,7 +43,7 @@ from service.commands.spawn import spawn_service
 from service.engine.engine import Engine
 from service.settings import Settings
 from tests.service.fakes import FakeSession, encode, make_contract, make_picture, write_keys
-from tests.service.house import GatedSession
+from tests.service.harness import GatedSession
 
 PIXELS = make_picture()
 PICTURE = encode(PIXELS)

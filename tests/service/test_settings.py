@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
-from service.settings import Settings, describe_unknown_variables
+from service.settings import InvalidSetting, Settings, describe_unknown_variables, read_settings
 
 
 def test_defaults_listen_on_loopback_and_take_the_packaged_model() -> None:
@@ -51,3 +53,43 @@ def test_threads_are_taken_from_the_cpus_unless_they_are_said(monkeypatch: pytes
     monkeypatch.setattr("service.settings.available_cpus", lambda: 7)
     assert Settings().cpu_threads == 7
     assert Settings(threads=3).cpu_threads == 3
+
+
+def test_a_wrong_setting_is_named_by_flag_and_variable_where_there_is_a_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidSetting, match=r"^--threads \(UNIHEAD_THREADS\) is -1: input should be greater than or "):
+        read_settings(threads=-1)
+    monkeypatch.setenv("UNIHEAD_THREADS", "many")
+    with pytest.raises(InvalidSetting, match=r"^UNIHEAD_THREADS is 'many': input should be a valid integer, "):
+        read_settings(model=None)
+    with pytest.raises(InvalidSetting, match=r"^--threads \(UNIHEAD_THREADS\) is 'many': "):
+        read_settings([])
+    assert read_settings(threads=2).threads == 2
+
+
+def test_settings_that_do_not_go_together_are_one_sentence() -> None:
+    with pytest.raises(InvalidSetting, match=r"^auth is `keys`, and there is no key file"):
+        read_settings(["--auth", "keys"])
+    with pytest.raises(InvalidSetting, match=r"is '\*': '\*' is no origin; it must look like https://example.org"):
+        read_settings(["--cors-origins", "*"])
+
+
+def test_flags_left_out_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNIHEAD_THREADS", "3")
+    assert read_settings(model=Path("m.onnx"), threads=None).threads == 3
+    assert read_settings(model=Path("m.onnx"), threads=None).model == Path("m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("threads", "max_batch", "wide_threads", "workers"), [(1, 1, 1, 1), (3, 1, 3, 3), (8, 1, 4, 8), (2, 4, 2, 8)]
+)
+def test_a_pass_alone_has_four_threads_at_most_and_batches_need_workers(
+    threads: int, max_batch: int, wide_threads: int, workers: int
+) -> None:
+    settings = Settings(threads=threads, max_batch=max_batch)
+    assert (settings.wide_threads, settings.workers) == (wide_threads, workers)
+
+
+def test_all_bodies_together_have_room_for_one() -> None:
+    assert Settings(max_body_bytes=77, max_bodies_bytes=77).max_bodies_bytes == 77
+    with pytest.raises(ValidationError, match="no body of that size could ever be taken"):
+        Settings(max_body_bytes=77, max_bodies_bytes=76)

@@ -101,7 +101,9 @@ def test_a_ring_has_its_hole_and_the_island_in_it_is_its_own() -> None:
     assert [sorted(hole) for hole in ring.holes] == [sorted([(2, 2), (2, 5), (5, 5), (5, 2)])]
     assert (island.outline, island.holes) == (((3, 3), (4, 3), (4, 4), (3, 4)), ())
     assert ring.rings()[0] == [1, 1, 6, 1, 6, 6, 1, 6]
-    assert len(found[0]) == 2
+    around, between = found[0]
+    assert [sorted(hole) for hole in around.holes] == [sorted([(1, 1), (1, 6), (6, 6), (6, 1)])]
+    assert [sorted(hole) for hole in between.holes] == [sorted([(3, 3), (3, 4), (4, 4), (4, 3)])]
 
 
 def test_pieces_that_touch_at_a_corner_are_two() -> None:

@@ -12,7 +12,7 @@ from service.engine.postprocess import Answer
 from service.errors import DeadlineExceeded, NotReady, Overloaded
 from service.scheduling.flight import Effort
 from service.telemetry.timing import Stopwatch
-from tests.service.house import House, body_of, keep, until
+from tests.service.harness import Harness, body_of, keep, until
 
 pytestmark = pytest.mark.anyio
 
@@ -30,78 +30,78 @@ class Drawing:
         return keep(answer, watch)
 
 
-async def test_one_about_a_known_picture_takes_a_place_in_the_queue_and_no_pass(build: Callable[..., House]) -> None:
+async def test_one_about_a_known_picture_takes_a_place_in_the_queue_and_no_pass(build: Callable[..., Harness]) -> None:
     """Else who asks for the same drawing again and again would have all CPUs, with the queue empty."""
-    house = build(queue_limit=1, workers=1)
-    await house.ask(body_of(0))
-    house.session.gate.clear()
-    other = house.begin(body_of(1))
-    await until(lambda: house.session.inside == 1)
-    drawn = house.begin(body_of(0), effort="pass")
-    await until(lambda: house.admission.waiting == 1)
+    harness = build(queue_limit=1, workers=1)
+    await harness.ask(body_of(0))
+    harness.session.gate.clear()
+    other = harness.begin(body_of(1))
+    await until(lambda: harness.session.inside == 1)
+    drawn = harness.begin(body_of(0), effort="pass")
+    await until(lambda: harness.admission.waiting == 1)
     with pytest.raises(Overloaded):
-        await house.ask(body_of(0), effort="pass")
-    assert house.count("unihead_refused_requests_total", reason="queue_full") == 1.0
-    assert (await house.ask(body_of(0)))[1] == "hit"
-    house.session.gate.set()
+        await harness.ask(body_of(0), effort="pass")
+    assert harness.count("unihead_refused_requests_total", reason="queue_full") == 1.0
+    assert (await harness.ask(body_of(0)))[1] == "hit"
+    harness.session.gate.set()
     assert (await drawn)[1] == "hit"
     await other
-    assert house.passes == 2.0
-    await until(lambda: (house.admission.waiting, house.admission.active) == (0, 0))
+    assert harness.passes == 2.0
+    await until(lambda: (harness.admission.waiting, harness.admission.active) == (0, 0))
 
 
-async def test_those_that_boarded_are_made_beside_each_other_after_those_that_are_cheap(
-    build: Callable[..., House],
+async def test_those_that_joined_are_made_beside_each_other_after_those_that_are_cheap(
+    build: Callable[..., Harness],
 ) -> None:
-    house, drawing = build(workers=2), Drawing()
-    house.session.gate.clear()
-    drawn = [house.begin(body_of(0), drawing, effort="pass")]
-    await until(lambda: house.session.inside == 1)
-    drawn += [house.begin(body_of(0), drawing, effort="pass") for _ in range(2)]
-    cheap = house.begin(body_of(0))
-    await until(lambda: house.count("unihead_cache_requests_total", result="coalesced") == 3)
-    house.session.gate.set()
+    harness, drawing = build(workers=2), Drawing()
+    harness.session.gate.clear()
+    drawn = [harness.begin(body_of(0), drawing, effort="pass")]
+    await until(lambda: harness.session.inside == 1)
+    drawn += [harness.begin(body_of(0), drawing, effort="pass") for _ in range(2)]
+    cheap = harness.begin(body_of(0))
+    await until(lambda: harness.count("unihead_cache_requests_total", result="coalesced") == 3)
+    harness.session.gate.set()
     await cheap
-    await until(lambda: drawing.begun == 2 and house.admission.waiting == 1)
+    await until(lambda: drawing.begun == 2 and harness.admission.waiting == 1)
     drawing.may_end.set()
     assert [result for _, result in await asyncio.gather(*drawn)] == ["miss", "coalesced", "coalesced"]
-    assert house.passes == 1.0
+    assert harness.passes == 1.0
 
 
-async def test_one_that_boarded_is_refused_where_the_queue_has_filled_meanwhile(build: Callable[..., House]) -> None:
-    house, drawing = build(queue_limit=1, workers=1), Drawing()
-    house.session.gate.clear()
-    first = house.begin(body_of(0), drawing, effort="pass")
-    await until(lambda: house.session.inside == 1)
-    second = house.begin(body_of(0), effort="pass")
-    queued = house.begin(body_of(1))
-    await until(lambda: house.admission.waiting == 1)
-    house.session.gate.set()
+async def test_one_that_joined_is_refused_where_the_queue_has_filled_meanwhile(build: Callable[..., Harness]) -> None:
+    harness, drawing = build(queue_limit=1, workers=1), Drawing()
+    harness.session.gate.clear()
+    first = harness.begin(body_of(0), drawing, effort="pass")
+    await until(lambda: harness.session.inside == 1)
+    second = harness.begin(body_of(0), effort="pass")
+    queued = harness.begin(body_of(1))
+    await until(lambda: harness.admission.waiting == 1)
+    harness.session.gate.set()
     with pytest.raises(Overloaded):
         await second
     drawing.may_end.set()
     assert [result for _, result in await asyncio.gather(first, queued)] == ["miss", "miss"]
 
 
-async def test_who_leaves_the_queue_gives_the_place_back(build: Callable[..., House]) -> None:
-    house = build(queue_limit=1, workers=1)
-    await house.ask(body_of(0))
-    house.session.gate.clear()
-    other = house.begin(body_of(1))
-    await until(lambda: house.session.inside == 1)
-    drawn = house.begin(body_of(0), effort="pass")
-    await until(lambda: house.admission.waiting == 1)
+async def test_who_leaves_the_queue_gives_the_place_back(build: Callable[..., Harness]) -> None:
+    harness = build(queue_limit=1, workers=1)
+    await harness.ask(body_of(0))
+    harness.session.gate.clear()
+    other = harness.begin(body_of(1))
+    await until(lambda: harness.session.inside == 1)
+    drawn = harness.begin(body_of(0), effort="pass")
+    await until(lambda: harness.admission.waiting == 1)
     drawn.cancel()
-    await until(lambda: house.admission.waiting == 0)
+    await until(lambda: harness.admission.waiting == 0)
     with pytest.raises(DeadlineExceeded):
-        await house.ask(body_of(0), effort="pass", timeout_s=0.05)
-    house.session.gate.set()
+        await harness.ask(body_of(0), effort="pass", timeout_s=0.05)
+    harness.session.gate.set()
     await other
 
 
 @pytest.mark.parametrize(("effort", "here"), [("little", True), ("some", False), ("pass", False)])
 async def test_of_a_known_picture_an_answer_of_little_effort_changes_no_thread(
-    house: House, effort: Effort, here: bool
+    harness: Harness, effort: Effort, here: bool
 ) -> None:
     threads: list[threading.Thread] = []
 
@@ -109,42 +109,42 @@ async def test_of_a_known_picture_an_answer_of_little_effort_changes_no_thread(
         threads.append(threading.current_thread())
         return keep(answer, watch)
 
-    assert [(await house.ask(body_of(0), finish, effort=effort))[1] for _ in range(2)] == ["miss", "hit"]
+    assert [(await harness.ask(body_of(0), finish, effort=effort))[1] for _ in range(2)] == ["miss", "hit"]
     assert [thread is threading.main_thread() for thread in threads] == [False, here]
 
 
-async def test_an_answer_of_little_effort_that_fails_fails_its_request(house: House) -> None:
-    await house.ask(body_of(0))
+async def test_an_answer_of_little_effort_that_fails_fails_its_request(harness: Harness) -> None:
+    await harness.ask(body_of(0))
 
     def fail(answer: Answer, watch: Stopwatch) -> Answer:
         del answer, watch
         raise ValueError("no answer")
 
     with pytest.raises(ValueError, match="no answer"):
-        await house.ask(body_of(0), fail, effort="little")
+        await harness.ask(body_of(0), fail, effort="little")
 
 
-async def test_the_shadow_sees_a_picture_once_a_pass(house: House) -> None:
+async def test_the_shadow_sees_a_picture_once_a_pass(harness: Harness) -> None:
     seen: list[bytes] = []
-    house.scheduler.after_pass = seen.append
+    harness.scheduler.after_pass = seen.append
     efforts: tuple[Effort, ...] = ("little", "pass", "pass", "some", "little")
     for effort in efforts:
-        await house.ask(body_of(0), effort=effort)
-    await house.ask(body_of(1), effort="pass")
-    await until(lambda: house.admission.active == 0)
+        await harness.ask(body_of(0), effort=effort)
+    await harness.ask(body_of(1), effort="pass")
+    await until(lambda: harness.admission.active == 0)
     assert seen == [body_of(0), body_of(1)]
 
 
-async def test_one_that_boarded_is_not_begun_when_the_service_stops(build: Callable[..., House]) -> None:
-    house = build(workers=1)
-    house.session.gate.clear()
-    first = house.begin(body_of(0))
-    await until(lambda: house.session.inside == 1)
-    second = house.begin(body_of(0), effort="pass")
-    await until(lambda: house.count("unihead_cache_requests_total", result="coalesced") == 1)
-    stopping = asyncio.create_task(house.scheduler.stop())
+async def test_one_that_joined_is_not_begun_when_the_service_stops(build: Callable[..., Harness]) -> None:
+    harness = build(workers=1)
+    harness.session.gate.clear()
+    first = harness.begin(body_of(0))
+    await until(lambda: harness.session.inside == 1)
+    second = harness.begin(body_of(0), effort="pass")
+    await until(lambda: harness.count("unihead_cache_requests_total", result="coalesced") == 1)
+    stopping = asyncio.create_task(harness.scheduler.stop())
     await asyncio.sleep(0)
-    house.session.gate.set()
+    harness.session.gate.set()
     assert (await first)[1] == "miss"
     with pytest.raises(NotReady):
         await second

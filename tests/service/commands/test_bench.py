@@ -72,3 +72,10 @@ def test_a_model_that_is_none_is_one_sentence(capsys: pytest.CaptureFixture[str]
 def test_a_concurrency_that_is_none_is_named(capsys: pytest.CaptureFixture[str], numbers: str) -> None:
     code, _, err = run(capsys, "bench", "--concurrency", numbers)
     assert (code, "--concurrency" in err) == (2, True)
+
+
+def test_a_wrong_variable_is_one_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNIHEAD_THREADS", "many")
+    code, out, err = run(capsys, "bench")
+    assert (code, out) == (1, "")
+    assert err.startswith("UNIHEAD_THREADS is 'many': ")

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import csv
+import http.server
 import io
 import json
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -257,6 +259,27 @@ def test_no_service_is_one_sentence(run: Callable[..., Run], folder: Path, monke
     done = run(folder, "--url", "http://127.0.0.1:1")
     assert (done.code, done.err.count("\n")) == (3, 1)
     assert "http://127.0.0.1:1 does not answer" in done.err
+
+
+def test_a_service_that_is_busy_is_asked_again(run: Callable[..., Run], folder: Path) -> None:
+    statuses = [503, 401]
+
+    class Busy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(statuses.pop(0))
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing on stderr."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Busy) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        done = run(folder, "--url", f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+        thread.join()
+    assert statuses == []
+    assert (done.code, done.err.count("\n")) == (3, 1)
 
 
 def test_a_service_that_leaves_ends_the_run_and_keeps_the_results(

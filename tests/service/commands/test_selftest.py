@@ -35,3 +35,10 @@ def test_what_does_not_hold_is_told(
     assert (code, len(out.splitlines())) == (1, held)
     assert sentence in err
     assert f"{held} of 5 checks held" in err
+
+
+def test_a_wrong_variable_is_one_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNIHEAD_THREADS", "many")
+    code, out, err = run(capsys, "selftest")
+    assert (code, out) == (1, "")
+    assert err.startswith("UNIHEAD_THREADS is 'many': ")

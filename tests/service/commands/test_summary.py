@@ -39,6 +39,13 @@ def test_a_table_says_what_was_found_and_how_fast() -> None:
     ]
 
 
+def test_a_stage_that_some_pictures_lack_has_the_mean_of_the_others() -> None:
+    tally = Tally()
+    tally.add(make_record("dog", 2))
+    tally.add({"file": "b.jpg", "timing_ms": {"total": 6.0}})
+    assert "ms a picture  forward 2.00  total 5.00" in tally.format(seconds=1).split("\n")
+
+
 def test_a_long_table_is_cut() -> None:
     tally = Tally()
     for number in range(30):

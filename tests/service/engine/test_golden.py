@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from service.engine.contract import GoldenAnswer
 from service.engine.engine import Engine, load_engine
-from service.engine.golden import answer_golden, check_golden
+from service.engine.golden import answer_golden, check_golden, compare_answers
 from service.errors import ContractError, ModelOutputInvalid
 from service.pictures.imaging import UInt8Array
 from service.settings import Settings
@@ -75,3 +75,15 @@ def test_an_answer_that_cannot_be_true_is_an_error_of_its_own() -> None:
 
     with pytest.raises(ModelOutputInvalid, match="class_probs holds values that are no finite numbers"):
         check_golden(make_engine(*make_answers(), session=Lost()))
+
+
+def test_what_is_no_number_differs_from_everything() -> None:
+    nan, answer = float("nan"), make_answers()[0]
+    best, *others = answer.detections
+    for changed in (
+        dataclasses.replace(answer, class_probs=(nan, *answer.class_probs[1:])),
+        dataclasses.replace(answer, detections=(dataclasses.replace(best, score=nan), *others)),
+        dataclasses.replace(answer, mask_fractions={**answer.mask_fractions, "dog": nan}),
+    ):
+        assert compare_answers(answer, changed) != ""
+    assert compare_answers(answer, answer) == ""

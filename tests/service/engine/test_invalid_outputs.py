@@ -13,7 +13,7 @@ from service.app import create_app
 from service.engine.engine import Engine
 from service.errors import ContractError, ModelOutputInvalid
 from service.pictures.imaging import UInt8Array
-from service.scheduling.batches import Forward
+from service.scheduling.batches import PassRunner
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.timing import Stopwatch
@@ -125,14 +125,14 @@ def test_a_picture_in_a_batch_fails_no_other() -> None:
     assert not isinstance(three, ModelOutputInvalid)
 
 
-def test_the_way_to_the_model_counts_and_raises() -> None:
+def test_the_pass_runner_counts_and_raises() -> None:
     metrics = Metrics(CollectorRegistry())
     engine = Engine(BadSession(FAULTS["box that is no number"][0]), make_contract())
     for most in (1, 2):
-        forward = Forward(metrics, parallel=1, max_batch=most)
+        runner = PassRunner(metrics, parallel=1, max_batch=most)
         with pytest.raises(ModelOutputInvalid):
-            forward.run(engine, BRIGHT, Stopwatch(), alone=False)
-        forward.run(engine, DARK, Stopwatch(), alone=False)
+            runner.run(engine, BRIGHT, Stopwatch(), alone=False)
+        runner.run(engine, DARK, Stopwatch(), alone=False)
     assert metrics.registry.get_sample_value("unihead_invalid_outputs_total") == 2
 
 

@@ -19,7 +19,7 @@ from service.settings import Settings
 from tests.service.bad_models import BAD_AT_START, BAD_MODELS, rewrite, set_weight, write_model
 from tests.service.conftest import connect
 from tests.service.fakes import encode, make_picture
-from tests.service.house import until
+from tests.service.harness import until
 
 pytestmark = pytest.mark.anyio
 

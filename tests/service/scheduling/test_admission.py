@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from service.errors import Overloaded
+from service.errors import Overloaded, OverloadReason
 from service.scheduling.admission import Admission
+
+
+def count_nothing(reason: OverloadReason) -> None:
+    del reason
 
 
 def busy(*, took_s: float, at_once: int = 1, waiting: int = 0, limit: int = 64) -> Admission:
     """An admission that has just seen a picture take `took_s` beside others, with `waiting` in the queue."""
-    admission = Admission(limit=limit)
+    admission = Admission(limit=limit, count_refusal=count_nothing)
     for _ in range(at_once):
         admission.admit(10)
         admission.start()
@@ -46,6 +50,21 @@ def test_a_full_queue_tells_when_it_will_be_empty() -> None:
     assert (refused.value.reason, refused.value.retry_after_s) == ("queue_full", 4)
 
 
+def test_each_refusal_is_counted_under_its_reason() -> None:
+    reasons: list[OverloadReason] = []
+    admission = Admission(limit=2, count_refusal=reasons.append)
+    for _ in range(2):
+        admission.admit(10)
+    refuse(admission, 20)
+    with pytest.raises(Overloaded):
+        admission.shed()
+    admission.leave()
+    admission.pace_s = 1.0
+    with pytest.raises(Overloaded):
+        admission.admit(0.5)
+    assert reasons == ["queue_full"] * 21 + ["wait_too_long"]
+
+
 def test_an_empty_queue_tries_however_slow_the_last_picture_was() -> None:
     admission = busy(took_s=100)
     admission.admit(0.01)
@@ -54,7 +73,7 @@ def test_an_empty_queue_tries_however_slow_the_last_picture_was() -> None:
 
 def test_a_picture_is_alone_while_no_other_is_there_or_was_lately() -> None:
     now = 100.0
-    admission = Admission(limit=64, clock=lambda: now)
+    admission = Admission(limit=64, count_refusal=count_nothing, clock=lambda: now)
     admission.admit(10)
     assert not admission.is_alone()
     admission.start()
@@ -70,7 +89,7 @@ def test_a_picture_is_alone_while_no_other_is_there_or_was_lately() -> None:
 
 
 def test_pictures_one_after_another_are_each_alone() -> None:
-    admission = Admission(limit=64, clock=lambda: 100.0)
+    admission = Admission(limit=64, count_refusal=count_nothing, clock=lambda: 100.0)
     for _ in range(3):
         admission.admit(10)
         admission.start()

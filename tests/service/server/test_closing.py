@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 
-from service.server.closing import LingeringTransport
+from service.server.closing import LingeringTransport, compute_linger_deadline
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -126,3 +126,19 @@ def test_a_kept_connection_may_send_as_much_after_each_answer() -> None:
         transport.begin_discarding()
         transport.discard(60 * MIB)
     assert stream.said == []
+
+
+@pytest.mark.parametrize(
+    ("body_deadline", "is_shutting_down", "until"),
+    [
+        (200.0, False, 105.0),  # no longer than this, though its body might take longer
+        (102.0, False, 102.0),
+        (90.0, False, 100.5),  # its time is over, and it still has to read why
+        (200.0, True, 101.0),
+        (90.0, True, 100.5),
+    ],
+)
+def test_who_goes_on_sending_is_listened_to_for_a_bounded_time(
+    body_deadline: float, is_shutting_down: bool, until: float
+) -> None:
+    assert compute_linger_deadline(100.0, body_deadline, is_shutting_down=is_shutting_down) == until

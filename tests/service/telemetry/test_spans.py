@@ -23,7 +23,7 @@ from service.settings import Settings
 from service.telemetry.spans import Tracing
 from tests.service.conftest import connect
 from tests.service.fakes import BrokenSession, FakeSession, encode, make_contract, make_form, make_picture
-from tests.service.house import GatedSession, until
+from tests.service.harness import GatedSession, until
 
 pytestmark = pytest.mark.anyio
 

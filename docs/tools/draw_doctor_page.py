@@ -1,6 +1,6 @@
 """Photograph the doctor's page of a small detection set, cut out of the shipped pictures, with three faults planted.
 
-Run from the repository's root, with Chromium installed: `.venv/bin/python docs/draw_doctor_page.py`
+Run from the repository's root, with Chromium installed: `.venv/bin/python docs/tools/draw_doctor_page.py`
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from PIL import Image
 from training.data.doctor.examine import examine
 from training.data.doctor.page import write_page
 
-PICTURES = Path(__file__).parents[1] / "service" / "models" / "golden"
-OUT = Path(__file__).parent / "pictures" / "doctor.png"
+PICTURES = Path(__file__).parents[2] / "service" / "models" / "golden"
+OUT = Path(__file__).parents[1] / "pictures" / "doctor.png"
 # What is on each picture: class and xyxy in its pixels.
 OBJECTS = {
     "astronaut.jpg": [("person", (5, 5, 500, 511)), ("airplane", (372, 0, 462, 300))],
@@ -51,7 +51,8 @@ def main() -> None:
 def write_split(folder: Path, split: str, offsets: tuple[int, ...]) -> None:
     """Write each picture once per offset, cut by so many pixels at the left, in COCO's layout."""
     (folder / "data").mkdir(parents=True)
-    images, annotations = [], []
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
     for name, objects in OBJECTS.items():
         # The cat is cut the same way in both splits: a picture on both sides.
         for offset in (0,) if (split, name) == ("val", "chelsea.jpg") else offsets:

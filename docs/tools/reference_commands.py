@@ -15,7 +15,7 @@ from unittest import mock
 import typer
 from typer.models import ArgumentInfo, CommandInfo
 
-from docs.reference_tables import ROOT, hide_place, make_table, show_default
+from docs.tools.reference_tables import ROOT, hide_place, make_table, show_default
 
 _HEAD = ("option", "default", "what it is")
 

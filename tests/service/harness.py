@@ -16,9 +16,9 @@ from service.engine.postprocess import Answer
 from service.pictures.imaging import UInt8Array
 from service.pictures.limits import PictureLimits
 from service.scheduling.admission import Admission
-from service.scheduling.batches import Forward
+from service.scheduling.batches import PassRunner
 from service.scheduling.cache import Cache
-from service.scheduling.flight import Effort
+from service.scheduling.flight import Effort, Job
 from service.scheduling.scheduler import Scheduler
 from service.telemetry.metrics import CacheResult, Metrics
 from service.telemetry.timing import Stopwatch
@@ -49,7 +49,7 @@ class GatedSession(FakeSession):
                 self.inside -= 1
 
 
-class House:
+class Harness:
     """A scheduler with everything that it needs, and short words to ask it."""
 
     def __init__(
@@ -62,10 +62,10 @@ class House:
     ) -> None:
         self.session = GatedSession()
         self.metrics = Metrics(CollectorRegistry())
-        self.admission = Admission(limit=queue_limit)
+        self.admission = Admission(limit=queue_limit, count_refusal=self.metrics.count_refusal)
         self.scheduler = Scheduler(
             Engine(self.session, make_contract(), sha256="c0ffee"),
-            Forward(self.metrics, parallel=2),
+            PassRunner(self.metrics, parallel=2),
             self.metrics,
             admission=self.admission,
             cache=Cache(max_bytes=cache_max_bytes, max_age_s=60),
@@ -82,9 +82,8 @@ class House:
         fresh: bool = False,
         effort: Effort = "some",
     ) -> tuple[Answer, CacheResult]:
-        return await self.scheduler.submit(
-            body, finish or keep, watch=Stopwatch(), timeout_s=timeout_s, fresh=fresh, effort=effort
-        )
+        job = Job(body, finish or keep, Stopwatch(), timeout_s=timeout_s, fresh=fresh, effort=effort)
+        return await self.scheduler.submit(job)
 
     def begin(self, *args: Any, **options: Any) -> asyncio.Task[tuple[Answer, CacheResult]]:  # noqa: ANN401 - of `ask`
         return asyncio.create_task(self.ask(*args, **options))

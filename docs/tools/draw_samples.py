@@ -1,6 +1,6 @@
 """Draw what the embedded model answers for the pictures that ship with it; the README shows the result.
 
-Run from the repository's root: `.venv/bin/python docs/draw_samples.py`
+Run from the repository's root: `.venv/bin/python docs/tools/draw_samples.py`
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from service.engine.engine import load_engine
 from service.pictures.imaging import UInt8Array, decode, letterbox, resize
 from service.settings import Settings
 
-PICTURES = Path(__file__).parents[1] / "service" / "models" / "golden"
+PICTURES = Path(__file__).parents[2] / "service" / "models" / "golden"
 HEIGHT = 300  # pixels of each picture in the strip
 GAP = 6
 THRESHOLD = 0.3  # what the service answers with unless asked otherwise
-OUT = Path(__file__).parent / "pictures" / "samples.jpg"
+OUT = Path(__file__).parents[1] / "pictures" / "samples.jpg"
 
 
 def main() -> None:

@@ -3,7 +3,8 @@
 Not Grafana: a script that reads docker/grafana/dashboards/unihead.json, runs the service with a second copy of its
 model in the shadow, lets clients come and go for two minutes, and asks Prometheus for every expression of every panel.
 
-Run from the repository's root, with Prometheus installed: `python docs/draw_dashboard.py` (docs/pictures/dashboard.png)
+Run from the repository's root, with Prometheus installed: `python docs/tools/draw_dashboard.py`, which writes
+docs/pictures/dashboard.png.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import matplotlib as mpl
 
@@ -127,7 +128,7 @@ def draw(prometheus: Prometheus, start: float, end: float, path: Path) -> None:
         axis = figure.add_axes((left, bottom * rows, width, tall * rows))
         draw_panel(axis, panel, prometheus, start, end)
     figure.suptitle(
-        "The dashboard's panels, drawn by docs/draw_dashboard.py from its expressions and scraped data "
+        "The dashboard's panels, drawn by docs/tools/draw_dashboard.py from its expressions and scraped data "
         f"(not Grafana); {', '.join(map(str, STEPS))} clients for {STEP_S} s each",
         fontsize=9,
         y=0.995,

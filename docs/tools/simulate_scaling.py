@@ -5,7 +5,8 @@ about a picture that the replica has seen in the last minute costs `HIT_MS`, ano
 its busiest hour has `PEAK` times the mean. The CPU milliseconds are measured (docs/benchmarks.md), the price is an
 example.
 
-Run from the repository's root: `python docs/simulate_scaling.py` (prints the table of docs/scaling.md, draws its plot)
+Run from the repository's root: `python docs/tools/simulate_scaling.py` (prints the table of docs/scaling.md, draws its
+plot)
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def simulate(load: float, shared: float, rng: np.random.Generator) -> float:
 def find_load(shared: float) -> float:
     """The largest of `LOADS` at which the p99 stays below `P99_MS`."""
     rng = np.random.default_rng(0)
-    return max(load for load in LOADS.tolist() if simulate(load, shared, rng) <= P99_MS)
+    return float(max(load for load in LOADS if simulate(load, shared, rng) <= P99_MS))
 
 
 def count_replicas(a_day: float, shared: float, load: float) -> int:
@@ -91,7 +92,7 @@ def main() -> None:
             peak = a_day / SECONDS_A_DAY * PEAK
             rows.append([words, f"{shared:.0%}", f"{load:.0%}", f"{peak:,.0f}", f"{replicas:,}", f"{euro:,.0f}"])
     sys.stdout.writelines(f"| {' | '.join(row)} |\n" for row in rows)
-    draw(Path(__file__).parent / "pictures" / "scaling.png")
+    draw(Path(__file__).parents[1] / "pictures" / "scaling.png")
 
 
 if __name__ == "__main__":

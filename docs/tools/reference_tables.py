@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 _BOUNDS = (("minimum", "from"), ("exclusiveMinimum", "above"), ("maximum", "to"), ("exclusiveMaximum", "below"))
 
 

@@ -1,6 +1,6 @@
 """Photograph the page with an answer: in the light, in the dark, and on a phone.
 
-Run from the repository's root, with Chromium installed: `.venv/bin/python docs/draw_page.py`
+Run from the repository's root, with Chromium installed: `.venv/bin/python docs/tools/draw_page.py`
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, FloatRect, Page
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from service.commands.spawn import spawn_service
 from tests.page.browser import open_chromium, wait_for_answer
 
-OUT = Path(__file__).parent / "pictures"
+OUT = Path(__file__).parents[1] / "pictures"
 DESK, PHONE = (1240, 880), (360, 740)
 FLAT = 64  # colours of the files' palettes that are kept for the page's own
 MARGIN = 24  # pixels below the last thing that is shown

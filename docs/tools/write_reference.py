@@ -1,6 +1,6 @@
 """docs/reference/: every setting, metric, route, field and command, written out of the code.
 
-`python -m docs.write_reference` writes the pages; tests/test_reference.py fails while they differ from the code.
+`python -m docs.tools.write_reference` writes the pages; tests/test_reference.py fails while they differ from the code.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from docs.reference_commands import describe_commands
-from docs.reference_routes import describe_routes
-from docs.reference_tables import describe_type, make_table, show_default
+from docs.tools.reference_commands import describe_commands
+from docs.tools.reference_routes import describe_routes
+from docs.tools.reference_tables import describe_type, make_table, show_default
 from service.app import create_app
 from service.engine import contract
 from service.engine.contract import (
@@ -33,8 +33,8 @@ from service.engine.contract import (
 from service.settings import ENV_PREFIX, Settings
 from training.config import Config
 
-FOLDER = Path(__file__).parent / "reference"
-_WRITTEN = "<!-- Written by `python -m docs.write_reference`; change the code, not this page. -->"
+FOLDER = Path(__file__).parents[1] / "reference"
+_WRITTEN = "<!-- Written by `python -m docs.tools.write_reference`; change the code, not this page. -->"
 # A field's comment: `score: float  # 0..1`.
 _COMMENT = re.compile(r"^    (\w+): [^#\n]+  # (.+)$", re.MULTILINE)
 _ATTRIBUTE = re.compile(r"^    (\w+(?:, \w+)*): (.+(?:\n     .+)*)", re.MULTILINE)

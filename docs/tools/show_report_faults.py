@@ -1,7 +1,7 @@
 """Switch the faults of the student report on, one by one, on real data, and print what each does to a figure.
 
-Run from the repository's root: `.venv/bin/python docs/show_report_faults.py --data FOLDER`; docs/report.md shows the
-result.
+Run from the repository's root: `.venv/bin/python docs/tools/show_report_faults.py --data FOLDER`; docs/report.md shows
+the result.
 """
 
 from __future__ import annotations

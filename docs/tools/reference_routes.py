@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
-from docs.reference_tables import describe_type, make_table
+from docs.tools.reference_tables import describe_type, make_table
 from service import errors
 from service.api.problems import MEDIA_TYPE
 

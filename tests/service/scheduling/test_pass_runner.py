@@ -10,19 +10,19 @@ from prometheus_client import CollectorRegistry
 
 from service.engine.engine import Engine
 from service.pictures.imaging import UInt8Array
-from service.scheduling.batches import Forward
+from service.scheduling.batches import PassRunner
 from service.telemetry.metrics import Metrics
 from service.telemetry.timing import Stopwatch
 from tests.service.fakes import FakeSession, make_contract
 
 
-def test_forward_shares_a_pass_between_those_who_come_together() -> None:
+def test_the_runner_shares_a_pass_between_those_who_come_together() -> None:
     session, metrics = FakeSession(), Metrics(CollectorRegistry())
     engine = Engine(session, make_contract())
-    forward = Forward(metrics, parallel=1, max_batch=4, max_delay_ms=10_000)
+    runner = PassRunner(metrics, parallel=1, max_batch=4, max_delay_ms=10_000)
     squares = [np.full((32, 32, 3), 20 * i, dtype=np.uint8) for i in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        futures = [pool.submit(forward.run, engine, square, Stopwatch(), alone=False) for square in squares]
+        futures = [pool.submit(runner.run, engine, square, Stopwatch(), alone=False) for square in squares]
         found = [future.result(timeout=10) for future in futures]
     for square, (prediction, shared_by) in zip(squares, found, strict=True):
         np.testing.assert_array_equal(prediction.class_probs, engine.predict([square])[0].class_probs)
@@ -33,10 +33,10 @@ def test_forward_shares_a_pass_between_those_who_come_together() -> None:
 def test_a_batch_leaves_after_its_delay_and_never_mixes_models() -> None:
     metrics = Metrics(CollectorRegistry())
     old, new = Engine(FakeSession(), make_contract()), Engine(FakeSession(), make_contract())
-    forward = Forward(metrics, parallel=2, max_batch=4, max_delay_ms=30)
+    runner = PassRunner(metrics, parallel=2, max_batch=4, max_delay_ms=30)
     square = np.zeros((32, 32, 3), dtype=np.uint8)
     with ThreadPoolExecutor(2) as pool:
-        for future in [pool.submit(forward.run, engine, square, Stopwatch(), alone=False) for engine in (old, new)]:
+        for future in [pool.submit(runner.run, engine, square, Stopwatch(), alone=False) for engine in (old, new)]:
             assert future.result(timeout=10)[1] == 1
     assert metrics.registry.get_sample_value("unihead_forward_passes_total") == 2.0
 
@@ -47,9 +47,9 @@ def test_a_broken_pass_is_told_to_the_whole_batch() -> None:
             raise RuntimeError(f"no kernel for {images.shape}")
 
     engine, square = Engine(Dead(), make_contract()), np.zeros((32, 32, 3), dtype=np.uint8)
-    forward = Forward(Metrics(CollectorRegistry()), parallel=1, max_batch=2, max_delay_ms=10_000)
+    runner = PassRunner(Metrics(CollectorRegistry()), parallel=1, max_batch=2, max_delay_ms=10_000)
     with ThreadPoolExecutor(2) as pool:
-        futures = [pool.submit(forward.run, engine, square, Stopwatch(), alone=False) for _ in range(2)]
+        futures = [pool.submit(runner.run, engine, square, Stopwatch(), alone=False) for _ in range(2)]
         for future in futures:
             with pytest.raises(RuntimeError, match="no kernel"):
                 future.result(timeout=10)
