@@ -15,30 +15,30 @@ import typer
 from rich.console import Console
 
 from service.errors import ContractError
-from training.ablation.records import RECORDS_NAME, read_records
-from training.ablation.report import write_report as write_ablation_report
-from training.ablation.run import run_table, train_experiment
-from training.ablation.shelf import Shelf
-from training.ablation.table import SHIPPED_TABLE, AblationError, load_table
 from training.checkpoint import CheckpointError
 from training.config import ConfigError, Task, keep_one_task, load_config
 from training.data.datasets import DataError, MiniSets, read_mini_sets
 from training.data.doctor.layouts import LayoutError
+from training.data.doctor.preflight import UnfitDataError, check_data
 from training.data.loaders import hold_out, split_of
 from training.data.record import RecordError, record_data, write_record
-from training.details import DetailsError
 from training.distributed import DistributedError, connect
 from training.environment import append_environment, describe_environment, describe_machine
-from training.evaluation import PRIMARY_METRIC, measure_task
+from training.lab.ablation.records import RECORDS_NAME, read_records
+from training.lab.ablation.report import write_report as write_ablation_report
+from training.lab.ablation.run import run_table, train_experiment
+from training.lab.ablation.shelf import Shelf
+from training.lab.ablation.table import SHIPPED_TABLE, AblationError, load_table
+from training.lab.report.page import write_report
+from training.lab.summary import SummaryError, format_summary, load_run, summarise
 from training.learner import TrainingDivergedError
 from training.metrics.bootstrap import bootstrap_interval
+from training.metrics.details import DetailsError
+from training.metrics.evaluation import PRIMARY_METRIC, measure_task
 from training.models.backbone import WeightsError
 from training.opened import open_checkpoint, open_model
-from training.preflight import UnfitDataError, check_data
 from training.progress import Progress, RunProgress
-from training.report.page import write_report
 from training.stages import Run
-from training.summary import SummaryError, format_summary, load_run, summarise
 from training.teachers.teacher import TeacherError
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)

@@ -17,7 +17,7 @@ from training.continual.averaging import WeightAverage
 from training.continual.balancing import build_balancer
 from training.data.loaders import Batch, move_batch
 from training.distributed import ALONE, Workers
-from training.hooks import Hook, Step
+from training.hooks.hook import Hook, Step
 from training.models.multitask import MultiTaskModel
 from training.objectives import Objective
 from training.options.stage import Part

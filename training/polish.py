@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from training.config import Config, StageConfig, Task
-from training.continual.passes import mixed_precision
 from training.data.loaders import Batch, TaskDataset, count_batches, iterate_batches, move_batch
 from training.distributed import ALONE, Workers
-from training.evaluation import PRIMARY_METRIC
-from training.hooks import Hook, Step
+from training.hooks.hook import Hook, Step
+from training.hooks.passes import mixed_precision
 from training.learner import Learner
+from training.metrics.evaluation import PRIMARY_METRIC
 from training.models.multitask import MultiTaskModel
 from training.objectives import Objective, make_objective
 from training.options.stage import Part

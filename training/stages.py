@@ -15,17 +15,17 @@ from service.engine import Engine
 from training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from training.config import Config, Task
 from training.continual.build import build_hooks
-from training.continual.context import StageContext
 from training.continual.ewc import consolidate
 from training.continual.fisher import estimate_importance
 from training.data.datasets import MiniSets
 from training.data.loaders import Batch, Sample, TaskDataset, count_batches, hold_out, iterate_batches, split_of
-from training.details import measure_details, write_details
 from training.distributed import ALONE, Workers
 from training.environment import find_git_commit
-from training.evaluation import evaluate_task, measure_ms_per_image
+from training.hooks.context import StageContext
 from training.inference import NUM_CLASSES, build_engine, restore_model
 from training.learner import Learner
+from training.metrics.details import measure_details, write_details
+from training.metrics.evaluation import evaluate_task, measure_ms_per_image
 from training.models.multitask import MultiTaskModel, build_model
 from training.objectives import make_objective
 from training.options.polish import POLISH

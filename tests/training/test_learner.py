@@ -11,7 +11,7 @@ from tests.training.watched import CPU, assert_same_tensors
 from training.config import Config, StageConfig, Task
 from training.continual.ewc import ewc_penalty, make_anchor
 from training.data.loaders import Batch
-from training.hooks import Hook, Step
+from training.hooks.hook import Hook, Step
 from training.learner import Learner, TrainingDivergedError
 from training.models.heads import UnifiedHead
 from training.models.multitask import MultiTaskModel

@@ -16,8 +16,8 @@ from training.checkpoint import CheckpointError, load_checkpoint
 from training.config import Config, Task
 from training.data.datasets import MiniSets
 from training.data.loaders import Batch, Sample, TaskDataset, iterate_batches
-from training.details import Details, measure_details
 from training.environment import find_git_commit
+from training.metrics.details import Details, measure_details
 from training.models.backbone import WeightsError
 from training.models.heads import UnifiedHead
 from training.stages import CHECKPOINT_NAME, Run

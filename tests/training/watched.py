@@ -13,7 +13,7 @@ from torch import Tensor
 from training.checkpoint import load_checkpoint
 from training.config import Config, Task
 from training.data.datasets import MiniSets
-from training.details import DETAILS_FOLDER
+from training.metrics.details import DETAILS_FOLDER
 from training.progress import METRICS_NAME, RunProgress
 from training.stages import CHECKPOINT_NAME, Run
 

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.config import Task
-from training.continual.context import StageContext
-from training.continual.passes import make_frozen_copy, mixed_precision
 from training.detection.schemes import DetectionScheme, build_scheme
-from training.hooks import Hook, Step
+from training.hooks.context import StageContext
+from training.hooks.hook import Hook, Step
+from training.hooks.passes import make_frozen_copy, mixed_precision
 from training.teachers.loss import compute_divergence
 
 # Below it a box means little, and there are thousands. ERD (arXiv:2204.02136) sets the bar by the scores' statistics.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from training.config import Task
-from training.hooks import Hook, Step
+from training.hooks.hook import Hook, Step
 from training.models.multitask import MultiTaskModel
 from training.options.stage import EwcConfig
 

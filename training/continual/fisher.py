@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.config import Task
-from training.continual.context import StageContext
-from training.continual.passes import evaluating
 from training.data.classes import VOID
 from training.data.loaders import Batch, BatchTargets, move_batch
 from training.detection.schemes import DetectionScheme, RawDetections, build_scheme
+from training.hooks.context import StageContext
+from training.hooks.passes import evaluating
 from training.objectives import make_objective
 
 Kind = Literal["empirical", "sampled", "exact"]

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 
 from training.config import Task
-from training.continual.context import StageContext
-from training.continual.passes import mixed_precision
 from training.data.classes import VOC_AS_COCO
 from training.data.components import find_objects
 from training.data.geometry import place_boxes
@@ -18,7 +16,9 @@ from training.data.placement import Placement
 from training.data.transforms import Boxes
 from training.detection.assigners import BoxTargets
 from training.detection.schemes import build_scheme
-from training.hooks import Hook, Step
+from training.hooks.context import StageContext
+from training.hooks.hook import Hook, Step
+from training.hooks.passes import mixed_precision
 
 # So that progress times epochs does not fall short of the epoch it was made from.
 _ROUNDING = 1e-6

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.config import Task
-from training.continual.context import StageContext
-from training.continual.passes import mixed_precision
-from training.hooks import Hook, Step
+from training.hooks.context import StageContext
+from training.hooks.hook import Hook, Step
+from training.hooks.passes import mixed_precision
 from training.models.multitask import MultiTaskModel
 from training.teachers.cache import TeacherCache, cache_answers
 from training.teachers.sources import open_teacher

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from service.imaging import UInt8Array
 from training.config import Config, DetectionLossConfig, ModelConfig, StageConfig, Task
-from training.continual.context import StageContext
 from training.continual.ewc import Anchor
 from training.data.loaders import Batch, TaskDataset
 from training.data.transforms import Boxes, Target
-from training.hooks import Step
+from training.hooks.context import StageContext
+from training.hooks.hook import Step
 from training.models.multitask import MultiTaskModel, build_model
 
 SIZE = 64

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from tests.training.teachers.fakes import CPU, SIZE, ColourTeacher, make_config, make_model
 from training.config import StageConfig, Task
-from training.continual.context import StageContext
 from training.data.datasets import read_mini_sets
 from training.data.loaders import Batch, TaskDataset, load_sample, split_of
 from training.data.placement import Placement, Span, letterboxed
-from training.hooks import Step
+from training.hooks.context import StageContext
+from training.hooks.hook import Step
 from training.models.multitask import MultiTaskModel
 from training.options.stage import TeacherConfig
 from training.teachers import loss as loss_module
