@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from training.config import Config
-from training.continual.ewc import Anchor
+from training.hooks.anchor import Anchor
+
+CHECKPOINT_NAME = "checkpoint.pt"  # in the folder of a run
 
 
 class CheckpointError(ValueError):

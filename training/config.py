@@ -9,9 +9,14 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from training.detection.config import PointDetectionConfig
 from training.options.base import Frozen, Task
-from training.options.model import DetectionLossConfig, InferenceConfig, ModelConfig, SegmentationLossConfig
+from training.options.model import (
+    DetectionLossConfig,
+    InferenceConfig,
+    ModelConfig,
+    PointDetectionConfig,
+    SegmentationLossConfig,
+)
 from training.options.polish import PolishConfig
 from training.options.stage import StageConfig
 

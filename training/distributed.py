@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from training.config import Config, ConfigError
-from training.data.loaders import Batch
+from training.data.batches import Batch
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

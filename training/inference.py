@@ -18,16 +18,9 @@ from service.engine import Engine
 from service.imaging import UInt8Array
 from training.checkpoint import Checkpoint
 from training.config import Config, InferenceConfig, Task
-from training.data.classes import COCO_CLASSES, IMAGENETTE_CLASSES, VOC_CLASSES
+from training.data.classes import CLASSES, NUM_CLASSES
 from training.detection.schemes import build_scheme, take_points
 from training.models.multitask import MultiTaskModel, build_model
-
-CLASSES: dict[Task, tuple[str, ...]] = {
-    Task.SEGMENTATION: VOC_CLASSES,
-    Task.DETECTION: COCO_CLASSES,
-    Task.CLASSIFICATION: tuple(IMAGENETTE_CLASSES.values()),
-}
-NUM_CLASSES = {task: len(names) for task, names in CLASSES.items()}
 
 
 class DenseOutputs(NamedTuple):

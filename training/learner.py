@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from training.config import StageConfig
 from training.continual.averaging import WeightAverage
 from training.continual.balancing import build_balancer
-from training.data.loaders import Batch, move_batch
+from training.data.batches import Batch, move_batch
 from training.distributed import ALONE, Workers
 from training.hooks.hook import Hook, Step
 from training.models.multitask import MultiTaskModel

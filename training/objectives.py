@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from training.config import Config, Task
-from training.data.loaders import Batch, TaskDataset
+from training.data.batches import Batch
+from training.data.loaders import TaskDataset
 from training.detection.schemes import build_scheme
 from training.losses import balance_classes, classification_loss, segmentation_loss
 

@@ -10,7 +10,8 @@ from service.engine import Engine, load_engine
 from service.errors import ContractError
 from training.checkpoint import load_checkpoint
 from training.config import Task
-from training.inference import CLASSES, build_engine, restore_model
+from training.data.classes import CLASSES
+from training.inference import build_engine, restore_model
 
 
 def open_checkpoint(path: Path, device: torch.device) -> tuple[Engine, list[Task], int]:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from training.config import Config, StageConfig, Task
-from training.data.loaders import Batch, TaskDataset, count_batches, iterate_batches, move_batch
+from training.data.batches import Batch, move_batch
+from training.data.loaders import TaskDataset, count_batches, iterate_batches
 from training.distributed import ALONE, Workers
 from training.hooks.hook import Hook, Step
 from training.hooks.passes import mixed_precision

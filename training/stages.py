@@ -12,17 +12,19 @@ import numpy as np
 import torch
 
 from service.engine import Engine
-from training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from training.checkpoint import CHECKPOINT_NAME, Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from training.config import Config, Task
 from training.continual.build import build_hooks
 from training.continual.ewc import consolidate
 from training.continual.fisher import estimate_importance
+from training.data.batches import Batch
+from training.data.classes import NUM_CLASSES
 from training.data.datasets import MiniSets
-from training.data.loaders import Batch, Sample, TaskDataset, count_batches, hold_out, iterate_batches, split_of
+from training.data.loaders import Sample, TaskDataset, count_batches, hold_out, iterate_batches, split_of
 from training.distributed import ALONE, Workers
 from training.environment import find_git_commit
 from training.hooks.context import StageContext
-from training.inference import NUM_CLASSES, build_engine, restore_model
+from training.inference import build_engine, restore_model
 from training.learner import Learner
 from training.metrics.details import measure_details, write_details
 from training.metrics.evaluation import evaluate_task, measure_ms_per_image
@@ -31,8 +33,6 @@ from training.objectives import make_objective
 from training.options.polish import POLISH
 from training.polish import Polish, judge
 from training.progress import Progress
-
-CHECKPOINT_NAME = "checkpoint.pt"
 
 
 class Run:

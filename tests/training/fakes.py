@@ -12,9 +12,8 @@ from torch import Tensor
 from service.contract import OUTPUT_NAMES
 from service.imaging import FloatArray, UInt8Array
 from training.config import Config, ModelConfig, Task, load_config
-from training.data.loaders import Batch
-from training.detection.assigners import BoxTargets
-from training.inference import NUM_CLASSES
+from training.data.batches import Batch, BoxTargets
+from training.data.classes import NUM_CLASSES
 from training.models.multitask import MultiTaskModel, build_model
 
 SIZE, STRIDE = 64, 32

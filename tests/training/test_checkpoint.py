@@ -9,7 +9,7 @@ from tests.training.fakes import make_batch, make_config, make_model
 from tests.training.watched import CPU, assert_same_tensors
 from training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from training.config import Task
-from training.continual.ewc import Anchor
+from training.hooks.anchor import Anchor
 from training.learner import Learner
 from training.models.multitask import MultiTaskModel
 from training.objectives import make_objective

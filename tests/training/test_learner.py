@@ -10,7 +10,7 @@ from tests.training.fakes import make_batch, make_branches_config, make_config, 
 from tests.training.watched import CPU, assert_same_tensors
 from training.config import Config, StageConfig, Task
 from training.continual.ewc import ewc_penalty, make_anchor
-from training.data.loaders import Batch
+from training.data.batches import Batch
 from training.hooks.hook import Hook, Step
 from training.learner import Learner, TrainingDivergedError
 from training.models.heads import UnifiedHead

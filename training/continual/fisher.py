@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.config import Task
+from training.data.batches import Batch, BatchTargets, move_batch
 from training.data.classes import VOID
-from training.data.loaders import Batch, BatchTargets, move_batch
 from training.detection.schemes import DetectionScheme, RawDetections, build_scheme
 from training.hooks.context import StageContext
 from training.hooks.passes import evaluating

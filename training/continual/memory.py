@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from training.config import Task
+from training.data.batches import Batch, BoxTargets, move_batch
 from training.data.classes import VOID
-from training.data.loaders import Batch, TaskDataset, move_batch
+from training.data.loaders import TaskDataset
 from training.data.transforms import Boxes, Target
-from training.detection.assigners import BoxTargets
 from training.hooks.context import StageContext
 from training.hooks.passes import evaluating, mixed_precision
 from training.objectives import make_objective

@@ -9,23 +9,12 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_area, box_iou
 
-from training.detection.config import PointDetectionConfig
+from training.data.batches import BoxTargets
 from training.detection.points import encode_distances
+from training.options.model import PointDetectionConfig
 
 # Stands for 0 under the logarithm: a box that no prediction overlaps still ranks its points by their score.
 _TINY = 1e-9
-
-
-class BoxTargets(NamedTuple):
-    """What is to be found in one picture.
-
-    Attributes:
-        boxes: [M, 4] xyxy, sides > 0; in input pixels.
-        labels: [M] class ids.
-    """
-
-    boxes: Tensor
-    labels: Tensor
 
 
 class Assignment(NamedTuple):

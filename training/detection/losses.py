@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_area, generalized_box_iou_loss, sigmoid_focal_loss
 
-from training.detection.assigners import Assignment, BoxTargets, assign_batch
-from training.detection.config import PointDetectionConfig
+from training.data.batches import BoxTargets
+from training.detection.assigners import Assignment, assign_batch
 from training.detection.points import decode_distances, encode_distances, make_points
+from training.options.model import PointDetectionConfig
 
 
 def quality_focal_loss(logits: Tensor, targets: Tensor, beta: float = 2.0) -> Tensor:

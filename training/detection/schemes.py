@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from training.config import Config, DetectionLossConfig
-from training.detection.assigners import BoxTargets
-from training.detection.cells import BOX_ROWS, assign_to_cells, cell_loss, decode_cell_boxes
-from training.detection.config import PointDetectionConfig
+from training.data.batches import BoxTargets
+from training.detection.cells import assign_to_cells, cell_loss, decode_cell_boxes
 from training.detection.losses import point_detection_loss
 from training.detection.points import decode_distances, make_points
+from training.models.heads import BOX_ROWS
+from training.options.model import PointDetectionConfig
 
 _NEVER = -30.0  # a logit whose probability, 1e-13, adds nothing to a loss
 

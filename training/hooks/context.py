@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from training.config import Config, StageConfig, Task
-from training.continual.ewc import Anchor
 from training.data.loaders import TaskDataset
+from training.hooks.anchor import Anchor
 from training.models.multitask import MultiTaskModel
 
 

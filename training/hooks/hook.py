@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from training.data.loaders import Batch
+from training.data.batches import Batch
 from training.models.pyramid import Features
 
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint import load_checkpoint
+from training.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from training.config import Config, Task
 from training.metrics.evaluation import PRIMARY_METRIC
-from training.stages import CHECKPOINT_NAME
 
 
 class SummaryError(ValueError):

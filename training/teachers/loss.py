@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from training.config import Task
 from training.hooks.context import StageContext
+from training.hooks.divergences import compute_divergence
 from training.hooks.hook import Hook, Step
 from training.hooks.passes import mixed_precision
 from training.models.multitask import MultiTaskModel
@@ -87,23 +87,6 @@ class TeacherLoss(Hook):
             return step.logits
         with mixed_precision(step.logits.device):
             return self._model.head.answer(step.features, task)
-
-
-def compute_divergence(logits: Tensor, wanted: Tensor, temperature: float) -> Tensor:
-    """Kullback-Leibler divergence from the network's to the teacher's softened probabilities, times temperature ** 2.
-
-    The factor keeps the gradient as large as it is without softening (Hinton et al., arXiv:1503.02531, sec. 2).
-
-    Args:
-        logits: [N, C, ...] of the network; gradients flow into them.
-        wanted: [N, C, ...] of the teacher.
-        temperature: both are divided by it.
-
-    Returns:
-        [N, ...], >= 0.
-    """
-    student, teacher = ((one / temperature).log_softmax(dim=1) for one in (logits, wanted))
-    return temperature**2 * F.kl_div(student, teacher, log_target=True, reduction="none").sum(dim=1)
 
 
 def build_teacher_loss(context: StageContext, *, folder: Path | None = None) -> TeacherLoss:

@@ -18,8 +18,7 @@ from training.continual.fisher import (
     make_sample_losses,
     sampled_detection_loss,
 )
-from training.data.loaders import Batch
-from training.detection.assigners import BoxTargets
+from training.data.batches import Batch, BoxTargets
 from training.detection.schemes import RawDetections, build_scheme
 from training.hooks.context import StageContext
 

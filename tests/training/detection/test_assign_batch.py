@@ -1,16 +1,16 @@
 import torch
 from torch import Tensor
 
+from training.data.batches import BoxTargets
 from training.detection.assigners import (
     Assignment,
-    BoxTargets,
     assign_batch,
     assign_by_centre,
     assign_task_aligned,
     make_size_ranges,
 )
-from training.detection.config import PointDetectionConfig
 from training.detection.points import make_points
+from training.options.model import PointDetectionConfig
 
 POINTS, STRIDES = make_points(64, (8, 16, 32), torch.device("cpu"))
 TARGETS = [

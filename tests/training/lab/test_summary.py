@@ -7,12 +7,11 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.training.fakes import make_config
-from training.checkpoint import Checkpoint, save_checkpoint
+from training.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
 from training.cli import app
 from training.config import Task
 from training.lab.summary import FinishedRun, Spread, SummaryError, format_summary, load_run, summarise
 from training.metrics.evaluation import PRIMARY_METRIC
-from training.stages import CHECKPOINT_NAME
 
 PICTURES = dict.fromkeys(map(str, Task), 6)
 # Mean IoU, mAP@0.5 and top-1 after each stage.

@@ -9,16 +9,18 @@ from torch import Tensor
 
 from tests.training.teachers.fakes import CPU, SIZE, ColourTeacher, make_config, make_model
 from training.config import StageConfig, Task
+from training.data.batches import Batch
 from training.data.datasets import read_mini_sets
-from training.data.loaders import Batch, TaskDataset, load_sample, split_of
+from training.data.loaders import TaskDataset, load_sample, split_of
 from training.data.placement import Placement, Span, letterboxed
 from training.hooks.context import StageContext
+from training.hooks.divergences import compute_divergence
 from training.hooks.hook import Step
 from training.models.multitask import MultiTaskModel
 from training.options.stage import TeacherConfig
 from training.teachers import loss as loss_module
 from training.teachers.cache import TeacherCache
-from training.teachers.loss import Lesson, TeacherLoss, build_teacher_loss, compute_divergence
+from training.teachers.loss import Lesson, TeacherLoss, build_teacher_loss
 
 WHOLE = letterboxed((SIZE, SIZE), SIZE)
 

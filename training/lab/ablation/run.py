@@ -12,7 +12,7 @@ from typing import TypeAlias
 import torch
 from rich.console import Console
 
-from training.checkpoint import Checkpoint, save_checkpoint
+from training.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
 from training.config import Task
 from training.data.datasets import DataError, MiniSets
 from training.data.loaders import hold_out, split_of
@@ -24,7 +24,7 @@ from training.lab.ablation.table import Experiment
 from training.lab.report.forgetting import compute_drops
 from training.models.backbone import WeightsError
 from training.progress import RunProgress
-from training.stages import CHECKPOINT_NAME, Run
+from training.stages import Run
 
 Train: TypeAlias = Callable[[Experiment, int, Path], Results]
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from service.imaging import UInt8Array, fit, resize
 from training.config import Task
-from training.data.classes import VOC_CLASSES, VOID
+from training.data.classes import CLASSES, VOC_CLASSES, VOID
 from training.data.datasets import (
     ClassificationSample,
     DataError,
@@ -22,7 +22,6 @@ from training.data.datasets import (
 from training.data.doctor.findings import PictureBox
 from training.data.doctor.html.drawing import Colour, draw_boxes, encode_data_uri, make_colours, tint
 from training.data.loaders import Sample
-from training.inference import CLASSES
 from training.lab.report.html import figure
 from training.metrics.details import PictureAnswer, decode_mask
 

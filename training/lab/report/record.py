@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint import CheckpointError, load_checkpoint
+from training.checkpoint import CHECKPOINT_NAME, CheckpointError, load_checkpoint
 from training.config import Config, Task
 from training.data.record import DataRecord, read_record
 from training.environment import Environment, read_environments
 from training.inference import restore_model
 from training.metrics.details import Details, read_details
-from training.stages import CHECKPOINT_NAME
 
 
 @dataclass(frozen=True, slots=True)

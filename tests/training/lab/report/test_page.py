@@ -8,12 +8,11 @@ import pytest
 
 from tests.training.lab.report.records import EVALUATIONS, evaluation, make_details, make_record
 from tests.training.outline import Outline
-from training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from training.checkpoint import CHECKPOINT_NAME, CheckpointError, load_checkpoint, save_checkpoint
 from training.config import Task
 from training.data.classes import VOC_CLASSES
 from training.data.datasets import MiniSets
 from training.lab.report.page import make_page, write_report
-from training.stages import CHECKPOINT_NAME
 
 SECTIONS = [
     "What was forgotten",

@@ -1,13 +1,7 @@
 import pytest
-import torch
 from pydantic import ValidationError
 
-from training.detection.config import PointDetectionConfig, prior_bias
-
-
-@pytest.mark.parametrize("prior", [0.01, 0.5, 0.9])
-def test_the_sigmoid_of_the_bias_is_the_prior(prior: float) -> None:
-    assert torch.tensor(prior_bias(prior)).sigmoid().item() == pytest.approx(prior)
+from training.options.model import PointDetectionConfig
 
 
 @pytest.mark.parametrize(
