@@ -24,6 +24,7 @@ from training.data.loaders import hold_out, split_of
 from training.data.record import RecordError, record_data, write_record
 from training.distributed import DistributedError, connect
 from training.environment import append_environment, describe_environment, describe_machine
+from training.inference import open_checkpoint, open_model
 from training.lab.ablation.records import RECORDS_NAME, read_records
 from training.lab.ablation.report import write_report as write_ablation_report
 from training.lab.ablation.run import run_table, train_experiment
@@ -36,7 +37,6 @@ from training.metrics.bootstrap import bootstrap_interval
 from training.metrics.details import DetailsError
 from training.metrics.evaluation import PRIMARY_METRIC, measure_task
 from training.models.backbone import WeightsError
-from training.opened import open_checkpoint, open_model
 from training.progress import Progress, RunProgress
 from training.stages import Run
 from training.teachers.teacher import TeacherError

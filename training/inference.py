@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from service.contract import OUTPUT_NAMES, ModelContract
-from service.engine import Engine
+from service.engine import Engine, load_engine
+from service.errors import ContractError
 from service.imaging import UInt8Array
-from training.checkpoint import Checkpoint
+from training.checkpoint import Checkpoint, load_checkpoint
 from training.config import Config, InferenceConfig, Task
 from training.data.classes import CLASSES, NUM_CLASSES
 from training.detection.schemes import build_scheme, take_points
@@ -177,3 +179,28 @@ def build_engine(model: MultiTaskModel, config: Config, device: torch.device, *,
     """Build the service's engine around the network in torch."""
     contract = make_contract(config, model.state_dict(), git_commit=git_commit)
     return Engine(TorchSession(model, config, device), contract)
+
+
+def open_checkpoint(path: Path, device: torch.device) -> tuple[Engine, list[Task], int]:
+    """Load a checkpoint: engine, tasks learned, pictures per forward pass.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    loaded = load_checkpoint(path)
+    config = loaded.parsed_config()
+    engine = build_engine(restore_model(loaded).to(device), config, device, git_commit=loaded.git_commit)
+    return engine, [stage.task for stage in config.stages[: loaded.stage]], config.eval_batch_size
+
+
+def open_model(path: Path) -> tuple[Engine, list[Task], int]:
+    """Load an ONNX file, which takes one picture per forward pass, as most that the service asks of it.
+
+    Raises:
+        ContractError: it cannot be read, or names other classes than the data has.
+    """
+    engine = load_engine(path)
+    for task in Task:
+        if getattr(engine.contract, f"{task}_classes") != CLASSES[task]:
+            raise ContractError(f"{path}: its {task} classes are not those of the data; export it again")
+    return engine, list(Task), 1

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.data.classes import VOID
-from training.losses import balance_classes, classification_loss, segmentation_loss
+from training.objectives import balance_classes, classification_loss, segmentation_loss
 
 
 def random_logits(*shape: int) -> Tensor:
