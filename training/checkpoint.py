@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from training.config import Config
+from training.files import open_whole
 from training.hooks.anchor import Anchor
 
 CHECKPOINT_NAME = "checkpoint.pt"  # in the folder of a run
@@ -54,15 +54,11 @@ class Checkpoint:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write beside the target, flush to the disk, rename: a kill leaves the old file or the new one, whole."""
+    """Write a checkpoint; a kill leaves the old file or the new one, whole."""
     values = {entry.name: getattr(checkpoint, entry.name) for entry in fields(checkpoint)}
     values["anchors"] = {task: asdict(anchor) for task, anchor in checkpoint.anchors.items()}
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    with open_whole(path) as file:
         torch.save(values, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
