@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from service.imaging import FloatArray, UInt8Array
 from training.config import Config, Task
-from training.data.augment import augment
+from training.data.augment import Recipe, augment
 from training.data.batches import Batch, collate
 from training.data.classes import VOC_CLASSES
 from training.data.datasets import (
@@ -151,19 +151,9 @@ def iterate_batches(
     for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
         chosen = order[start:end].tolist()
         size = int(rng.choice(options.sizes)) if options.sizes else config.input_size
-        examples = [
-            augment(
-                rng,
-                *dataset.load(index),
-                options,
-                size=size,
-                mask_stride=config.inference.mask_stride,
-                mirrored=bool(mirrored[index]),
-                pick=dataset.pick,
-                class_weights=dataset.class_weights if options.focus else None,
-            )
-            for index in chosen
-        ]
+        weights = dataset.class_weights if options.focus else None
+        recipe = Recipe(options, size, config.inference.mask_stride, dataset.pick, weights)
+        examples = [augment(rng, *dataset.load(index), recipe, mirrored=bool(mirrored[index])) for index in chosen]
         batch = collate([(example.image, example.target) for example in examples], chosen)
         yield batch._replace(placements=tuple(example.placement for example in examples))
 
