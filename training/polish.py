@@ -15,7 +15,7 @@ from training.data.loaders import TaskDataset, count_batches, iterate_batches
 from training.distributed import ALONE, Workers
 from training.hooks.hook import Hook, Step
 from training.hooks.passes import mixed_precision
-from training.learner import Learner
+from training.learner import Learner, StagePlan
 from training.metrics.evaluation import PRIMARY_METRIC
 from training.models.multitask import MultiTaskModel
 from training.objectives import Objective, make_objective
@@ -97,16 +97,9 @@ class Polish:
             lr_factors=dict.fromkeys(get_args(Part), 1.0),
             ema=options.ema,
         )
-        self.learner = Learner(
-            model,
-            stage,
-            lead_objective,
-            lambda: [self._others],
-            device=device,
-            steps_per_epoch=count_batches(len(datasets[self._lead]), options.batch_size),
-            still_norms=tuple(model.parts()),
-            workers=workers,
-        )
+        steps = count_batches(len(datasets[self._lead]), options.batch_size)
+        plan = StagePlan(stage, lead_objective, steps, still_norms=tuple(model.parts()))
+        self.learner = Learner(model, plan, lambda: [self._others], device=device, workers=workers)
 
     def begin_epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
         """Give the leading task's batches, and let the others begin."""
