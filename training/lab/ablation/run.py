@@ -6,6 +6,7 @@ import importlib.util
 import math
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -29,50 +30,61 @@ from training.stages import Run
 Train: TypeAlias = Callable[[Experiment, int, Path], Results]
 
 
-def run_table(
-    experiments: Sequence[Experiment],
-    path: Path,
-    train: Train,
-    *,
-    seeds: Sequence[int],
-    best: int | None,
-    work: Path,
-    keep: bool,
-    machine: str,
-    tell: Callable[[str], None],
-) -> None:
-    """Train every row that has no result yet, and add a line for each; one that fails does not stop the others.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be run, and where.
 
-    Args:
+    Attributes:
         experiments: the table, the base first.
         path: of the file of results; made if there is none.
-        train: trains one row with a seed in a folder that does not exist yet.
-        seeds: of all rows.
+        seeds: of all rows, the first one first.
         best: if given, only the base and so many of the best rows by the first seed are trained with the others.
         work: a folder a run lies here while it is trained; what an interrupted one has left is removed.
         keep: leave these folders where they are.
         machine: what the runs are trained on, for the record.
+    """
+
+    experiments: Sequence[Experiment]
+    path: Path
+    seeds: Sequence[int]
+    best: int | None
+    work: Path
+    keep: bool
+    machine: str
+
+    def rows(self, seed: int) -> list[Experiment]:
+        """The rows that are wanted with a seed; which are best is decided when the first seed is done."""
+        if self.best is None or seed == self.seeds[0]:
+            return list(self.experiments)
+        records = read_records(self.path)
+        best = choose_best(self.experiments, records, seed=self.seeds[0], count=self.best)
+        return [self.experiments[0], *best]
+
+
+def run_table(plan: Plan, train: Train, tell: Callable[[str], None]) -> None:
+    """Train every row that has no result yet, and add a line for each; one that fails does not stop the others.
+
+    Args:
+        plan: the rows and seeds.
+        train: trains one row with a seed in a folder that does not exist yet.
         tell: is given a line before and after each run.
 
     Raises:
-        AblationError: `path` cannot be read, or the base failed and the best rows are asked for.
+        AblationError: the file of results cannot be read, or the base failed and the best rows are asked for.
         DataError, WeightsError, OSError: what no row can do without is missing.
     """
     git_commit = find_git_commit()
-    for seed in seeds:
-        chosen = list(experiments)
-        if best is not None and seed != seeds[0]:
-            records = read_records(path)
-            chosen = [experiments[0], *choose_best(experiments, records, seed=seeds[0], count=best)]
-        for number, one in enumerate(chosen, start=1):
-            if seed in find_results(read_records(path), one):
+    for seed in plan.seeds:
+        rows = plan.rows(seed)
+        for number, one in enumerate(rows, start=1):
+            if seed in find_results(read_records(plan.path), one):
                 continue
-            label = f"{one.name}, seed {seed} ({number} of {len(chosen)})"
+            label = f"{one.name}, seed {seed} ({number} of {len(rows)})"
             if missing := [name for name in one.needs if importlib.util.find_spec(name) is None]:
                 tell(f"{label}: left out, it needs {', '.join(missing)}")
                 continue
             tell(f"{label}: {one.sentence}")
-            out = work / f"{one.name}-{seed}"
+            out = plan.work / f"{one.name}-{seed}"
             if out.exists():
                 shutil.rmtree(out)
             outcome = _try(train, one, seed, out)
@@ -82,13 +94,13 @@ def run_table(
                 seed=seed,
                 digest=one.digest,
                 git_commit=git_commit,
-                machine=machine,
+                machine=plan.machine,
                 results=outcome if isinstance(outcome, Results) else None,
                 error=outcome if isinstance(outcome, str) else None,
             )
-            append_record(path, record)
+            append_record(plan.path, record)
             tell(f"{label}: failed: {outcome}" if isinstance(outcome, str) else f"{label}: {outcome.seconds:.0f} s")
-            if out.exists() and not keep:
+            if out.exists() and not plan.keep:
                 shutil.rmtree(out)
 
 
@@ -102,33 +114,39 @@ def _try(train: Train, experiment: Experiment, seed: int, out: Path) -> Results 
         return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def train_experiment(
-    experiment: Experiment,
-    seed: int,
-    out: Path,
-    *,
-    sets: MiniSets,
-    device: torch.device,
-    weights: Path | None,
-    console: Console,
-    shelf: Shelf,
-) -> Results:
-    """Train one row in a folder of its own, and measure it on the pictures that its config holds out.
+@dataclass(frozen=True, slots=True)
+class RowTrainer:
+    """Trains one row in a folder of its own, and measures it on the pictures that its config holds out.
 
-    Raises:
-        Exception: whatever `Run.start` and `Run.finish` raise.
+    Attributes:
+        weights: of the backbone; None downloads them.
+        shelf: stages that rows have in common.
     """
-    config = experiment.config.model_copy(update={"seed": seed})
-    if begun := shelf.take(config):
-        out.mkdir(parents=True)
-        save_checkpoint(begun, out / CHECKPOINT_NAME)
-        run = Run.resume(out, device)
-    else:
-        run = Run.start(config, out, device, weights=weights)
-    held = hold_out(sets, config.holdout)
-    with RunProgress(config, {task: len(split_of(held, task).train) for task in Task}, out, console) as progress:
-        run.finish(sets, progress, on_stage=shelf.keep)
-    return _gather(run.checkpoint, {task: len(split_of(held, task).val) for task in Task})
+
+    sets: MiniSets
+    device: torch.device
+    weights: Path | None
+    console: Console
+    shelf: Shelf
+
+    def __call__(self, experiment: Experiment, seed: int, out: Path) -> Results:
+        """Train.
+
+        Raises:
+            Exception: whatever `Run.start` and `Run.finish` raise.
+        """
+        config = experiment.config.model_copy(update={"seed": seed})
+        if begun := self.shelf.take(config):
+            out.mkdir(parents=True)
+            save_checkpoint(begun, out / CHECKPOINT_NAME)
+            run = Run.resume(out, self.device)
+        else:
+            run = Run.start(config, out, self.device, weights=self.weights)
+        held = {task: split_of(hold_out(self.sets, config.holdout), task) for task in Task}
+        pictures = {task: len(split.train) for task, split in held.items()}
+        with RunProgress(config, pictures, out, self.console) as progress:
+            run.finish(self.sets, progress, on_stage=self.shelf.keep)
+        return _gather(run.checkpoint, {task: len(split.val) for task, split in held.items()})
 
 
 def _gather(checkpoint: Checkpoint, held_out: dict[Task, int]) -> Results:

@@ -8,7 +8,7 @@ from typing import Any
 
 from training.config import Task
 from training.lab.ablation.records import Record, Results
-from training.lab.ablation.run import run_table
+from training.lab.ablation.run import Plan, run_table
 from training.lab.ablation.table import (
     Experiment,
     load_table,
@@ -91,11 +91,11 @@ class Trainer:
         return make_results(self.ends.get(experiment.name, 0.3), 0.1, 0.8)
 
 
-def run_all(table: tuple[Experiment, ...], folder: Path, train: Trainer, **changes: Any) -> list[str]:  # noqa: ANN401 - arguments of run_table
+def run_all(table: tuple[Experiment, ...], folder: Path, train: Trainer, **changes: Any) -> list[str]:  # noqa: ANN401 - fields of Plan
     """Run the table; give back what was told."""
     told: list[str] = []
     options: dict[str, Any] = {"seeds": [0], "best": None, "keep": False, "machine": "a toaster", **changes}
-    run_table(table, folder / "ablation.jsonl", train, work=folder / "work", tell=told.append, **options)
+    run_table(Plan(table, folder / "ablation.jsonl", work=folder / "work", **options), train, told.append)
     return told
 
 

@@ -19,23 +19,16 @@ from tests.training.lab.ablation.tables import (
 from training.cli import app
 from training.config import Task
 from training.data.datasets import MiniSets
-from training.lab.ablation.run import train_experiment
+from training.lab.ablation.run import RowTrainer
 from training.lab.ablation.shelf import Shelf
 
 
 @pytest.mark.slow
 def test_a_row_is_trained_and_measured_on_the_pictures_that_are_held_out(sets: MiniSets, tmp_path: Path) -> None:
     base, *_ = read_table(tmp_path, TINY)
-    results = train_experiment(
-        base,
-        3,
-        tmp_path / "run",
-        sets=sets,
-        device=torch.device("cpu"),
-        weights=None,
-        console=Console(quiet=True),
-        shelf=Shelf(tmp_path / "shared", [base], [3]),
-    )
+    shelf = Shelf(tmp_path / "shared", [base], [3])
+    train = RowTrainer(sets, torch.device("cpu"), weights=None, console=Console(quiet=True), shelf=shelf)
+    results = train(base, 3, tmp_path / "run")
     assert results.held_out == dict.fromkeys(Task, 2)
     assert results.own.keys() == results.end.keys() == set(Task)
     assert results.own[CLASSIFICATION] == results.end[CLASSIFICATION]

@@ -8,7 +8,7 @@ from tests.training.lab.ablation.tables import TINY, read_table
 from training.checkpoint import load_checkpoint
 from training.config import Config
 from training.data.datasets import MiniSets
-from training.lab.ablation.run import train_experiment
+from training.lab.ablation.run import RowTrainer
 from training.lab.ablation.shelf import Shelf, describe_prefix
 from training.lab.ablation.table import Experiment
 
@@ -72,16 +72,7 @@ def test_a_row_goes_on_where_another_has_been_and_ends_as_it_would_alone(sets: M
 
     def train(one: Experiment, name: str, shelf: Shelf) -> Path:
         out = folder.parent / name
-        train_experiment(
-            one,
-            1,
-            out,
-            sets=sets,
-            device=torch.device("cpu"),
-            weights=None,
-            console=Console(quiet=True),
-            shelf=shelf,
-        )
+        RowTrainer(sets, torch.device("cpu"), weights=None, console=Console(quiet=True), shelf=shelf)(one, 1, out)
         return out / "checkpoint.pt"
 
     shelf = Shelf(folder, [base, row], [1])
