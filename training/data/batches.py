@@ -45,6 +45,11 @@ class Batch(NamedTuple):
     indices: Tensor
     placements: tuple[Placement | None, ...] = ()
 
+    def placed(self) -> tuple[list[int], list[Placement]]:
+        """Those that show one picture alone: their rows in the batch, and where each lies."""
+        pairs = [(row, place) for row, place in enumerate(self.placements) if place is not None]
+        return [row for row, _ in pairs], [place for _, place in pairs]
+
 
 def move_batch(batch: Batch, device: torch.device) -> Batch:
     """Give the same batch on a device."""

@@ -61,16 +61,15 @@ class MaskBoxes(Hook):
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """Name "mask_boxes/score" and the other parts of detection's loss; pictures mixed of several are left out."""
-        lying = [(row, place) for row, place in enumerate(step.batch.placements) if place is not None]
-        if not lying:
+        rows, placements = step.batch.placed()
+        if not rows:
             return {}
-        rows, placements = zip(*lying, strict=True)
         targets = [
             self._place(index, placement)
-            for index, placement in zip(step.batch.indices[list(rows)].tolist(), placements, strict=True)
+            for index, placement in zip(step.batch.indices[rows].tolist(), placements, strict=True)
         ]
         with mixed_precision(self._device):
-            logits = self._model.head.answer(step.features, Task.DETECTION)[list(rows)]
+            logits = self._model.head.answer(step.features, Task.DETECTION)[rows]
         parts = self._scheme.loss(
             self._scheme.hide(logits.float(), self._silent.to(self._device)),
             targets,

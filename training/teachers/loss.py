@@ -66,12 +66,11 @@ class TeacherLoss(Hook):
         return parts
 
     def _compute(self, lesson: Lesson, step: Step) -> Tensor | None:
-        lying = [(index, place) for index, place in enumerate(step.batch.placements) if place is not None]
-        if not lying:
+        chosen, placements = step.batch.placed()
+        if not chosen:
             return None
-        chosen, placements = zip(*lying, strict=True)
-        rows = step.batch.indices[list(chosen)].tolist()
-        logits = self._read_logits(lesson.task, step)[list(chosen)].float()
+        rows = step.batch.indices[chosen].tolist()
+        logits = self._read_logits(lesson.task, step)[chosen].float()
         if lesson.task is Task.CLASSIFICATION:
             wanted = lesson.answers.gather_classes(rows)
             divergence = compute_divergence(logits, wanted.to(logits.device), lesson.temperature).mean()
