@@ -19,6 +19,7 @@ from training.continual.balancing import build_balancer
 from training.data.batches import Batch, move_batch
 from training.distributed import ALONE, Workers
 from training.hooks.hook import Hook, Step
+from training.hooks.passes import mixed_precision
 from training.models.multitask import MultiTaskModel
 from training.objectives import Objective
 from training.options.stage import Part
@@ -191,7 +192,7 @@ class Learner:
         return {name: value / pictures for name, value in self._workers.add(sums).items()}
 
     def _step(self, batch: Batch, *, share: float, epoch: int, index: int) -> dict[str, float]:
-        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._device.type == "cuda"):
+        with mixed_precision(self._device):
             features = self._model.extract(batch.images)
             logits = self._model.head.answer(features, self._config.task)
         progress = (epoch + index / self._plan.steps_per_epoch) / self._config.epochs

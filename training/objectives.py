@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.config import Config, Task
+from training.config import Config, StageConfig, Task
 from training.data.batches import Batch
 from training.data.classes import VOID
 from training.data.loaders import TaskDataset
@@ -16,6 +16,7 @@ from training.detection.schemes import build_scheme
 
 # Logits of the task, the batch, and the epoch of the stage from 0, to named parts that are summed.
 Objective = Callable[[Tensor, Batch, int], dict[str, Tensor]]
+FinalObjective = Callable[[Tensor, Batch], dict[str, Tensor]]
 
 _WEIGHT_LIMITS = (0.3, 4.0)  # a class of a few thousand pixels must not drown all others
 
@@ -48,6 +49,12 @@ def make_objective(config: Config, task: Task, *, epochs: int, dataset: TaskData
         return classification_loss(logits, batch.targets)
 
     return compute
+
+
+def make_final_objective(config: Config, stage: StageConfig, dataset: TaskDataset) -> FinalObjective:
+    """Choose the loss that a stage ends with, as `make_objective` does."""
+    objective = make_objective(config, stage.task, epochs=stage.epochs, dataset=dataset)
+    return lambda logits, batch: objective(logits, batch, stage.epochs - 1)
 
 
 def segmentation_loss(logits: Tensor, masks: Tensor, weights: Tensor | None = None) -> dict[str, Tensor]:

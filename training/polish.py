@@ -18,7 +18,7 @@ from training.hooks.passes import mixed_precision
 from training.learner import Learner, StagePlan
 from training.metrics.evaluation import PRIMARY_METRIC
 from training.models.multitask import MultiTaskModel
-from training.objectives import Objective, make_objective
+from training.objectives import Objective, make_final_objective
 from training.options.stage import Part
 
 Metrics = Mapping[str, Mapping[str, float]]
@@ -119,14 +119,8 @@ class Polish:
 
 
 def _make_final_objective(config: Config, stage: StageConfig, dataset: TaskDataset) -> Objective:
-    objective = make_objective(config, stage.task, epochs=stage.epochs, dataset=dataset)
-
-    def compute(logits: Tensor, batch: Batch, epoch: int) -> dict[str, Tensor]:
-        del epoch
-        parts = objective(logits, batch, stage.epochs - 1)
-        return {f"{stage.task}/{name}": part for name, part in parts.items()}
-
-    return compute
+    objective = make_final_objective(config, stage, dataset)
+    return lambda logits, batch, _: {f"{stage.task}/{name}": part for name, part in objective(logits, batch).items()}
 
 
 def judge(

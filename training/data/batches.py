@@ -45,6 +45,13 @@ class Batch(NamedTuple):
     indices: Tensor
     placements: tuple[Placement | None, ...] = ()
 
+    def select(self, rows: Sequence[int]) -> Batch:
+        """Some pictures of it, in this order."""
+        chosen, targets = list(rows), self.targets
+        wanted = tuple(targets[row] for row in chosen) if isinstance(targets, tuple) else targets[chosen]
+        placements = tuple(self.placements[row] for row in chosen) if self.placements else ()
+        return Batch(self.images[chosen], wanted, self.indices[chosen], placements)
+
     def placed(self) -> tuple[list[int], list[Placement]]:
         """Those that show one picture alone: their rows in the batch, and where each lies."""
         pairs = [(row, place) for row, place in enumerate(self.placements) if place is not None]
