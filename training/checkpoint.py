@@ -48,6 +48,11 @@ class Checkpoint:
     history: list[dict[str, Any]] = field(default_factory=list)
     pictures: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The history's evaluations, in the order of the stages; the polish's last, if it was kept."""
+        return [entry for entry in self.history if entry["kind"] == "evaluation"]
+
     def parsed_config(self) -> Config:
         """Give the config back as its type."""
         return Config.model_validate(self.config)

@@ -25,15 +25,14 @@ class FinishedRun:
         folder: where it lies.
         git_commit: of the code that began it.
         pictures: training pictures by task.
-        evaluations: history entries of kind "evaluation", in the order of the stages; the polish's last, if it was
-            kept.
+        evaluations: as `Checkpoint.evaluations`.
     """
 
     folder: Path
     config: Config
     git_commit: str
     pictures: Mapping[str, int]
-    evaluations: tuple[Mapping[str, Any], ...]
+    evaluations: Sequence[Mapping[str, Any]]
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -116,8 +115,7 @@ def load_run(folder: Path) -> FinishedRun:
             f"{folder} has finished {checkpoint.stage} of {config.num_stages} stages; "
             "go on with `unihead-train run --resume`"
         )
-    evaluations = tuple(entry for entry in checkpoint.history if entry["kind"] == "evaluation")
-    return FinishedRun(folder, config, checkpoint.git_commit, checkpoint.pictures, evaluations)
+    return FinishedRun(folder, config, checkpoint.git_commit, checkpoint.pictures, checkpoint.evaluations)
 
 
 def summarise(runs: Sequence[FinishedRun], baselines: Sequence[FinishedRun] = ()) -> Summary:

@@ -10,9 +10,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from training.config import Task
-from training.lab.ablation.table import AblationError, Experiment, describe_faults
+from training.lab.ablation.table import AblationError, Experiment
 from training.metrics.evaluation import PRIMARY_METRIC
-from training.options.base import Frozen
+from training.options.base import Frozen, describe_faults
 
 RECORDS_NAME = "ablation.jsonl"
 
@@ -78,23 +78,20 @@ def append_record(path: Path, record: Record) -> None:
 
 def find_results(records: Sequence[Record], experiment: Experiment) -> dict[int, Results]:
     """Look up what a row has reached, by seed; lines about another config of the same name do not count."""
-    return {
-        record.seed: record.results
-        for record in records
-        if (record.name, record.digest) == (experiment.name, experiment.digest) and record.results
-    }
+    return {record.seed: record.results for record in _of(records, experiment) if record.results}
 
 
 def find_errors(records: Sequence[Record], experiment: Experiment) -> dict[int, str]:
     """Look up what went wrong last, by seed, where no run has gone well."""
     good = find_results(records, experiment)
     return {
-        record.seed: record.error
-        for record in records
-        if (record.name, record.digest) == (experiment.name, experiment.digest)
-        and record.error
-        and record.seed not in good
+        record.seed: record.error for record in _of(records, experiment) if record.error and record.seed not in good
     }
+
+
+def _of(records: Sequence[Record], experiment: Experiment) -> list[Record]:
+    key = experiment.name, experiment.digest
+    return [record for record in records if (record.name, record.digest) == key]
 
 
 def compute_score(results: Results, base: Results) -> float:

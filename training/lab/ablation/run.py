@@ -150,7 +150,7 @@ class RowTrainer:
 
 
 def _gather(checkpoint: Checkpoint, held_out: dict[Task, int]) -> Results:
-    evaluations = [entry for entry in checkpoint.history if entry["kind"] == "evaluation"]
+    evaluations = checkpoint.evaluations
     own: dict[str, dict[str, float]] = {}
     for entry in evaluations:
         for task, metrics in entry["metrics"].items():

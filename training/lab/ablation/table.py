@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from training.config import Config, Task
-from training.options.base import Frozen
+from training.options.base import Frozen, describe_faults
 
 SHIPPED_TABLE = Path(__file__).with_name("table.toml")
 BASE = "base"
@@ -127,11 +127,6 @@ def _build_config(values: Mapping[str, Any], path: Path, name: str) -> Config:
         return Config.model_validate({**values, "stages": stages})
     except ValidationError as error:
         raise AblationError(f"{path}, {name}: {describe_faults(error)}") from error
-
-
-def describe_faults(error: ValidationError) -> str:
-    """Put what is wrong with a file's values into one line."""
-    return "; ".join(f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors())
 
 
 def _check(experiments: Sequence[Experiment], path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -62,11 +62,13 @@ def make_count_axis(label: str, low: int, high: int) -> Axis:
 
 def legend(lines: Sequence[Line]) -> str:
     """Say which colour is which line."""
-    entries = (
-        f'<li><span class="key {_tone(line.tone)}{" dashed" if line.dashed else ""}"></span>{escape(line.name)}</li>'
-        for line in lines
-    )
-    return f'<ul class="legend">{"".join(entries)}</ul>'
+    return colour_keys((_tone(line.tone) + (" dashed" if line.dashed else ""), line.name) for line in lines)
+
+
+def colour_keys(named: Iterable[tuple[str, str]], *remarks: str) -> str:
+    """Say what each tone stands for; remarks come after them."""
+    keys = [f'<li><span class="key {tone}"></span>{escape(name)}</li>' for tone, name in named]
+    return f'<ul class="legend">{"".join([*keys, *(f"<li>{remark}</li>" for remark in remarks)])}</ul>'
 
 
 def line_chart(

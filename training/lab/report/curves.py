@@ -32,7 +32,7 @@ def whole_run_chart(record: RunRecord) -> str:
         lines,
         make_count_axis("epoch of the run", 0, sum(lengths)),
         make_axis("validation metric", _highest(lines)),
-        spoken="Metrics over the whole run. " + "; ".join(_speak(line) for line in lines),
+        spoken=_speak_all("Metrics over the whole run", lines),
         width=980,
         height=300,
         bands=bands,
@@ -54,14 +54,7 @@ def stage_charts(record: RunRecord) -> str:
 
 
 def _charts(record: RunRecord, stage: str, epochs: Sequence[Mapping[str, Any]], x: Axis) -> list[str]:
-    losses = _loss_lines(epochs)
-    charts = [
-        figure(
-            "Mean training loss",
-            legend(losses),
-            line_chart(losses, x, make_axis("loss", _highest(losses)), spoken=_speak_all("Losses", losses)),
-        )
-    ]
+    charts = [_chart("Mean training loss", _loss_lines(epochs), x, "loss", "Losses")]
     metrics = [
         Line(f"{task}: {METRIC_TITLES[name]}", points, place)
         for place, task in enumerate(record.tasks)
@@ -69,31 +62,16 @@ def _charts(record: RunRecord, stage: str, epochs: Sequence[Mapping[str, Any]], 
         if (points := [*_before(record, stage, task, name), *_measured(record, stage, task, name, epochs[-1]["epoch"])])
     ]
     if metrics:
-        axis = make_axis("validation metric", _highest(metrics))
-        charts.append(
-            figure(
-                "Validation metrics",
-                legend(metrics),
-                line_chart(metrics, x, axis, spoken=_speak_all("Metrics", metrics)),
-            )
-        )
-    rates = [
-        Line(
-            "learning rate",
-            [(epoch["epoch"], epoch["learning_rate"]) for epoch in epochs if "learning_rate" in epoch],
-            4,
-        )
-    ]
-    if rates[0].points:
-        axis = make_axis("", _highest(rates))
-        charts.append(
-            figure(
-                "Learning rate, at the end of each epoch",
-                legend(rates),
-                line_chart(rates, x, axis, spoken=_speak_all("Learning rate", rates)),
-            )
-        )
+        charts.append(_chart("Validation metrics", metrics, x, "validation metric", "Metrics"))
+    if rates := [(epoch["epoch"], epoch["learning_rate"]) for epoch in epochs if "learning_rate" in epoch]:
+        line = Line("learning rate", rates, 4)
+        charts.append(_chart("Learning rate, at the end of each epoch", [line], x, "", "Learning rate"))
     return charts
+
+
+def _chart(title: str, lines: Sequence[Line], x: Axis, label: str, spoken: str) -> str:
+    drawing = line_chart(lines, x, make_axis(label, _highest(lines)), spoken=_speak_all(spoken, lines))
+    return figure(title, legend(lines), drawing)
 
 
 def _loss_lines(epochs: Sequence[Mapping[str, Any]]) -> list[Line]:

@@ -79,7 +79,7 @@ def load_run_record(folder: Path) -> RunRecord:
     """
     checkpoint = load_checkpoint(folder / CHECKPOINT_NAME)
     config = checkpoint.parsed_config()
-    measured = [entry["stage"] for entry in checkpoint.history if entry["kind"] == "evaluation"]
+    measured = [entry["stage"] for entry in checkpoint.evaluations]
     if not measured:
         raise CheckpointError(f"{folder} has finished no stage yet, so there is nothing to report")
     return RunRecord(

@@ -10,7 +10,7 @@ from training.data.classes import CLASSES
 from training.data.datasets import MiniSets
 from training.data.doctor.html import charts
 from training.data.loaders import split_of
-from training.lab.report.charts import Line, legend, line_chart, make_axis, matrix_chart, reliability_chart
+from training.lab.report.charts import Line, colour_keys, legend, line_chart, make_axis, matrix_chart, reliability_chart
 from training.lab.report.html import columns, figure, format_metric, note, section, thirds
 from training.lab.report.pictures import picture_sheets
 from training.lab.report.record import RunRecord
@@ -158,10 +158,7 @@ def class_bars(
         for part in (rows[:half], rows[half:])
         if part
     ]
-    keys = (
-        '<ul class="legend"><li><span class="key s0"></span>at the end</li>'
-        '<li><span class="key before"></span>after its own stage</li></ul>'
-    )
+    keys = colour_keys([("s0", "at the end"), ("before", "after its own stage")])
     zeros = note(f"At 0, with their {unit.lower()}: {', '.join(missed)}.") if missed else ""
     return (keys if is_later else "") + (columns(*tables) if tables else "") + zeros
 
@@ -204,11 +201,8 @@ def _precision_recall(title: str, lines: Sequence[Line]) -> str:
 
 
 def _reliability(found: Reliability, title: str) -> str:
-    keys = (
-        '<ul class="legend"><li><span class="key s0"></span>share that is right</li>'
-        '<li><span class="key s1"></span>mean score of the bin</li>'
-        "<li>dashed: where both are the same</li></ul>"
-    )
+    tones = [("s0", "share that is right"), ("s1", "mean score of the bin")]
+    keys = colour_keys(tones, "dashed: where both are the same")
     error = (
         f"<p>Expected calibration error <strong>{found.error:.4f}</strong>: "
         "so far score and share right lie apart, on average over the answers.</p>"
