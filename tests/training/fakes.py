@@ -48,6 +48,10 @@ def make_images(count: int, *, seed: int = 0) -> Tensor:
     return torch.randint(0, 256, (count, SIZE, SIZE, 3), dtype=torch.uint8, generator=torch.manual_seed(seed))
 
 
+def random_logits(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.manual_seed(seed))
+
+
 def make_batch(task: Task, count: int = 2, *, seed: int = 0) -> Batch:
     """Noise with labels that do not change: half cat, half background; a dog top left; a tench."""
     images, indices = make_images(count, seed=seed), torch.arange(count)
