@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -107,10 +108,7 @@ def parity(
             if abs(one - other) > MAX_METRIC_DIFFERENCE:
                 failures.append(f"{name} is {one:.4f} in torch and {other:.4f} in ONNX Runtime")
         console.print(metrics)
-    for sentence in failures:
-        console.print(f"parted: {sentence}", style="bold red", highlight=False, markup=False)
-    if failures:
-        raise typer.Exit(1)
+    _stop_for("parted", failures)
     console.print("parity holds", style="green")
 
 
@@ -146,10 +144,7 @@ def quantize(
         table.add_row(name, f"{before:.4f}", f"{after:.4f}")
     table.add_row("ms a pass, one thread", f"{times_ms[0]:.2f}", f"{times_ms[1]:.2f}")
     console.print(table)
-    for sentence in objections:
-        console.print(f"refused: {sentence}", style="bold red", highlight=False, markup=False)
-    if objections:
-        raise typer.Exit(1)
+    _stop_for("refused", objections)
     console.print(
         f"{out}: {len(convolutions)} convolutions in int8, {out.stat().st_size / 1e6:.1f} MB", highlight=False
     )
@@ -169,6 +164,13 @@ def triton(
     except (UniheadError, OSError) as error:
         raise _failure(error) from error
     console.print(f"{out / name}: {contract.version}, batches of {max_batch} at most", highlight=False)
+
+
+def _stop_for(verdict: str, sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        console.print(f"{verdict}: {sentence}", style="bold red", highlight=False, markup=False)
+    if sentences:
+        raise typer.Exit(1)
 
 
 def _failure(error: Exception) -> typer.Exit:

@@ -13,7 +13,7 @@ from service.pictures.imaging import UInt8Array, decode, letterbox
 from training.config import Task
 from training.data.datasets import MiniSets
 from training.data.loaders import split_of
-from training.evaluation import evaluate_task
+from training.metrics.evaluation import evaluate_task
 
 BATCH_SIZES = (1, 2, 3)
 MAX_BOX_DIFFERENCE_PX = 0.5

@@ -95,10 +95,9 @@ def trace(predictor: Predictor, *, input_size: int) -> onnx.ModelProto:
 
 
 def _last_metrics(checkpoint: Checkpoint) -> dict[str, float]:
-    measured = next(entry for entry in reversed(checkpoint.history) if entry["kind"] == "evaluation")
     return {
         f"{task}/{name}": round(value, 6)
-        for task, metrics in measured["metrics"].items()
+        for task, metrics in checkpoint.evaluations[-1]["metrics"].items()
         for name, value in metrics.items()
     }
 

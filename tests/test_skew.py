@@ -20,9 +20,9 @@ from tests.training.make_sets import write_tiny_sets
 from training.config import Task
 from training.data.datasets import DataWarning, MiniSets, read_mask, read_mini_sets
 from training.data.loaders import Sample, split_of
-from training.evaluation import PRIMARY_METRIC, evaluate_task
 from training.metrics.classification import Accuracy
 from training.metrics.detection import AveragePrecision
+from training.metrics.evaluation import PRIMARY_METRIC, evaluate_task
 from training.metrics.segmentation import ConfusionMatrix
 
 pytestmark = pytest.mark.slow

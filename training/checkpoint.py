@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,10 @@ import torch
 from torch import Tensor
 
 from training.config import Config
-from training.continual.ewc import Anchor
+from training.files import open_whole
+from training.hooks.anchor import Anchor
+
+CHECKPOINT_NAME = "checkpoint.pt"  # in the folder of a run
 
 
 class CheckpointError(ValueError):
@@ -46,21 +48,22 @@ class Checkpoint:
     history: list[dict[str, Any]] = field(default_factory=list)
     pictures: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The history's evaluations, in the order of the stages; the polish's last, if it was kept."""
+        return [entry for entry in self.history if entry["kind"] == "evaluation"]
+
     def parsed_config(self) -> Config:
         """Give the config back as its type."""
         return Config.model_validate(self.config)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write beside the target, flush to the disk, rename: a kill leaves the old file or the new one, whole."""
+    """Write a checkpoint; a kill leaves the old file or the new one, whole."""
     values = {entry.name: getattr(checkpoint, entry.name) for entry in fields(checkpoint)}
     values["anchors"] = {task: asdict(anchor) for task, anchor in checkpoint.anchors.items()}
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    with open_whole(path) as file:
         torch.save(values, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,35 +17,58 @@ import typer
 from rich.console import Console
 
 from service.errors import ContractError
-from training.ablation.records import RECORDS_NAME, read_records
-from training.ablation.report import write_report as write_ablation_report
-from training.ablation.run import run_table, train_experiment
-from training.ablation.shelf import Shelf
-from training.ablation.table import SHIPPED_TABLE, AblationError, load_table
 from training.checkpoint import CheckpointError
-from training.config import ConfigError, Task, keep_one_task, load_config
+from training.config import Config, ConfigError, Task, keep_one_task, load_config
 from training.data.datasets import DataError, MiniSets, read_mini_sets
 from training.data.doctor.layouts import LayoutError
+from training.data.doctor.preflight import UnfitDataError, check_data
 from training.data.loaders import hold_out, split_of
 from training.data.record import RecordError, record_data, write_record
-from training.details import DetailsError
-from training.distributed import DistributedError, connect
+from training.distributed import DistributedError, Workers, connect
 from training.environment import append_environment, describe_environment, describe_machine
-from training.evaluation import PRIMARY_METRIC, measure_task
+from training.inference import open_checkpoint, open_model
+from training.lab.ablation.records import RECORDS_NAME, read_records
+from training.lab.ablation.report import write_report as write_ablation_report
+from training.lab.ablation.run import Plan, RowTrainer, run_table
+from training.lab.ablation.shelf import Shelf
+from training.lab.ablation.table import SHIPPED_TABLE, AblationError, load_table
+from training.lab.report.page import write_report
+from training.lab.summary import SummaryError, format_summary, load_run, summarise
 from training.learner import TrainingDivergedError
 from training.metrics.bootstrap import bootstrap_interval
+from training.metrics.details import DetailsError
+from training.metrics.evaluation import PRIMARY_METRIC, measure_task
 from training.models.backbone import WeightsError
-from training.opened import open_checkpoint, open_model
-from training.preflight import UnfitDataError, check_data
 from training.progress import Progress, RunProgress
-from training.report.page import write_report
 from training.stages import Run
-from training.summary import SummaryError, format_summary, load_run, summarise
 from training.teachers.teacher import TeacherError
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
 console = Console()
 complaints = Console(stderr=True)
+# markup=False: a path or a message may hold square brackets.
+_say, _warn, _complain = (
+    partial(where.print, style=style, highlight=False, markup=False, soft_wrap=True)
+    for where, style in ((console, None), (complaints, "yellow"), (complaints, "bold red"))
+)
+# What the user or the machine can bring about, and one sentence says.
+_FAILURES = (
+    AblationError,
+    CheckpointError,
+    ConfigError,
+    ContractError,
+    DataError,
+    DetailsError,
+    DistributedError,
+    LayoutError,
+    RecordError,
+    SummaryError,
+    TeacherError,
+    TrainingDivergedError,
+    UnfitDataError,
+    WeightsError,
+    OSError,
+)
 
 DataOption = Annotated[
     Path,
@@ -92,30 +117,19 @@ def run(
     if resume and (preset is not None or seed is not None or only is not None):
         raise typer.BadParameter("the run in --out keeps its own preset, seed and tasks", param_hint="--resume")
     chosen = _choose_device(device)
-    try:
+    with _failures_in_one_sentence():
         workers = connect(chosen)
         chosen = workers.choose_device(chosen)
         complaints.quiet = not workers.is_main  # all processes read the data, and find the same
-        examination = check_data(
-            data, accept or (), partial(complaints.print, style="yellow", highlight=False, markup=False, soft_wrap=True)
-        )
-    except (DistributedError, LayoutError, UnfitDataError) as error:
-        raise _failure(error) from error
-    sets = _read(data)
-    complaints.quiet = False
-    try:
+        examination = check_data(data, accept or (), _warn)
+        sets = _read(data)
+        complaints.quiet = False
         if resume:
             training = Run.resume(out, chosen, workers=workers)
         else:
-            overrides = {} if seed is None else {"seed": seed}
-            chosen_config = load_config(preset or "default", **overrides)
-            if only is not None:
-                chosen_config = keep_one_task(chosen_config, only)
-            training = Run.start(chosen_config, out, chosen, weights=backbone_weights, workers=workers)
-        config = training.checkpoint.parsed_config()
-        measured = hold_out(sets, config.holdout)
-        pictures = {task: len(split_of(measured, task).train) for task in Task}
-        with RunProgress(config, pictures, out, console) if workers.is_main else Progress() as progress:
+            config = _choose_config(preset, seed, only)
+            training = Run.start(config, out, chosen, weights=backbone_weights, workers=workers)
+        with _show_progress(training.checkpoint.parsed_config(), sets, out, workers) as progress:
             if workers.is_main:
                 write_record(out, record_data(examination, sets))
                 append_environment(out, describe_environment(chosen, processes=workers.world_size))
@@ -123,18 +137,6 @@ def run(
         if not workers.is_main:
             return
         written = write_report(out, sets)
-    except (
-        CheckpointError,
-        ConfigError,
-        DataError,
-        DetailsError,
-        RecordError,
-        TeacherError,
-        TrainingDivergedError,
-        WeightsError,
-        OSError,
-    ) as error:
-        raise _failure(error) from error
     console.print(f"report: {written}\ncheckpoint: {out / 'checkpoint.pt'}", highlight=False)
 
 
@@ -146,10 +148,8 @@ def report(
     ] = None,
 ) -> None:
     """Draw the report of a run again, from what it left in its folder."""
-    try:
+    with _failures_in_one_sentence():
         written = write_report(folder, None if data is None else _read(data))
-    except (CheckpointError, DataError, DetailsError, RecordError, OSError) as error:
-        raise _failure(error) from error
     console.print(f"report: {written}", highlight=False)
 
 
@@ -173,8 +173,8 @@ def evaluate(
     if model and device == "cuda":
         raise typer.BadParameter("an ONNX file is measured as it is served, on the CPU", param_hint="--device")
     chosen = _choose_device(device)
-    sets = _read(data)
-    try:
+    with _failures_in_one_sentence():
+        sets = _read(data)
         if model is not None:
             engine, tasks, batch_size = open_model(model)
         elif checkpoint is not None:
@@ -186,8 +186,6 @@ def evaluate(
             if bootstrap:
                 interval = bootstrap_interval(measured.counted, rng=np.random.default_rng(0), draws=bootstrap)
                 metrics[str(task)][f"{PRIMARY_METRIC[task]}_interval_95"] = [interval.low, interval.high]
-    except (CheckpointError, ContractError, DataError) as error:
-        raise _failure(error) from error
     print(json.dumps(metrics, indent=2))
 
 
@@ -201,10 +199,8 @@ def summary(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a Markdown table.")] = False,
 ) -> None:
     """Print mean and standard deviation over several runs, and what each task lost since its own stage."""
-    try:
+    with _failures_in_one_sentence():
         found = summarise([load_run(folder) for folder in runs], [load_run(folder) for folder in baseline or ()])
-    except (CheckpointError, SummaryError) as error:
-        raise _failure(error) from error
     print(json.dumps(asdict(found), indent=2) if as_json else format_summary(found))
 
 
@@ -235,27 +231,37 @@ def ablate(
     if data is None and not report_only:
         raise typer.BadParameter("wanted the folder of the data, to train on", param_hint="--data")
     chosen = _choose_device(device)
-    try:
+    with _failures_in_one_sentence():
         experiments = load_table(table)
         if data is not None and not report_only:
-            train = partial(
-                train_experiment, sets=_read(data), device=chosen, weights=backbone_weights, console=console
-            )
-            run_table(
-                experiments,
-                out / RECORDS_NAME,
-                partial(train, shelf=Shelf(work / "shared", experiments, seeds or [0])),
-                seeds=seeds or [0],
-                best=best,
-                work=work,
-                keep=keep,
-                machine=describe_machine(chosen),
-                tell=partial(console.print, highlight=False, markup=False, soft_wrap=True),
-            )
+            sets = _read(data)
+            machine = describe_machine(chosen)
+            plan = Plan(experiments, out / RECORDS_NAME, seeds or [0], best=best, work=work, keep=keep, machine=machine)
+            shelf = Shelf(work / "shared", experiments, plan.seeds)
+            run_table(plan, RowTrainer(sets, chosen, backbone_weights, console, shelf), _say)
         written = write_ablation_report(experiments, read_records(out / RECORDS_NAME), out)
-    except (AblationError, DataError, WeightsError, OSError) as error:
-        raise _failure(error) from error
     console.print(f"report: {written}", highlight=False)
+
+
+@contextmanager
+def _failures_in_one_sentence() -> Iterator[None]:
+    try:
+        yield
+    except _FAILURES as error:
+        _complain(f"unihead-train: {error}")
+        raise typer.Exit(1) from error
+
+
+def _choose_config(preset: str | None, seed: int | None, only: Task | None) -> Config:
+    config = load_config(preset or "default", **({} if seed is None else {"seed": seed}))
+    return config if only is None else keep_one_task(config, only)
+
+
+def _show_progress(config: Config, sets: MiniSets, out: Path, workers: Workers) -> Progress:
+    if not workers.is_main:
+        return Progress()
+    measured = hold_out(sets, config.holdout)
+    return RunProgress(config, {task: len(split_of(measured, task).train) for task in Task}, out, console)
 
 
 def _choose_device(name: str) -> torch.device:
@@ -271,19 +277,10 @@ def _choose_device(name: str) -> torch.device:
 def _read(data: Path) -> MiniSets:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        try:
-            sets = read_mini_sets(data)
-        except DataError as error:
-            raise _failure(error) from error
+        sets = read_mini_sets(data)
     for warning in caught:
-        complaints.print(f"warning: {warning.message}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        _warn(f"warning: {warning.message}")
     return sets
-
-
-def _failure(error: Exception) -> typer.Exit:
-    # markup=False: a path or a message may hold square brackets.
-    complaints.print(f"unihead-train: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
-    return typer.Exit(1)
 
 
 def main() -> None:

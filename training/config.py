@@ -9,9 +9,14 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from training.detection.config import PointDetectionConfig
-from training.options.base import Frozen, Task
-from training.options.model import DetectionLossConfig, InferenceConfig, ModelConfig, SegmentationLossConfig
+from training.options.base import Frozen, Task, describe_faults
+from training.options.model import (
+    DetectionLossConfig,
+    InferenceConfig,
+    ModelConfig,
+    PointDetectionConfig,
+    SegmentationLossConfig,
+)
 from training.options.polish import PolishConfig
 from training.options.stage import StageConfig
 
@@ -109,7 +114,6 @@ def load_config(source: str | Path, **overrides: Any) -> Config:  # noqa: ANN401
     try:
         return Config.model_validate(tomllib.loads(path.read_text(encoding="utf-8")) | overrides)
     except ValidationError as error:
-        faults = (f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors())
-        raise ConfigError(f"{path}: {'; '.join(faults)}") from error
+        raise ConfigError(f"{path}: {describe_faults(error)}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from training.config import Config, ConfigError
-from training.data.loaders import Batch
+from training.data.batches import Batch
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -114,8 +114,7 @@ class FabricWorkers(Workers):
 
     def shard(self, batch: Batch) -> Batch:
         """As `Workers`."""
-        rows = slice(self.rank, None, self.world_size) if self.rank < len(batch.images) else slice(1)
-        return Batch(batch.images[rows], batch.targets[rows], batch.indices[rows], batch.placements[rows])
+        return batch.select(range(len(batch.images))[self.rank :: self.world_size] or [0])
 
     def share(self, pictures: int) -> float:
         """As `Workers`."""

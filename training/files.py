@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write beside the target, flush to the disk, rename: a kill leaves the old file or the new one, whole.
+@contextmanager
+def open_whole(path: Path, *, suffix: str = ".tmp") -> Iterator[BinaryIO]:
+    """Open a file beside the target, flush it to the disk, rename it: a kill leaves the old file or the new one, whole.
+
+    Args:
+        path: of the target; nothing is written there when the context ends with an error.
+        suffix: of the file beside it; two processes that write the same target need different ones.
 
     Raises:
         OSError: the file cannot be written.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(path.name + suffix)
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text in UTF-8, as `open_whole` does."""
+    with open_whole(path) as file:
+        file.write(text.encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,20 +15,14 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from service.engine.contract import OUTPUT_NAMES, ModelContract
-from service.engine.engine import Engine
+from service.engine.engine import Engine, load_engine
+from service.errors import ContractError
 from service.pictures.imaging import UInt8Array
-from training.checkpoint import Checkpoint
+from training.checkpoint import Checkpoint, load_checkpoint
 from training.config import Config, InferenceConfig, Task
-from training.data.classes import COCO_CLASSES, IMAGENETTE_CLASSES, VOC_CLASSES
+from training.data.classes import CLASSES, NUM_CLASSES
 from training.detection.schemes import build_scheme, take_points
 from training.models.multitask import MultiTaskModel, build_model
-
-CLASSES: dict[Task, tuple[str, ...]] = {
-    Task.SEGMENTATION: VOC_CLASSES,
-    Task.DETECTION: COCO_CLASSES,
-    Task.CLASSIFICATION: tuple(IMAGENETTE_CLASSES.values()),
-}
-NUM_CLASSES = {task: len(names) for task, names in CLASSES.items()}
 
 
 class DenseOutputs(NamedTuple):
@@ -184,3 +179,28 @@ def build_engine(model: MultiTaskModel, config: Config, device: torch.device, *,
     """Build the service's engine around the network in torch."""
     contract = make_contract(config, model.state_dict(), git_commit=git_commit)
     return Engine(TorchSession(model, config, device), contract)
+
+
+def open_checkpoint(path: Path, device: torch.device) -> tuple[Engine, list[Task], int]:
+    """Load a checkpoint: engine, tasks learned, pictures per forward pass.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    loaded = load_checkpoint(path)
+    config = loaded.parsed_config()
+    engine = build_engine(restore_model(loaded).to(device), config, device, git_commit=loaded.git_commit)
+    return engine, [stage.task for stage in config.stages[: loaded.stage]], config.eval_batch_size
+
+
+def open_model(path: Path) -> tuple[Engine, list[Task], int]:
+    """Load an ONNX file, which takes one picture per forward pass, as most that the service asks of it.
+
+    Raises:
+        ContractError: it cannot be read, or names other classes than the data has.
+    """
+    engine = load_engine(path)
+    for task in Task:
+        if getattr(engine.contract, f"{task}_classes") != CLASSES[task]:
+            raise ContractError(f"{path}: its {task} classes are not those of the data; export it again")
+    return engine, list(Task), 1

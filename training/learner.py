@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,9 +16,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from training.config import StageConfig
 from training.continual.averaging import WeightAverage
 from training.continual.balancing import build_balancer
-from training.data.loaders import Batch, move_batch
+from training.data.batches import Batch, move_batch
 from training.distributed import ALONE, Workers
-from training.hooks import Hook, Step
+from training.hooks.hook import Hook, Step
+from training.hooks.passes import mixed_precision
 from training.models.multitask import MultiTaskModel
 from training.objectives import Objective
 from training.options.stage import Part
@@ -25,6 +27,23 @@ from training.options.stage import Part
 
 class TrainingDivergedError(RuntimeError):
     """The loss or its gradient is no longer a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """What a stage asks of the network.
+
+    Attributes:
+        config: of the stage.
+        objective: logits of the stage's task, targets and epoch (from 0) to named parts, which are summed.
+        steps_per_epoch: batches an epoch.
+        still_norms: see `build_optimizer`.
+    """
+
+    config: StageConfig
+    objective: Objective
+    steps_per_epoch: int
+    still_norms: Collection[Part] = ()
 
 
 def build_optimizer(model: MultiTaskModel, config: StageConfig, *, still_norms: Collection[Part] = ()) -> AdamW:
@@ -77,36 +96,30 @@ class Learner:
     def __init__(
         self,
         model: MultiTaskModel,
-        config: StageConfig,
-        objective: Objective,
+        plan: StagePlan,
         make_hooks: Callable[[], Sequence[Hook]],
         *,
         device: torch.device,
-        steps_per_epoch: int,
-        still_norms: Collection[Part] = (),
         workers: Workers = ALONE,
     ) -> None:
         """Prepare the stage.
 
         Args:
             model: changed in place; parts that do not learn in this stage are frozen.
-            config: of the stage.
-            objective: logits of the stage's task, targets and epoch (from 0) to named parts, which are summed.
+            plan: of the stage.
             make_hooks: makes the methods of not forgetting and of teaching, once it is settled what learns.
             device: where the network runs; mixed precision (bfloat16) on CUDA.
-            steps_per_epoch: batches an epoch.
-            still_norms: see `build_optimizer`.
             workers: the processes that train the network; each is given whole batches, and takes its share.
         """
+        config = plan.config
         self._model = model
         self._config = config
-        self._objective = objective
+        self._plan = plan
         self._device = device
-        self._steps_per_epoch = steps_per_epoch
         self._workers = workers
-        self._optimizer = build_optimizer(model, config, still_norms=still_norms)
+        self._optimizer = build_optimizer(model, config, still_norms=plan.still_norms)
         self._hooks = make_hooks()
-        steps = config.epochs * steps_per_epoch
+        steps = config.epochs * plan.steps_per_epoch
         self._balancer = build_balancer(config, model, names=["task", *(hook.name for hook in self._hooks)])
         self._scheduler = build_scheduler(self._optimizer, steps=steps, warmup_fraction=config.warmup_fraction)
         self._average = WeightAverage(model, config.ema) if config.ema else None
@@ -179,12 +192,12 @@ class Learner:
         return {name: value / pictures for name, value in self._workers.add(sums).items()}
 
     def _step(self, batch: Batch, *, share: float, epoch: int, index: int) -> dict[str, float]:
-        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._device.type == "cuda"):
+        with mixed_precision(self._device):
             features = self._model.extract(batch.images)
             logits = self._model.head.answer(features, self._config.task)
-        progress = (epoch + index / self._steps_per_epoch) / self._config.epochs
+        progress = (epoch + index / self._plan.steps_per_epoch) / self._config.epochs
         step = Step(batch, features, logits, progress)
-        groups = {"task": self._objective(logits, batch, epoch)}
+        groups = {"task": self._plan.objective(logits, batch, epoch)}
         for hook in self._hooks:
             if named := hook.losses(step):
                 groups[hook.name] = named

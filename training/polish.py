@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from training.config import Config, StageConfig, Task
-from training.continual.passes import mixed_precision
-from training.data.loaders import Batch, TaskDataset, count_batches, iterate_batches, move_batch
+from training.data.batches import Batch, move_batch
+from training.data.loaders import TaskDataset, count_batches, iterate_batches
 from training.distributed import ALONE, Workers
-from training.evaluation import PRIMARY_METRIC
-from training.hooks import Hook, Step
-from training.learner import Learner
+from training.hooks.hook import Hook, Step
+from training.hooks.passes import mixed_precision
+from training.learner import Learner, StagePlan
+from training.metrics.evaluation import PRIMARY_METRIC
 from training.models.multitask import MultiTaskModel
-from training.objectives import Objective, make_objective
+from training.objectives import Objective, make_final_objective
 from training.options.stage import Part
 
 Metrics = Mapping[str, Mapping[str, float]]
@@ -96,16 +97,9 @@ class Polish:
             lr_factors=dict.fromkeys(get_args(Part), 1.0),
             ema=options.ema,
         )
-        self.learner = Learner(
-            model,
-            stage,
-            lead_objective,
-            lambda: [self._others],
-            device=device,
-            steps_per_epoch=count_batches(len(datasets[self._lead]), options.batch_size),
-            still_norms=tuple(model.parts()),
-            workers=workers,
-        )
+        steps = count_batches(len(datasets[self._lead]), options.batch_size)
+        plan = StagePlan(stage, lead_objective, steps, still_norms=tuple(model.parts()))
+        self.learner = Learner(model, plan, lambda: [self._others], device=device, workers=workers)
 
     def begin_epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
         """Give the leading task's batches, and let the others begin."""
@@ -125,14 +119,8 @@ class Polish:
 
 
 def _make_final_objective(config: Config, stage: StageConfig, dataset: TaskDataset) -> Objective:
-    objective = make_objective(config, stage.task, epochs=stage.epochs, dataset=dataset)
-
-    def compute(logits: Tensor, batch: Batch, epoch: int) -> dict[str, Tensor]:
-        del epoch
-        parts = objective(logits, batch, stage.epochs - 1)
-        return {f"{stage.task}/{name}": part for name, part in parts.items()}
-
-    return compute
+    objective = make_final_objective(config, stage, dataset)
+    return lambda logits, batch, _: {f"{stage.task}/{name}": part for name, part in objective(logits, batch).items()}
 
 
 def judge(

@@ -14,8 +14,8 @@ from rich.progress import Progress as Bars
 from torch.utils.tensorboard import SummaryWriter
 
 from training.config import Config, Task
-from training.evaluation import PRIMARY_METRIC
 from training.files import write_whole
+from training.metrics.evaluation import PRIMARY_METRIC
 from training.options.polish import POLISH
 
 METRICS_NAME = "metrics.jsonl"

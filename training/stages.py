@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,27 +13,62 @@ import numpy as np
 import torch
 
 from service.engine.engine import Engine
-from training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from training.checkpoint import CHECKPOINT_NAME, Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from training.config import Config, Task
 from training.continual.build import build_hooks
-from training.continual.context import StageContext
 from training.continual.ewc import consolidate
 from training.continual.fisher import estimate_importance
+from training.data.batches import Batch
+from training.data.classes import NUM_CLASSES
 from training.data.datasets import MiniSets
-from training.data.loaders import Batch, Sample, TaskDataset, count_batches, hold_out, iterate_batches, split_of
-from training.details import measure_details, write_details
+from training.data.loaders import Sample, TaskDataset, count_batches, hold_out, iterate_batches, split_of
 from training.distributed import ALONE, Workers
 from training.environment import find_git_commit
-from training.evaluation import evaluate_task, measure_ms_per_image
-from training.inference import NUM_CLASSES, build_engine, restore_model
-from training.learner import Learner
+from training.hooks.context import StageContext
+from training.inference import build_engine, restore_model
+from training.learner import Learner, StagePlan
+from training.metrics.details import measure_details, write_details
+from training.metrics.evaluation import evaluate_task, measure_ms_per_image
 from training.models.multitask import MultiTaskModel, build_model
 from training.objectives import make_objective
 from training.options.polish import POLISH
 from training.polish import Polish, judge
 from training.progress import Progress
 
-CHECKPOINT_NAME = "checkpoint.pt"
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a run learns from and tells.
+
+    Attributes:
+        sets: the pictures, held-out ones in the place of the validation split.
+        datasets: the training pictures by task, in the order of the stages.
+        progress: is told how it goes.
+        measure_every: epochs after which what is learned so far is measured within a stage too; 0: never.
+    """
+
+    sets: MiniSets
+    datasets: Mapping[Task, TaskDataset]
+    progress: Progress
+    measure_every: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Leg:
+    """A stage, or the polish, as it is trained.
+
+    Attributes:
+        index: of the stage; the polish comes after the last.
+        name: of the stage's task, or of the polish.
+        epochs: in all.
+        begin_epoch: gives the batches of an epoch.
+    """
+
+    index: int
+    name: str
+    epochs: int
+    learner: Learner
+    begin_epoch: Callable[[np.random.Generator], Iterable[Batch]]
 
 
 class Run:
@@ -43,12 +79,7 @@ class Run:
     """
 
     def __init__(
-        self,
-        checkpoint: Checkpoint,
-        model: MultiTaskModel,
-        out: Path,
-        device: torch.device,
-        workers: Workers = ALONE,
+        self, checkpoint: Checkpoint, model: MultiTaskModel, out: Path, device: torch.device, workers: Workers = ALONE
     ) -> None:
         self.checkpoint = checkpoint
         self._config = checkpoint.parsed_config()
@@ -56,18 +87,11 @@ class Run:
         self._out = out
         self._device = device
         self._workers = workers
-        self._measure_every = 0
         workers.check(self._config)
 
     @classmethod
     def start(
-        cls,
-        config: Config,
-        out: Path,
-        device: torch.device,
-        *,
-        weights: Path | None = None,
-        workers: Workers = ALONE,
+        cls, config: Config, out: Path, device: torch.device, *, weights: Path | None = None, workers: Workers = ALONE
     ) -> Run:
         """Begin a run: seed, build the network, save its first checkpoint.
 
@@ -128,157 +152,126 @@ class Run:
                 "go on with the same data, or begin a new run"
             )
         self.checkpoint.pictures = pictures
-        self._measure_every = measure_every
         progress.restore(self.checkpoint.history)
-        datasets = {
-            stage.task: TaskDataset(split_of(sets, stage.task).train, self._config) for stage in self._config.stages
-        }
-        for index in range(self.checkpoint.stage, len(self._config.stages)):
-            self._train_stage(index, datasets, sets, progress)
-            self._close_stage(index, datasets, sets, progress)
+        tasks = [stage.task for stage in self._config.stages]
+        datasets = {task: TaskDataset(split_of(sets, task).train, self._config) for task in tasks}
+        work = _Work(sets, datasets, progress, measure_every)
+        for index in range(self.checkpoint.stage, len(tasks)):
+            self._train_stage(index, work)
+            self._close_stage(index, work)
             on_stage(self.checkpoint)
         if self.checkpoint.stage < self._config.num_stages:
-            self._polish(datasets, sets, progress)
+            self._polish(work)
 
-    def _context(self, index: int, datasets: Mapping[Task, TaskDataset]) -> StageContext:
+    def _context(self, index: int, work: _Work) -> StageContext:
         return StageContext(
             config=self._config,
             stage=self._config.stages[index],
             model=self._model,
             before=self.checkpoint.before,
             anchors=self.checkpoint.anchors,
-            learned=tuple(earlier.task for earlier in self._config.stages[:index]),
-            datasets=datasets,
+            learned=self._tasks_up_to(index),
+            datasets=work.datasets,
             device=self._device,
         )
 
-    def _train_stage(
-        self, index: int, datasets: Mapping[Task, TaskDataset], sets: MiniSets, progress: Progress
-    ) -> None:
+    def _tasks_up_to(self, end: int) -> tuple[Task, ...]:
+        return tuple(stage.task for stage in self._config.stages[:end])
+
+    def _train_stage(self, index: int, work: _Work) -> None:
         stage = self._config.stages[index]
         self._remember_before()
-        context = self._context(index, datasets)
-        dataset = datasets[stage.task]
-        learner = Learner(
-            self._model,
-            stage,
-            make_objective(self._config, stage.task, epochs=stage.epochs, dataset=dataset),
-            lambda: build_hooks(context),
-            device=self._device,
-            steps_per_epoch=count_batches(len(dataset), stage.batch_size),
-            workers=self._workers,
-        )
-        self._train(
-            index,
-            str(stage.task),
-            learner,
-            lambda rng: iterate_batches(
-                dataset, self._config, batch_size=stage.batch_size, options=stage.augment, rng=rng
-            ),
-            stage.epochs,
-            [earlier.task for earlier in self._config.stages[: index + 1]],
-            sets,
-            progress,
-        )
+        context, dataset = self._context(index, work), work.datasets[stage.task]
+        objective = make_objective(self._config, stage.task, epochs=stage.epochs, dataset=dataset)
+        plan = StagePlan(stage, objective, count_batches(len(dataset), stage.batch_size))
+        learner = Learner(self._model, plan, lambda: build_hooks(context), device=self._device, workers=self._workers)
+
+        def begin_epoch(rng: np.random.Generator) -> Iterable[Batch]:
+            return iterate_batches(dataset, self._config, batch_size=stage.batch_size, options=stage.augment, rng=rng)
+
+        self._train(_Leg(index, str(stage.task), stage.epochs, learner, begin_epoch), work)
 
     def _remember_before(self) -> None:
         if not self.checkpoint.learner:
             self.checkpoint.before = {name: value.cpu().clone() for name, value in self._model.state_dict().items()}
 
-    def _train(
-        self,
-        index: int,
-        name: str,
-        learner: Learner,
-        begin_epoch: Callable[[np.random.Generator], Iterable[Batch]],
-        epochs: int,
-        tasks: Sequence[Task],
-        sets: MiniSets,
-        progress: Progress,
-    ) -> None:
+    def _train(self, leg: _Leg, work: _Work) -> None:
+        learner = leg.learner
         if self.checkpoint.learner:
             learner.load_state_dict(self.checkpoint.learner)
-        for epoch in range(self.checkpoint.epoch, epochs):
+        told = partial(work.progress.advance, leg.name)
+        for epoch in range(self.checkpoint.epoch, leg.epochs):
             # A generator per epoch: a resumed run draws what the uninterrupted one would have drawn.
-            rng = np.random.default_rng([self._config.seed, index, epoch])
+            rng = np.random.default_rng([self._config.seed, leg.index, epoch])
             torch.manual_seed(int(rng.integers(2**62)) + self._workers.rank)  # for dropout
             started = time.perf_counter()
-            losses = learner.train_one_epoch(begin_epoch(rng), epoch=epoch, on_batch=partial(progress.advance, name))
+            losses = learner.train_one_epoch(leg.begin_epoch(rng), epoch=epoch, on_batch=told)
             entry = {
                 "kind": "epoch",
-                "stage": name,
+                "stage": leg.name,
                 "epoch": epoch + 1,
                 "losses": losses,
                 "learning_rate": learner.learning_rate,
                 "seconds": time.perf_counter() - started,
             }
             # After the last epoch the stage's own evaluation says it.
-            if self._measure_every and (epoch + 1) % self._measure_every == 0 and epoch + 1 < epochs:
+            if work.measure_every and (epoch + 1) % work.measure_every == 0 and epoch + 1 < leg.epochs:
                 started = time.perf_counter()
+                tasks = self._tasks_up_to(leg.index + 1)
                 with learner.averaged():
-                    entry["metrics"] = self._measure({task: split_of(sets, task).val for task in tasks})
+                    entry["metrics"] = self._measure({task: split_of(work.sets, task).val for task in tasks})
                 entry["measure_seconds"] = time.perf_counter() - started
-            self._record(entry, progress)
+            self._record(entry, work)
             self._workers.unify(self._model)
-            self._save(index, epoch + 1, learner.state_dict())
+            self._save(leg.index, epoch + 1, learner.state_dict())
         learner.finish()
 
-    def _close_stage(
-        self, index: int, datasets: Mapping[Task, TaskDataset], sets: MiniSets, progress: Progress
-    ) -> None:
+    def _close_stage(self, index: int, work: _Work) -> None:
         stage = self._config.stages[index]
         started = time.perf_counter()
         later = (following.ewc for following in self._config.stages[index + 1 :])
         if protector := next((ewc for ewc in later if stage.task in ewc.strength), None):
             self._model.begin_stage()  # what was frozen in this stage may learn in a later one
-            importance = estimate_importance(self._context(index, datasets), protector.fisher)
+            importance = estimate_importance(self._context(index, work), protector.fisher)
             shared = self._model.shared_parameters()
             self.checkpoint.anchors = consolidate(self.checkpoint.anchors, stage.task, shared, importance, protector)
         fisher_seconds = time.perf_counter() - started
-        learned = [earlier.task for earlier in self._config.stages[: index + 1]]
-        self._record(
-            {
-                "kind": "evaluation",
-                "stage": str(stage.task),
-                **self._evaluate(str(stage.task), learned, sets),
-                "fisher_seconds": fisher_seconds,
-                "seconds": time.perf_counter() - started,
-            },
-            progress,
-        )
+        evaluation = self._evaluate(index, str(stage.task), work)
+        seconds = time.perf_counter() - started
+        self._record({**evaluation, "fisher_seconds": fisher_seconds, "seconds": seconds}, work)
         self._save(index + 1, 0, None)
 
-    def _polish(self, datasets: Mapping[Task, TaskDataset], sets: MiniSets, progress: Progress) -> None:
+    def _polish(self, work: _Work) -> None:
         index = len(self._config.stages)
         self._remember_before()
-        polish = Polish(self._config, self._model, datasets, self._device, self._workers)
-        epochs = self._config.polish.epochs
-        self._train(index, POLISH, polish.learner, polish.begin_epoch, epochs, list(datasets), sets, progress)
+        polish = Polish(self._config, self._model, work.datasets, self._device, self._workers)
+        self._train(_Leg(index, POLISH, self._config.polish.epochs, polish.learner, polish.begin_epoch), work)
         started = time.perf_counter()
         # Whether to keep it is a choice, and choices must not see the validation split.
-        splits = {task: split_of(sets, task) for task in datasets}
+        splits = {task: split_of(work.sets, task) for task in work.datasets}
         samples = {task: split.val if self._config.holdout else split.train for task, split in splits.items()}
         judged = judge(
             self._model, self.checkpoint.before, lambda: self._measure(samples), self._config.polish.tolerance
         )
-        self._record({"kind": "polish", "stage": POLISH, **judged, "seconds": time.perf_counter() - started}, progress)
+        self._record({"kind": "polish", "stage": POLISH, **judged, "seconds": time.perf_counter() - started}, work)
         if judged["kept"]:
             started = time.perf_counter()
-            measured = self._evaluate(POLISH, list(datasets), sets)
-            seconds = time.perf_counter() - started
-            self._record({"kind": "evaluation", "stage": POLISH, **measured, "seconds": seconds}, progress)
+            evaluation = self._evaluate(index, POLISH, work)
+            self._record({**evaluation, "seconds": time.perf_counter() - started}, work)
         self._save(index + 1, 0, None)
 
-    def _evaluate(self, stage: str, tasks: Sequence[Task], sets: MiniSets) -> dict[str, Any]:
+    def _evaluate(self, index: int, stage: str, work: _Work) -> dict[str, Any]:
         engine, size = self._build_engine(), self._config.eval_batch_size
         measured = {
-            str(task): measure_details(engine, task, split_of(sets, task).val, batch_size=size) for task in tasks
+            str(task): measure_details(engine, task, split_of(work.sets, task).val, batch_size=size)
+            for task in self._tasks_up_to(index + 1)
         }
         if self._workers.is_main:
             write_details(self._out, stage, [details for _, details in measured.values()])
         # As in `_measure`.
         metrics = self._workers.broadcast({task: metrics for task, (metrics, _) in measured.items()})
-        return {"metrics": metrics, "ms_per_image": measure_ms_per_image(engine)}
+        ms_per_image = measure_ms_per_image(engine)
+        return {"kind": "evaluation", "stage": stage, "metrics": metrics, "ms_per_image": ms_per_image}
 
     def _measure(self, samples: Mapping[Task, Sequence[Sample]]) -> dict[str, dict[str, float]]:
         engine = self._build_engine()
@@ -289,9 +282,9 @@ class Run:
     def _build_engine(self) -> Engine:
         return build_engine(self._model, self._config, self._device, git_commit=self.checkpoint.git_commit)
 
-    def _record(self, entry: dict[str, Any], progress: Progress) -> None:
+    def _record(self, entry: dict[str, Any], work: _Work) -> None:
         self.checkpoint.history.append(entry)
-        progress.record(self.checkpoint.history)
+        work.progress.record(self.checkpoint.history)
 
     def _save(self, stage: int, epoch: int, learner: dict[str, Any] | None) -> None:
         self.checkpoint.stage, self.checkpoint.epoch, self.checkpoint.learner = stage, epoch, learner

@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from training.data.doctor.examine import examine
-from training.data.doctor.page import write_page
+from training.data.doctor.html.page import write_page
 
 PICTURES = Path(__file__).parents[2] / "service" / "models" / "golden"
 OUT = Path(__file__).parents[1] / "pictures" / "doctor.png"

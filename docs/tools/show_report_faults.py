@@ -23,9 +23,9 @@ from service.errors import ContractError
 from service.settings import Settings
 from training.config import Task
 from training.data.datasets import DataError, SegmentationSample, read_detection, read_mask, read_segmentation
-from training.evaluation import evaluate_task
+from training.lab.report.student import STUDENT_REPORT
+from training.metrics.evaluation import evaluate_task
 from training.metrics.segmentation import ConfusionMatrix, miou_eps_per_image
-from training.report.student import STUDENT_REPORT
 
 LENIENT = "absent classes count 1, each picture by itself"
 # Training again would take an hour, so these are figures of docs/experiments.md; a test compares.

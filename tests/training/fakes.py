@@ -12,9 +12,8 @@ from torch import Tensor
 from service.engine.contract import OUTPUT_NAMES
 from service.pictures.imaging import FloatArray, UInt8Array
 from training.config import Config, ModelConfig, Task, load_config
-from training.data.loaders import Batch
-from training.detection.assigners import BoxTargets
-from training.inference import NUM_CLASSES
+from training.data.batches import Batch, BoxTargets
+from training.data.classes import NUM_CLASSES
 from training.models.multitask import MultiTaskModel, build_model
 
 SIZE, STRIDE = 64, 32
@@ -47,6 +46,10 @@ def make_model(config: ModelConfig | None = None, *, seed: int = 0) -> MultiTask
 def make_images(count: int, *, seed: int = 0) -> Tensor:
     """[count, SIZE, SIZE, 3] uint8 noise."""
     return torch.randint(0, 256, (count, SIZE, SIZE, 3), dtype=torch.uint8, generator=torch.manual_seed(seed))
+
+
+def random_logits(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.manual_seed(seed))
 
 
 def make_batch(task: Task, count: int = 2, *, seed: int = 0) -> Batch:

@@ -19,12 +19,12 @@ from tests.training.watched import (
     kill_after_batches,
     kill_at,
 )
-from training.checkpoint import load_checkpoint
+from training.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from training.config import Task
 from training.data.datasets import MiniSets
 from training.inference import TorchSession
 from training.models.heads import TaskLogits
-from training.stages import CHECKPOINT_NAME, Run
+from training.stages import Run
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,8 @@ from tests.training.fakes import make_batch, make_config, make_model
 from tests.training.watched import CPU, assert_same_tensors
 from training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from training.config import Task
-from training.continual.ewc import Anchor
-from training.learner import Learner
+from training.hooks.anchor import Anchor
+from training.learner import Learner, StagePlan
 from training.models.multitask import MultiTaskModel
 from training.objectives import make_objective
 
@@ -46,7 +46,7 @@ def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
 def make_learner(model: MultiTaskModel) -> Learner:
     stage = make_config().stages[0].model_copy(update={"ema": 0.9, "warmup_fraction": 0.5})
     objective = make_objective(make_config(), Task.SEGMENTATION, epochs=2)
-    return Learner(model, stage, objective, list, device=CPU, steps_per_epoch=5)
+    return Learner(model, StagePlan(stage, objective, steps_per_epoch=5), list, device=CPU)
 
 
 def test_the_state_of_a_learner_comes_back_as_it_was(tmp_path: Path) -> None:

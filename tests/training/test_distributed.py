@@ -12,11 +12,10 @@ from typer.testing import CliRunner
 
 from tests.training.fakes import make_batch, make_config
 from tests.training.watched import assert_same_tensors
-from training.checkpoint import load_checkpoint
+from training.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from training.cli import app
 from training.config import ConfigError, Task
 from training.distributed import ALONE, DistributedError, FabricWorkers, connect
-from training.stages import CHECKPOINT_NAME
 
 CPU = torch.device("cpu")
 

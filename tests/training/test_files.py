@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from training.files import write_whole
+from training.files import open_whole, write_whole
 
 
 def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -17,3 +17,13 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(UnicodeEncodeError):
         write_whole(tmp_path / "file", "new \ud800")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_two_that_write_the_same_file_each_write_one_of_their_own(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    with open_whole(target, suffix=".1.tmp") as one, open_whole(target, suffix=".2.tmp") as other:
+        one.write(b"one")
+        other.write(b"other")
+        assert not target.exists()
+    assert target.read_bytes() == b"one"  # which was renamed last
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

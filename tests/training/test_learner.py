@@ -10,9 +10,9 @@ from tests.training.fakes import make_batch, make_branches_config, make_config, 
 from tests.training.watched import CPU, assert_same_tensors
 from training.config import Config, StageConfig, Task
 from training.continual.ewc import ewc_penalty, make_anchor
-from training.data.loaders import Batch
-from training.hooks import Hook, Step
-from training.learner import Learner, TrainingDivergedError
+from training.data.batches import Batch
+from training.hooks.hook import Hook, Step
+from training.learner import Learner, StagePlan, TrainingDivergedError
 from training.models.heads import UnifiedHead
 from training.models.multitask import MultiTaskModel
 from training.objectives import Objective, make_objective
@@ -64,7 +64,7 @@ def make_learner(
     config: Config | None = None,
 ) -> Learner:
     objective = objective or make_objective(config or make_config(), stage.task, epochs=stage.epochs)
-    return Learner(model, stage, objective, lambda: hooks, device=CPU, steps_per_epoch=steps)
+    return Learner(model, StagePlan(stage, objective, steps), lambda: hooks, device=CPU)
 
 
 def train(

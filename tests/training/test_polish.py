@@ -17,18 +17,18 @@ from service.engine.engine import Engine
 from service.engine.golden import GOLDEN_PICTURES
 from tests.training.fakes import make_branches_config, make_config, make_model
 from tests.training.watched import CPU, KilledError, assert_same_run, assert_same_tensors, finish
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from training.config import Config, ConfigError, Task, keep_one_task
 from training.data.datasets import MiniSets
 from training.data.loaders import Sample, TaskDataset, hold_out, split_of
-from training.evaluation import PRIMARY_METRIC
+from training.lab.report.page import make_page
+from training.lab.report.record import load_run_record
+from training.lab.summary import SummaryError, load_run, summarise
+from training.metrics.evaluation import PRIMARY_METRIC
 from training.models.multitask import MultiTaskModel
 from training.polish import Polish, judge
 from training.progress import RunProgress
-from training.report.page import make_page
-from training.report.record import load_run_record
-from training.stages import CHECKPOINT_NAME, Run
-from training.summary import SummaryError, load_run, summarise
+from training.stages import Run
 
 PREDICTIONS = ("segmentation.predict", "detection.scores", "detection.boxes", "classification.predict")
 POLISH = {"epochs": 2, "batch_size": 2, "learning_rate": 1e-3}

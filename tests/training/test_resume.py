@@ -16,10 +16,10 @@ from tests.training.watched import (
     kill_at,
     refuse,
 )
-from training.checkpoint import CheckpointError, load_checkpoint
+from training.checkpoint import CHECKPOINT_NAME, CheckpointError, load_checkpoint
 from training.config import Task
 from training.data.datasets import MiniSets
-from training.stages import CHECKPOINT_NAME, Run
+from training.stages import Run
 
 
 @pytest.mark.slow

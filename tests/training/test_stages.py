@@ -12,15 +12,16 @@ from torch import Tensor
 from service.engine.engine import Engine
 from tests.training.fakes import make_config, make_model
 from tests.training.watched import CPU, assert_same_run, assert_same_tensors, finish, read_metrics
-from training.checkpoint import CheckpointError, load_checkpoint
+from training.checkpoint import CHECKPOINT_NAME, CheckpointError, load_checkpoint
 from training.config import Config, Task
+from training.data.batches import Batch
 from training.data.datasets import MiniSets
-from training.data.loaders import Batch, Sample, TaskDataset, iterate_batches
-from training.details import Details, measure_details
+from training.data.loaders import Sample, TaskDataset, iterate_batches
 from training.environment import find_git_commit
+from training.metrics.details import Details, measure_details
 from training.models.backbone import WeightsError
 from training.models.heads import UnifiedHead
-from training.stages import CHECKPOINT_NAME, Run
+from training.stages import Run
 
 CLASSIFY_ONCE: dict[str, Any] = {"stages": [{"task": "classification", "epochs": 1, "batch_size": 6}]}
 

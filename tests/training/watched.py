@@ -10,12 +10,12 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from training.checkpoint import load_checkpoint
+from training.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from training.config import Config, Task
 from training.data.datasets import MiniSets
-from training.details import DETAILS_FOLDER
+from training.metrics.details import DETAILS_FOLDER
 from training.progress import METRICS_NAME, RunProgress
-from training.stages import CHECKPOINT_NAME, Run
+from training.stages import Run
 
 CPU = torch.device("cpu")
 

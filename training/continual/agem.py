@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from training.continual.context import StageContext
 from training.continual.memory import Memory
-from training.hooks import Hook, Step
+from training.hooks.context import StageContext
+from training.hooks.hook import Hook, Step
 
 
 def project_gradients(parameters: Sequence[nn.Parameter], reference: Sequence[Tensor | None]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.hooks import Hook
+from training.hooks.hook import Hook
 
 
 class WeightAverage:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from training.continual.agem import AGem
 from training.continual.averaging import StageAveraging
-from training.continual.context import StageContext
 from training.continual.distillation import Distillation
 from training.continual.ewc import Ewc
 from training.continual.replay import Replay
 from training.detection.mask_boxes import MaskBoxes
-from training.hooks import Hook
+from training.hooks.context import StageContext
+from training.hooks.hook import Hook
 from training.teachers.loss import build_teacher_loss
 
 

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.config import Task
-from training.continual.context import StageContext
-from training.continual.passes import make_frozen_copy, mixed_precision
 from training.detection.schemes import DetectionScheme, build_scheme
-from training.hooks import Hook, Step
-from training.teachers.loss import compute_divergence
+from training.hooks.context import StageContext
+from training.hooks.divergences import compute_bernoulli_divergence, compute_divergence
+from training.hooks.hook import Hook, Step
+from training.hooks.passes import make_frozen_copy, mixed_precision
 
 # Below it a box means little, and there are thousands. ERD (arXiv:2204.02136) sets the bar by the scores' statistics.
 _SURE_SCORE = 0.1
@@ -73,7 +73,7 @@ def detection_distillation(
     said, known = (scheme.read(logits, input_size=input_size) for logits in (student, teacher))
     _, scores = scheme.decode(teacher, input_size=input_size)
     sure = scores.amax(dim=-1) > _SURE_SCORE
-    total: Tensor = _bernoulli_divergence(said.objectness, known.objectness).sum()
+    total: Tensor = compute_bernoulli_divergence(said.objectness, known.objectness).sum()
     total += F.smooth_l1_loss(said.boxes[sure], known.boxes[sure], reduction="sum")
     if said.classes is not None and known.classes is not None:
         total += compute_divergence(said.classes[sure], known.classes[sure], temperature).sum()
@@ -135,11 +135,3 @@ class Distillation(Hook):
             difference = feature_distillation(step.features.levels, known.levels)
             parts["lwf/features"] = self._config.features * difference
         return parts
-
-
-def _bernoulli_divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """[...] logits to [...] divergences of the student's sigmoid from the teacher's."""
-    probability = teacher.sigmoid()
-    yes = F.logsigmoid(teacher) - F.logsigmoid(student)
-    no = F.logsigmoid(-teacher) - F.logsigmoid(-student)
-    return probability * yes + (1 - probability) * no

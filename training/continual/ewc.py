@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from training.config import Task
-from training.hooks import Hook, Step
+from training.hooks.anchor import Anchor
+from training.hooks.hook import Hook, Step
 from training.models.multitask import MultiTaskModel
 from training.options.stage import EwcConfig
 
 EARLIER = "earlier"  # the one anchor of the online variant
-
-
-@dataclass(frozen=True, slots=True)
-class Anchor:
-    """Where a task left the shared weights, and how much it minds their moving.
-
-    Attributes:
-        parameters: by name, values at the end of the task's stage.
-        importance: by the same names, >= 0; of one task the mean is 1 (`continual.fisher`).
-    """
-
-    parameters: dict[str, Tensor]
-    importance: dict[str, Tensor]
-
-    def to(self, device: torch.device) -> Anchor:
-        """Give the same anchor on another device."""
-        return Anchor(
-            *({name: value.to(device) for name, value in part.items()} for part in (self.parameters, self.importance))
-        )
 
 
 def make_anchor(parameters: Mapping[str, nn.Parameter], importance: dict[str, Tensor]) -> Anchor:

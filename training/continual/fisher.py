@@ -20,12 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.config import Task
-from training.continual.context import StageContext
-from training.continual.passes import evaluating
+from training.data.batches import Batch, BatchTargets, move_batch
 from training.data.classes import VOID
-from training.data.loaders import Batch, BatchTargets, move_batch
 from training.detection.schemes import DetectionScheme, RawDetections, build_scheme
-from training.objectives import make_objective
+from training.hooks.context import StageContext
+from training.hooks.passes import evaluating
+from training.objectives import make_final_objective
 
 Kind = Literal["empirical", "sampled", "exact"]
 
@@ -93,15 +93,14 @@ def estimate_importance(context: StageContext, kind: Kind) -> dict[str, Tensor]:
     stage, model = context.stage, context.model
     check_kind(kind, stage.task)
     dataset, scheme = context.datasets[stage.task], build_scheme(context.config)
-    named_parts = make_objective(context.config, stage.task, epochs=stage.epochs, dataset=dataset)
+    named_parts = make_final_objective(context.config, stage, dataset)
     rng = np.random.default_rng([context.config.seed, len(context.learned)])
 
     def answer(images: Tensor) -> Tensor:
         return model.head.answer(model.extract(images), stage.task)
 
     def objective(logits: Tensor, batch: Batch) -> Tensor:
-        # The loss that the stage ended with.
-        return torch.stack(list(named_parts(logits, batch, stage.epochs - 1).values())).sum()
+        return torch.stack(list(named_parts(logits, batch).values())).sum()
 
     losses = (
         loss

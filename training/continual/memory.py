@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from training.config import Task
-from training.continual.context import StageContext
-from training.continual.passes import evaluating, mixed_precision
+from training.data.batches import Batch, move_batch
 from training.data.classes import VOID
-from training.data.loaders import Batch, TaskDataset, move_batch
+from training.data.loaders import TaskDataset
 from training.data.transforms import Boxes, Target
-from training.detection.assigners import BoxTargets
-from training.objectives import make_objective
+from training.hooks.context import StageContext
+from training.hooks.passes import evaluating, mixed_precision
+from training.objectives import make_final_objective
 
 
 def find_classes(target: Target) -> set[int]:
@@ -51,14 +51,6 @@ def choose_pictures(classes: Sequence[Collection[int]], count: int) -> list[int]
         covered |= set(classes[best])
         left.remove(best)
     return chosen
-
-
-def take(batch: Batch, rows: Sequence[int]) -> Batch:
-    """Give some pictures of a batch."""
-    targets: Tensor | tuple[BoxTargets, ...] = (
-        tuple(batch.targets[row] for row in rows) if isinstance(batch.targets, tuple) else batch.targets[list(rows)]
-    )
-    return Batch(batch.images[list(rows)], targets, batch.indices[list(rows)])
 
 
 class Remembered(NamedTuple):
@@ -98,13 +90,10 @@ class Memory:
         self._context = context
         self._batch = batch
         self.batches = {task: _choose_batch(context.datasets[task], pictures) for task in context.learned}
-        epochs = {stage.task: stage.epochs for stage in context.config.stages}
         self._objectives = {
-            task: (
-                make_objective(context.config, task, epochs=epochs[task], dataset=context.datasets[task]),
-                epochs[task] - 1,
-            )
-            for task in context.learned
+            stage.task: make_final_objective(context.config, stage, context.datasets[stage.task])
+            for stage in context.config.stages
+            if stage.task in context.learned
         }
 
     def draw(self, progress: float) -> list[Remembered]:
@@ -119,7 +108,7 @@ class Memory:
         found = []
         for task, batch in self.batches.items():
             if rows := [row for owner, row in drawn if owner is task]:
-                moved = move_batch(take(batch, rows), self._context.device)
+                moved = move_batch(batch.select(rows), self._context.device)
                 found.append(Remembered(task, rows, moved, len(rows) / count))
         return found
 
@@ -131,8 +120,8 @@ class Memory:
 
     def label_loss(self, remembered: Remembered, logits: Tensor) -> Tensor:
         """The loss that the task's own stage ended with."""
-        objective, epoch = self._objectives[remembered.task]
-        return torch.stack(list(objective(logits, remembered.batch, epoch).values())).sum()
+        parts = self._objectives[remembered.task](logits, remembered.batch)
+        return torch.stack(list(parts.values())).sum()
 
 
 def _choose_batch(dataset: TaskDataset, pictures: int) -> Batch:

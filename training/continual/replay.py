@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from training.continual.context import StageContext
 from training.continual.distillation import output_distillation
 from training.continual.memory import Memory
-from training.continual.passes import make_frozen_copy, mixed_precision
 from training.detection.schemes import build_scheme
-from training.hooks import Hook, Step
+from training.hooks.context import StageContext
+from training.hooks.hook import Hook, Step
+from training.hooks.passes import make_frozen_copy, mixed_precision
 
 
 class Replay(Hook):

@@ -1,1 +1,1 @@
-"""Data: the three mini sets on disk, read without torch."""
+"""Three sets of pictures: made out of releases, examined, read, augmented, and given out as batches."""

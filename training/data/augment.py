@@ -26,6 +26,26 @@ Pick: TypeAlias = Callable[[np.random.Generator], tuple[UInt8Array, Target]]
 
 
 @dataclass(frozen=True, slots=True)
+class Recipe:
+    """What the examples of one batch have in common.
+
+    Attributes:
+        config: what may happen, and how likely. Mosaics are made of pictures with boxes, copy-paste of those with
+            masks, RandAugment is for those with one class; each passes the others by.
+        size: side of the square; in pixels.
+        mask_stride: input pixels per mask cell.
+        pick: hands out another picture of the same task, to be mirrored at random.
+        class_weights: [C] how much a crop around an object prefers each class; None: all alike.
+    """
+
+    config: AugmentConfig
+    size: int
+    mask_stride: int
+    pick: Pick
+    class_weights: FloatArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Augmented:
     """What the network is shown, and asked.
 
@@ -41,16 +61,7 @@ class Augmented:
 
 
 def augment(
-    rng: np.random.Generator,
-    image: UInt8Array,
-    target: Target,
-    config: AugmentConfig,
-    *,
-    size: int,
-    mask_stride: int,
-    mirrored: bool,
-    pick: Pick,
-    class_weights: FloatArray | None = None,
+    rng: np.random.Generator, image: UInt8Array, target: Target, recipe: Recipe, *, mirrored: bool
 ) -> Augmented:
     """Turn a picture and its labels into a training example.
 
@@ -58,22 +69,18 @@ def augment(
         rng: draws everything but `mirrored`.
         image: [H, W, 3] RGB.
         target: in pixels of the picture.
-        config: what may happen, and how likely. Mosaics are made of pictures with boxes, copy-paste of those with
-            masks, RandAugment is for those with one class; each passes the others by.
-        size: side of the square; in pixels.
-        mask_stride: input pixels per mask cell.
-        mirrored: mirror this picture; the loader tosses the coin. Those that `pick` hands out are mirrored at random.
-        pick: hands out another picture of the same task.
-        class_weights: [C] how much a crop around an object prefers each class; None: all alike.
+        recipe: of the batch.
+        mirrored: mirror this picture; the loader tosses the coin.
     """
+    config = recipe.config
     if isinstance(target, Boxes) and _happens(rng, config.mosaic):
-        others = [pick(rng) for _ in range(3)]
+        others = [recipe.pick(rng) for _ in range(3)]
         examples = [(image, target), *((other, cast("Boxes", boxes)) for other, boxes in others)]
-        return Augmented(*mosaic(rng, examples, size=size, config=config), placement=None)
+        return Augmented(*mosaic(rng, examples, size=recipe.size, config=config), placement=None)
     image = _recolour(rng, image, target, config)
-    square, placed, placement = _place(rng, image, target, config, size, mask_stride, mirrored, class_weights)
+    square, placed, placement = _place(rng, image, target, recipe, mirrored=mirrored)
     if isinstance(placed, np.ndarray) and _happens(rng, config.copy_paste):
-        return Augmented(*_paste(rng, square, placed, pick, config), placement=None)
+        return Augmented(*_paste(rng, square, placed, recipe), placement=None)
     return Augmented(square, placed, placement)
 
 
@@ -107,21 +114,14 @@ def choose_focus(
 
 
 def _place(
-    rng: np.random.Generator,
-    image: UInt8Array,
-    target: Target,
-    config: AugmentConfig,
-    size: int,
-    mask_stride: int,
-    mirrored: bool,
-    class_weights: FloatArray | None,
+    rng: np.random.Generator, image: UInt8Array, target: Target, recipe: Recipe, *, mirrored: bool
 ) -> tuple[UInt8Array, Target, Placement]:
-    shape = _shape(image)
+    shape, config, size, mask_stride = _shape(image), recipe.config, recipe.size, recipe.mask_stride
     if config.is_letterbox:
         source = flip(image, target) if mirrored else (image, target)
         square, placed = to_input(*source, size=size, mask_stride=mask_stride)
         return square, placed, letterboxed(shape, size, mirrored=mirrored)
-    focus = choose_focus(rng, target, class_weights) if _happens(rng, config.focus) else None
+    focus = choose_focus(rng, target, recipe.class_weights) if _happens(rng, config.focus) else None
     placement = draw_placement(
         rng, shape, (size, size), scale=config.scale, stretch=config.stretch, mirrored=mirrored, focus=focus
     )
@@ -142,9 +142,10 @@ def _recolour(rng: np.random.Generator, image: UInt8Array, target: Target, confi
 
 
 def _paste(
-    rng: np.random.Generator, square: UInt8Array, cells: UInt8Array, pick: Pick, config: AugmentConfig
+    rng: np.random.Generator, square: UInt8Array, cells: UInt8Array, recipe: Recipe
 ) -> tuple[UInt8Array, UInt8Array]:
-    source, mask = pick(rng)
+    config = recipe.config
+    source, mask = recipe.pick(rng)
     placement = draw_placement(
         rng,
         _shape(source),

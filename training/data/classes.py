@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from training.options.base import Task
+
 # Value of a VOC mask where the annotators drew no line: borders and objects too hard to tell.
 VOID: Final = 255
 
@@ -71,3 +73,10 @@ IMAGENETTE_CLASSES: Final = {
     "n03445777": "golf ball",
     "n03888257": "parachute",
 }
+
+CLASSES: Final[dict[Task, tuple[str, ...]]] = {
+    Task.SEGMENTATION: VOC_CLASSES,
+    Task.DETECTION: COCO_CLASSES,
+    Task.CLASSIFICATION: tuple(IMAGENETTE_CLASSES.values()),
+}
+NUM_CLASSES: Final = {task: len(names) for task, names in CLASSES.items()}

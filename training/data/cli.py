@@ -58,7 +58,7 @@ def _run_doctor(namespace: argparse.Namespace) -> int:
         examination = examine(namespace.folder)
         if namespace.html is not None:
             # The page is drawn by code that the report does not need.
-            from training.data.doctor.page import write_page  # noqa: PLC0415 - drawing takes most of a second
+            from training.data.doctor.html.page import write_page  # noqa: PLC0415 - drawing takes most of a second
 
             write_page(examination, namespace.html)
     except (LayoutError, OSError) as error:

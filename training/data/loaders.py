@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from service.pictures.imaging import FloatArray, UInt8Array
 from training.config import Config, Task
-from training.data.augment import augment
+from training.data.augment import Recipe, augment
+from training.data.batches import Batch, collate
 from training.data.classes import VOC_CLASSES
 from training.data.datasets import (
     ClassificationSample,
@@ -24,45 +23,13 @@ from training.data.datasets import (
     load_image,
     load_segmentation,
 )
-from training.data.placement import Placement
 from training.data.transforms import Boxes, Target, to_input
-from training.detection.assigners import BoxTargets
 from training.options.augment import AugmentConfig
 
 Sample: TypeAlias = SegmentationSample | DetectionSample | ClassificationSample
 SampleT = TypeVar("SampleT", SegmentationSample, DetectionSample, ClassificationSample)
-BatchTargets: TypeAlias = Tensor | tuple[BoxTargets, ...]
 
 _LARGEST_ID = 255
-
-
-class Batch(NamedTuple):
-    """Pictures as the network sees them, and what the task's loss wants to know of them.
-
-    Attributes:
-        images: [N, S, S, 3] uint8 RGB.
-        targets: masks [N, S / mask_stride, S / mask_stride] int64, boxes per picture, or class ids [N].
-        indices: [N] rows of the pictures in the training split.
-        placements: where each picture lies in its square, to place what is cached for it; None for a picture that is
-            mixed of several, empty where nobody asks.
-    """
-
-    images: Tensor
-    targets: BatchTargets
-    indices: Tensor
-    placements: tuple[Placement | None, ...] = ()
-
-
-def move_batch(batch: Batch, device: torch.device) -> Batch:
-    """Give the same batch on a device."""
-    targets = (
-        batch.targets.to(device)
-        if isinstance(batch.targets, Tensor)
-        else tuple(BoxTargets(target.boxes.to(device), target.labels.to(device)) for target in batch.targets)
-    )
-    return batch._replace(
-        images=batch.images.to(device, non_blocking=True), targets=targets, indices=batch.indices.to(device)
-    )
 
 
 def split_of(
@@ -184,19 +151,9 @@ def iterate_batches(
     for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
         chosen = order[start:end].tolist()
         size = int(rng.choice(options.sizes)) if options.sizes else config.input_size
-        examples = [
-            augment(
-                rng,
-                *dataset.load(index),
-                options,
-                size=size,
-                mask_stride=config.inference.mask_stride,
-                mirrored=bool(mirrored[index]),
-                pick=dataset.pick,
-                class_weights=dataset.class_weights if options.focus else None,
-            )
-            for index in chosen
-        ]
+        weights = dataset.class_weights if options.focus else None
+        recipe = Recipe(options, size, config.inference.mask_stride, dataset.pick, weights)
+        examples = [augment(rng, *dataset.load(index), recipe, mirrored=bool(mirrored[index])) for index in chosen]
         batch = collate([(example.image, example.target) for example in examples], chosen)
         yield batch._replace(placements=tuple(example.placement for example in examples))
 
@@ -204,18 +161,3 @@ def iterate_batches(
 def _batch_starts(pictures: int, batch_size: int) -> list[int]:
     starts = list(range(0, pictures, batch_size))
     return starts[:-1] if len(starts) > 1 and pictures - starts[-1] == 1 else starts
-
-
-def collate(examples: Sequence[tuple[UInt8Array, Target]], indices: Sequence[int]) -> Batch:
-    """Stack pictures of one task, as the network sees them, into a batch."""
-    images = torch.from_numpy(np.stack([image for image, _ in examples]))
-    rows = torch.tensor(indices, dtype=torch.long)
-    targets = [target for _, target in examples]
-    if isinstance(targets[0], Boxes):
-        boxes = (target for target in targets if isinstance(target, Boxes))
-        return Batch(
-            images,
-            tuple(BoxTargets(torch.from_numpy(one.boxes), torch.from_numpy(one.labels)) for one in boxes),
-            rows,
-        )
-    return Batch(images, torch.from_numpy(np.stack([np.asarray(target) for target in targets])).long(), rows)

@@ -1,1 +1,1 @@
-"""Anchor-free detection on several levels: every point of every level may say a box."""
+"""What detection logits mean: which point has to find which box, the losses, and the way back to boxes."""

@@ -9,23 +9,24 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_area, box_iou
 
-from training.detection.config import PointDetectionConfig
-from training.detection.points import encode_distances
+from training.data.batches import BoxTargets
+from training.detection.points import Points, encode_distances
+from training.options.model import PointDetectionConfig
 
 # Stands for 0 under the logarithm: a box that no prediction overlaps still ranks its points by their score.
 _TINY = 1e-9
 
 
-class BoxTargets(NamedTuple):
-    """What is to be found in one picture.
+class Found(NamedTuple):
+    """What the network finds at each point of one picture.
 
     Attributes:
-        boxes: [M, 4] xyxy, sides > 0; in input pixels.
-        labels: [M] class ids.
+        scores: [A, D] 0..1.
+        boxes: [A, 4] xyxy; in input pixels.
     """
 
+    scores: Tensor
     boxes: Tensor
-    labels: Tensor
 
 
 class Assignment(NamedTuple):
@@ -52,15 +53,19 @@ class Assignment(NamedTuple):
         return torch.cat([rows[index[index >= 0]] for rows, index in pairs])
 
 
-def _background(points: Tensor) -> Assignment:
-    return Assignment(
-        torch.full((len(points),), -1, device=points.device), torch.zeros(len(points), device=points.device)
-    )
+def _background(points: Points) -> Assignment:
+    nothing = torch.zeros_like(points.strides)
+    return Assignment(torch.full_like(nothing, -1, dtype=torch.long), nothing)
 
 
-def _compute_squared_offsets(boxes: Tensor, points: Tensor) -> Tensor:
+def _compute_squared_offsets(boxes: Tensor, points: Points) -> Tensor:
     """[A, M] squared distance of each point from each box's centre."""
-    return (points[:, None] - (boxes[:, :2] + boxes[:, 2:]) / 2).square().sum(dim=-1)
+    return (points.xy[:, None] - (boxes[:, :2] + boxes[:, 2:]) / 2).square().sum(dim=-1)
+
+
+def _measure_sides(boxes: Tensor, points: Points) -> Tensor:
+    """[A, M, 4] distances from each point to the sides of each box; in strides."""
+    return encode_distances(boxes, points.xy[:, None], points.strides[:, None])
 
 
 def make_size_ranges(strides: Tensor, reach: float) -> Tensor:
@@ -81,9 +86,7 @@ def make_size_ranges(strides: Tensor, reach: float) -> Tensor:
     return torch.stack([starts[level], ends[level]], dim=1)
 
 
-def assign_by_centre(
-    boxes: Tensor, points: Tensor, strides: Tensor, size_ranges: Tensor, *, radius: float
-) -> Assignment:
+def assign_by_centre(boxes: Tensor, points: Points, size_ranges: Tensor, *, radius: float) -> Assignment:
     """Give each point the smallest box that it lies inside of and near the centre of, on the level of that size.
 
     This is FCOS (arXiv:1904.01355, sec. 3.2) with the centre sampling of its journal version (arXiv:2006.09214).
@@ -92,8 +95,7 @@ def assign_by_centre(
 
     Args:
         boxes: [M, 4] xyxy, sides > 0; in input pixels.
-        points: [A, 2] x, y; in input pixels.
-        strides: [A] of each point's level; in pixels.
+        points: of all levels.
         size_ranges: [A, 2] as `make_size_ranges` gives them.
         radius: how far from a box's centre its points may lie along each axis; in strides.
 
@@ -105,8 +107,8 @@ def assign_by_centre(
     starts, ends = size_ranges.unbind(dim=1)
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     areas = box_area(boxes)
-    near = (points[:, None] - centres).abs().amax(dim=-1) < radius * strides[:, None]
-    distances = encode_distances(boxes, points[:, None], strides[:, None]) * strides[:, None, None]
+    near = (points.xy[:, None] - centres).abs().amax(dim=-1) < radius * points.strides[:, None]
+    distances = _measure_sides(boxes, points) * points.strides[:, None, None]
     reach = distances.amax(dim=-1)
     claims = near & (distances.amin(dim=-1) > 0) & (starts[:, None] <= reach) & (reach < ends[:, None])
     smallest, box_index = torch.where(claims, areas, torch.inf).min(dim=1)
@@ -119,20 +121,11 @@ def assign_by_centre(
         free = (box_index < 0) & (starts <= half_sides[box]) & (half_sides[box] < ends)
         if free.any():
             box_index[torch.where(free, offsets[:, box], torch.inf).argmin()] = box
-    return Assignment(box_index, (box_index >= 0).to(points.dtype))
+    return Assignment(box_index, (box_index >= 0).to(points.xy.dtype))
 
 
 def assign_task_aligned(
-    boxes: Tensor,
-    labels: Tensor,
-    scores: Tensor,
-    predicted_boxes: Tensor,
-    points: Tensor,
-    strides: Tensor,
-    *,
-    top_k: int,
-    alpha: float = 1.0,
-    beta: float = 6.0,
+    targets: BoxTargets, found: Found, points: Points, *, top_k: int, alpha: float = 1.0, beta: float = 6.0
 ) -> Assignment:
     """Give each box the points that find it best already (TOOD, arXiv:2108.07755, sec. 3.2).
 
@@ -140,12 +133,9 @@ def assign_task_aligned(
     there is none. A point that suits several boxes goes to the one that its prediction overlaps most.
 
     Args:
-        boxes: [M, 4] xyxy, sides > 0; in input pixels.
-        labels: [M] class ids.
-        scores: [A, D] 0..1.
-        predicted_boxes: [A, 4] xyxy; in input pixels.
-        points: [A, 2] x, y; in input pixels.
-        strides: [A] of each point's level; in pixels.
+        targets: of the picture.
+        found: at its points.
+        points: of all levels.
         top_k: most points a box gets.
         alpha: weight of the score; the paper's.
         beta: weight of the overlap; the paper's.
@@ -154,17 +144,18 @@ def assign_task_aligned(
         One picture's assignment; among a box's points the quality is in proportion to how they suit it, and the
         highest is the best IoU among them. A box that loses all its points to others stays without.
     """
+    boxes, labels = targets
     if not len(boxes):
         return _background(points)
     columns = torch.arange(len(boxes), device=boxes.device)
-    iou = box_iou(predicted_boxes, boxes)
+    iou = box_iou(found.boxes, boxes)
     # In logarithms, because 0.0001 ** 6 would be rounded to nothing.
-    suits = alpha * scores[:, labels].clamp(min=_TINY).log() + beta * iou.clamp(min=_TINY).log()
+    suits = alpha * found.scores[:, labels].clamp(min=_TINY).log() + beta * iou.clamp(min=_TINY).log()
 
-    candidates = encode_distances(boxes, points[:, None], strides[:, None]).amin(dim=-1) > 0
+    candidates = _measure_sides(boxes, points).amin(dim=-1) > 0
     nearest = _compute_squared_offsets(boxes, points).argmin(dim=0)
     candidates[nearest, columns] |= ~candidates.any(dim=0)
-    best = suits.masked_fill(~candidates, -torch.inf).topk(min(top_k, len(points)), dim=0).indices
+    best = suits.masked_fill(~candidates, -torch.inf).topk(min(top_k, len(iou)), dim=0).indices
     chosen = torch.zeros_like(candidates).scatter(0, best, value=True) & candidates
 
     highest, box_index = iou.masked_fill(~chosen, -1).max(dim=1)
@@ -181,8 +172,7 @@ def assign_batch(
     logits: Tensor,
     boxes: Tensor,
     targets: Sequence[BoxTargets],
-    points: Tensor,
-    strides: Tensor,
+    points: Points,
     config: PointDetectionConfig,
     *,
     progress: float,
@@ -193,8 +183,7 @@ def assign_batch(
         logits: [N, A, D] scores before the sigmoid.
         boxes: [N, A, 4] predicted, xyxy; in input pixels.
         targets: one per picture, on the device of the predictions.
-        points: [A, 2] x, y; in input pixels.
-        strides: [A] of each point's level; in pixels.
+        points: of all levels.
         config: which assigner, and its settings.
         progress: of the training, 0..1.
 
@@ -203,15 +192,12 @@ def assign_batch(
     """
     if config.is_task_aligned(progress):
         assignments = [
-            assign_task_aligned(
-                target.boxes, target.labels, picture_scores, picture_boxes, points, strides, top_k=config.top_k
-            )
+            assign_task_aligned(target, Found(picture_scores, picture_boxes), points, top_k=config.top_k)
             for target, picture_scores, picture_boxes in zip(targets, logits.sigmoid(), boxes, strict=True)
         ]
     else:
-        size_ranges = make_size_ranges(strides, config.reach)
+        size_ranges = make_size_ranges(points.strides, config.reach)
         assignments = [
-            assign_by_centre(target.boxes, points, strides, size_ranges, radius=config.centre_radius)
-            for target in targets
+            assign_by_centre(target.boxes, points, size_ranges, radius=config.centre_radius) for target in targets
         ]
     return Assignment(*(torch.stack(parts) for parts in zip(*assignments, strict=True)))

@@ -15,7 +15,6 @@ from training.config import DetectionLossConfig
 
 # exp() of more would be a box of 62 cells a side; torchvision clamps the same way in its box coder.
 _MAX_LOG_SIZE = math.log(1000 / 16)
-BOX_ROWS = 5  # cx, cy, w, h, confidence
 
 
 def encode_cell_boxes(boxes: Tensor, stride: int) -> tuple[Tensor, Tensor]:

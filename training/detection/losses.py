@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_area, generalized_box_iou_loss, sigmoid_focal_loss
 
-from training.detection.assigners import Assignment, BoxTargets, assign_batch
-from training.detection.config import PointDetectionConfig
+from training.data.batches import BoxTargets
+from training.detection.assigners import Assignment, assign_batch
 from training.detection.points import decode_distances, encode_distances, make_points
+from training.options.model import PointDetectionConfig
 
 
 def quality_focal_loss(logits: Tensor, targets: Tensor, beta: float = 2.0) -> Tensor:
@@ -87,10 +88,10 @@ def point_detection_loss(
     """
     raw_scores, raw_boxes = raw_scores.float(), raw_boxes.float()
     targets = [BoxTargets(target.boxes.to(raw_boxes), target.labels.to(raw_boxes.device)) for target in targets]
-    points, point_strides = make_points(input_size, strides, raw_boxes.device)
+    points = make_points(input_size, strides, raw_boxes.device)
     reg_max = raw_boxes.shape[-1] // 4 - 1
-    boxes = decode_distances(raw_boxes, points, point_strides, reg_max)
-    assignment = assign_batch(raw_scores, boxes, targets, points, point_strides, config, progress=progress)
+    boxes = decode_distances(raw_boxes, points.xy, points.strides, reg_max)
+    assignment = assign_batch(raw_scores, boxes, targets, points, config, progress=progress)
 
     picture, point = (assignment.box_index >= 0).nonzero(as_tuple=True)
     found_boxes = boxes[picture, point]
@@ -113,7 +114,7 @@ def point_detection_loss(
     box = (quality * generalized_box_iou_loss(found_boxes, wanted_boxes)).sum()
     parts = {"score": config.score_weight * score / total, "box": config.box_weight * box / total}
     if reg_max:
-        wanted = encode_distances(wanted_boxes, points[point], point_strides[point])
+        wanted = encode_distances(wanted_boxes, points.xy[point], points.strides[point])
         per_side = distribution_focal_loss(raw_boxes[picture, point].reshape(-1, 4, reg_max + 1), wanted)
         distribution = (quality * per_side.mean(dim=1)).sum()
         parts["distribution"] = config.distribution_weight * distribution / total

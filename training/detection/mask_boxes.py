@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from training.config import Task
-from training.continual.context import StageContext
-from training.continual.passes import mixed_precision
+from training.data.batches import BoxTargets
 from training.data.classes import VOC_AS_COCO
 from training.data.components import find_objects
 from training.data.geometry import place_boxes
 from training.data.placement import Placement
 from training.data.transforms import Boxes
-from training.detection.assigners import BoxTargets
 from training.detection.schemes import build_scheme
-from training.hooks import Hook, Step
+from training.hooks.context import StageContext
+from training.hooks.hook import Hook, Step
+from training.hooks.passes import mixed_precision
 
 # So that progress times epochs does not fall short of the epoch it was made from.
 _ROUNDING = 1e-6
@@ -61,16 +61,15 @@ class MaskBoxes(Hook):
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """Name "mask_boxes/score" and the other parts of detection's loss; pictures mixed of several are left out."""
-        lying = [(row, place) for row, place in enumerate(step.batch.placements) if place is not None]
-        if not lying:
+        rows, placements = step.batch.placed()
+        if not rows:
             return {}
-        rows, placements = zip(*lying, strict=True)
         targets = [
             self._place(index, placement)
-            for index, placement in zip(step.batch.indices[list(rows)].tolist(), placements, strict=True)
+            for index, placement in zip(step.batch.indices[rows].tolist(), placements, strict=True)
         ]
         with mixed_precision(self._device):
-            logits = self._model.head.answer(step.features, Task.DETECTION)[list(rows)]
+            logits = self._model.head.answer(step.features, Task.DETECTION)[rows]
         parts = self._scheme.loss(
             self._scheme.hide(logits.float(), self._silent.to(self._device)),
             targets,

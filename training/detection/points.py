@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def make_points(size: int, strides: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+class Points(NamedTuple):
+    """The anchor points of all levels: level by level, row by row.
+
+    Attributes:
+        xy: [A, 2] x, y; in input pixels.
+        strides: [A] of each point's level; in pixels.
+    """
+
+    xy: Tensor
+    strides: Tensor
+
+
+def make_points(size: int, strides: Sequence[int], device: torch.device) -> Points:
     """Lay a point in the middle of every cell of every level.
 
     Args:
         size: side of the square input, a multiple of every stride; in pixels.
         strides: of the levels, in the order of the head's outputs; in pixels.
         device: where the points shall lie.
-
-    Returns:
-        [A, 2] points (x, y), level by level, row by row, and [A] stride of each point's level; in input pixels.
 
     Raises:
         ValueError: a stride does not divide the size.
@@ -31,7 +41,7 @@ def make_points(size: int, strides: Sequence[int], device: torch.device) -> tupl
         level = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), dim=-1).flatten(0, 1)
         points.append(level)
         point_strides.append(torch.full_like(level[:, 0], stride))
-    return torch.cat(points), torch.cat(point_strides)
+    return Points(torch.cat(points), torch.cat(point_strides))
 
 
 def decode_distances(raw: Tensor, points: Tensor, strides: Tensor, reg_max: int) -> Tensor:

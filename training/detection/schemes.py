@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from training.config import Config, DetectionLossConfig
-from training.detection.assigners import BoxTargets
-from training.detection.cells import BOX_ROWS, assign_to_cells, cell_loss, decode_cell_boxes
-from training.detection.config import PointDetectionConfig
+from training.data.batches import BoxTargets
+from training.detection.cells import assign_to_cells, cell_loss, decode_cell_boxes
 from training.detection.losses import point_detection_loss
 from training.detection.points import decode_distances, make_points
+from training.models.heads import BOX_ROWS
+from training.options.model import PointDetectionConfig
 
 _NEVER = -30.0  # a logit whose probability, 1e-13, adds nothing to a loss
 
@@ -95,7 +96,7 @@ class CellScheme:
         boxes, scores = decode_cell_boxes(logits[:, : BOX_ROWS - 1], self.strides[0]), confidence * classes
         if limit is None or scores.shape[1] <= limit:
             return boxes, scores
-        best = find_best_points(scores, limit)
+        best = scores.amax(dim=-1).topk(limit, dim=1).indices
         return take_points(boxes, best), take_points(scores, best)
 
     def read(self, logits: Tensor, *, input_size: int) -> RawDetections:
@@ -170,11 +171,6 @@ def build_scheme(config: Config) -> DetectionScheme:
     if config.model.head == "unified":
         return CellScheme(32, config.detection_loss)
     return PointScheme((8, 16, 32), config.model.reg_max, config.point_loss)
-
-
-def find_best_points(scores: Tensor, limit: int) -> Tensor:
-    """[N, A, D] scores to [N, limit] indices of the points whose best score is highest, best first."""
-    return scores.amax(dim=-1).topk(limit, dim=1).indices
 
 
 def take_points(values: Tensor, indices: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""Metrics: exact over a whole split, at the original resolution, in numpy alone."""
+"""How well a task is learned: figures exact over a whole split, at the original resolution, of what would be served."""

@@ -159,8 +159,7 @@ class AveragePrecision:
             count = int(objects.sum())
             if not count:
                 continue
-            scores = np.concatenate([one.scores[~one.ignored[0]] for one in mine]) if mine else np.zeros(0)
-            right = np.concatenate([one.matched[0, ~one.ignored[0]] for one in mine]) if mine else np.zeros(0)
+            scores, right = _judge_scores(mine)
             shares[picture] = right[np.argsort(-scores, kind="stable")[:count]].sum() / count
         return shares
 
@@ -169,11 +168,8 @@ class AveragePrecision:
 
         Those in crowds are left out; None if there is no other.
         """
-        judged = [one for of_class in self._judged for one in of_class]
-        scores = np.concatenate([one.scores[~one.ignored[0]] for one in judged]) if judged else np.zeros(0)
-        if not len(scores):
-            return None
-        return compute_calibration(scores, np.concatenate([one.matched[0, ~one.ignored[0]] for one in judged]))
+        scores, right = _judge_scores([one for of_class in self._judged for one in of_class])
+        return compute_calibration(scores, right) if len(scores) else None
 
     def estimate(self, repeats: CountArray) -> DoubleArray:
         """[R, P] how often each picture is in a sample, to the mean AP [R] of each sample at an IoU of 0.5.
@@ -210,6 +206,14 @@ def _judge(picture: int, boxes: DoubleArray, scores: DoubleArray, targets: Doubl
         matched[hit, detection] = True
         free[hit, chosen[hit]] = False
     return _Judged(picture, scores, matched, in_crowd & ~matched)
+
+
+def _judge_scores(judged: list[_Judged]) -> tuple[DoubleArray, BoolArray]:
+    """[D] scores of all detections outside crowds, and [D] whether each found an object, at an IoU of 0.5."""
+    counted = [~one.ignored[0] for one in judged]
+    scores = [one.scores[those] for one, those in zip(judged, counted, strict=True)]
+    right = [one.matched[0, those] for one, those in zip(judged, counted, strict=True)]
+    return np.concatenate([np.zeros(0), *scores]), np.concatenate([np.zeros(0, dtype=np.bool_), *right])
 
 
 def _overlaps(boxes: DoubleArray, regions: DoubleArray, *, over_crowd: bool) -> DoubleArray:

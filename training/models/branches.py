@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from training.config import ModelConfig, Task
-from training.detection.config import prior_bias
 from training.models.blocks import conv_norm, resize_like, separable_conv
 from training.models.heads import TaskLogits
 from training.models.pyramid import Features
@@ -152,3 +153,8 @@ class Branches(nn.Module):
             features = features._replace(levels=self.gates[str(task)](features.levels))
         branch: nn.Module = getattr(self, str(task))
         return branch(features)  # type: ignore[no-any-return]  # Module call
+
+
+def prior_bias(prior: float) -> float:
+    """Give the bias whose sigmoid is `prior`, 0 < prior < 1 (RetinaNet, arXiv:1708.02002, sec. 4.1)."""
+    return -math.log((1 - prior) / prior)

@@ -7,8 +7,9 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from training.config import Task
-from training.detection.cells import BOX_ROWS
 from training.models.pyramid import Features
+
+BOX_ROWS = 5  # of detection, before its classes: cx, cy, w, h, confidence
 
 
 class TaskLogits(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Final
 from torch import Tensor
 
 from training.config import Task
-from training.inference import NUM_CLASSES
+from training.data.classes import NUM_CLASSES
 from training.teachers.teacher import TeacherError
 
 # Rows of ILSVRC 2012 that Imagenette's classes are, in the order of `training.data.classes.IMAGENETTE_CLASSES`:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from training.config import Task
-from training.continual.context import StageContext
-from training.continual.passes import mixed_precision
-from training.hooks import Hook, Step
+from training.hooks.context import StageContext
+from training.hooks.divergences import compute_divergence
+from training.hooks.hook import Hook, Step
+from training.hooks.passes import mixed_precision
 from training.models.multitask import MultiTaskModel
 from training.teachers.cache import TeacherCache, cache_answers
 from training.teachers.sources import open_teacher
@@ -66,12 +66,11 @@ class TeacherLoss(Hook):
         return parts
 
     def _compute(self, lesson: Lesson, step: Step) -> Tensor | None:
-        lying = [(index, place) for index, place in enumerate(step.batch.placements) if place is not None]
-        if not lying:
+        chosen, placements = step.batch.placed()
+        if not chosen:
             return None
-        chosen, placements = zip(*lying, strict=True)
-        rows = step.batch.indices[list(chosen)].tolist()
-        logits = self._read_logits(lesson.task, step)[list(chosen)].float()
+        rows = step.batch.indices[chosen].tolist()
+        logits = self._read_logits(lesson.task, step)[chosen].float()
         if lesson.task is Task.CLASSIFICATION:
             wanted = lesson.answers.gather_classes(rows)
             divergence = compute_divergence(logits, wanted.to(logits.device), lesson.temperature).mean()
@@ -87,23 +86,6 @@ class TeacherLoss(Hook):
             return step.logits
         with mixed_precision(step.logits.device):
             return self._model.head.answer(step.features, task)
-
-
-def compute_divergence(logits: Tensor, wanted: Tensor, temperature: float) -> Tensor:
-    """Kullback-Leibler divergence from the network's to the teacher's softened probabilities, times temperature ** 2.
-
-    The factor keeps the gradient as large as it is without softening (Hinton et al., arXiv:1503.02531, sec. 2).
-
-    Args:
-        logits: [N, C, ...] of the network; gradients flow into them.
-        wanted: [N, C, ...] of the teacher.
-        temperature: both are divided by it.
-
-    Returns:
-        [N, ...], >= 0.
-    """
-    student, teacher = ((one / temperature).log_softmax(dim=1) for one in (logits, wanted))
-    return temperature**2 * F.kl_div(student, teacher, log_target=True, reduction="none").sum(dim=1)
 
 
 def build_teacher_loss(context: StageContext, *, folder: Path | None = None) -> TeacherLoss:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from training.data.loaders import TaskDataset
 from training.data.transforms import Boxes
+from training.files import open_whole
 
 Float16Array: TypeAlias = NDArray[np.float16]
 
@@ -36,12 +37,8 @@ def load_or_compute(
     arrays = tuple(compute())
     folder.mkdir(parents=True, exist_ok=True)
     # Two runs may be at it at the same time, each with a file of its own; both rename the same bytes into place.
-    temporary = folder / f"{key}.{os.getpid()}.tmp"
-    with temporary.open("wb") as file:
+    with open_whole(path, suffix=f".{os.getpid()}.tmp") as file:
         np.savez(file, *arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
     return arrays
 
 

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from service.pictures.imaging import UInt8Array
 from training.config import Config, DetectionLossConfig, ModelConfig, StageConfig, Task
-from training.continual.context import StageContext
-from training.continual.ewc import Anchor
-from training.data.loaders import Batch, TaskDataset
+from training.data.batches import Batch
+from training.data.loaders import TaskDataset
 from training.data.transforms import Boxes, Target
-from training.hooks import Step
+from training.hooks.anchor import Anchor
+from training.hooks.context import StageContext
+from training.hooks.hook import Step
 from training.models.multitask import MultiTaskModel, build_model
 
 SIZE = 64

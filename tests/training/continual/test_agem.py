@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from tests.training.continual.stage import HEADS, find_gradients, make_config, make_context, make_step
 from training.config import Task
 from training.continual.agem import AGem, project_gradients
-from training.continual.context import StageContext
-from training.hooks import Step
+from training.hooks.context import StageContext
+from training.hooks.hook import Step
 
 
 def with_gradients(*gradients: list[float] | None) -> list[nn.Parameter]:

@@ -5,8 +5,9 @@ import pytest
 from tests.training.continual.stage import make_config, make_context
 from training.config import Config
 from training.continual.build import build_hooks
-from training.continual.ewc import Anchor, make_anchor
+from training.continual.ewc import make_anchor
 from training.continual.fisher import estimate_fisher
+from training.hooks.anchor import Anchor
 
 EVERYTHING: dict[str, object] = {
     "ewc": {"strength": {"segmentation": 1.0}},

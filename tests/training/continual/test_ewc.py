@@ -6,7 +6,6 @@ from tests.training.continual.stage import CPU, disturb, find_gradients, make_co
 from training.config import Config, Task
 from training.continual.ewc import (
     EARLIER,
-    Anchor,
     Ewc,
     consolidate,
     ewc_penalty,
@@ -15,6 +14,7 @@ from training.continual.ewc import (
     make_anchor,
     merge_online,
 )
+from training.hooks.anchor import Anchor
 from training.models.multitask import MultiTaskModel
 from training.options.stage import EwcConfig
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from tests.training.continual.stage import HEADS, SIZE, make_config, make_context, make_model
 from training.config import Task
-from training.continual.context import StageContext
 from training.continual.fisher import (
     Kind,
     draw_labels,
@@ -19,9 +18,9 @@ from training.continual.fisher import (
     make_sample_losses,
     sampled_detection_loss,
 )
-from training.data.loaders import Batch
-from training.detection.assigners import BoxTargets
+from training.data.batches import Batch, BoxTargets
 from training.detection.schemes import RawDetections, build_scheme
+from training.hooks.context import StageContext
 
 INPUTS = torch.tensor([[1.0, 2.0, 0.0], [0.0, -1.0, 3.0], [2.0, 0.5, -1.0]])
 

@@ -6,7 +6,7 @@ import torch
 
 from tests.training.continual.stage import HEADS, Pictures, make_config, make_context, make_examples
 from training.config import Task
-from training.continual.memory import Memory, choose_pictures, find_classes, take
+from training.continual.memory import Memory, choose_pictures, find_classes
 from training.data.transforms import Boxes
 
 
@@ -98,7 +98,7 @@ def test_the_same_point_of_the_same_stage_draws_the_same_and_another_seed_does_n
 def test_take_keeps_pictures_labels_and_numbers_together() -> None:
     memory = Memory(make_context(), pictures=4, batch=2)
     for task, batch in memory.batches.items():
-        part = take(batch, [2, 0])
+        part = batch.select([2, 0])
         assert torch.equal(part.images, batch.images[[2, 0]])
         assert part.indices.tolist() == batch.indices[[2, 0]].tolist()
         if task is Task.DETECTION:

@@ -5,7 +5,7 @@ import pytest
 
 from service.engine.contract import LetterboxRule
 from service.pictures.imaging import UInt8Array
-from training.data.augment import Augmented, Pick, augment, choose_focus
+from training.data.augment import Augmented, Pick, Recipe, augment, choose_focus
 from training.data.classes import VOID
 from training.data.geometry import place_boxes, place_image, place_mask
 from training.data.placement import letterboxed
@@ -41,8 +41,8 @@ def no_pick(_: np.random.Generator) -> tuple[UInt8Array, Target]:
 def run(
     target: Target, config: AugmentConfig, *, seed: int = 0, mirrored: bool = False, pick: Pick = no_pick
 ) -> Augmented:
-    rng = np.random.default_rng(seed)
-    return augment(rng, make_image(), target, config, size=64, mask_stride=4, mirrored=mirrored, pick=pick)
+    recipe = Recipe(config, size=64, mask_stride=4, pick=pick)
+    return augment(np.random.default_rng(seed), make_image(), target, recipe, mirrored=mirrored)
 
 
 def same(one: Target, other: Target) -> bool:
@@ -60,7 +60,8 @@ def test_the_defaults_are_the_pipeline_of_the_seed_preset_and_draw_nothing(
     make_target: Callable[[], Target], mirrored: bool
 ) -> None:
     rng, image, target = np.random.default_rng(0), make_image(), make_target()
-    made = augment(rng, image, target, AugmentConfig(), size=64, mask_stride=4, mirrored=mirrored, pick=no_pick)
+    recipe = Recipe(AugmentConfig(), size=64, mask_stride=4, pick=no_pick)
+    made = augment(rng, image, target, recipe, mirrored=mirrored)
     square, placed = to_input(*(flip(image, target) if mirrored else (image, target)), size=64, mask_stride=4)
     assert np.array_equal(made.image, square)
     assert same(made.target, placed)
@@ -173,10 +174,8 @@ def test_a_crop_in_focus_shows_the_class_with_weight() -> None:
     found = {"focus": 0, "plain": 0}
     for seed in range(40):
         for name, chosen in (("focus", config), ("plain", AugmentConfig(scale=(3, 3)))):
-            made = augment(
-                np.random.default_rng(seed), make_image(), make_mask(), chosen,
-                size=64, mask_stride=1, mirrored=bool(seed % 2), pick=no_pick, class_weights=weights,
-            )  # fmt: skip
+            recipe = Recipe(chosen, size=64, mask_stride=1, pick=no_pick, class_weights=weights)
+            made = augment(np.random.default_rng(seed), make_image(), make_mask(), recipe, mirrored=bool(seed % 2))
             assert isinstance(made.target, np.ndarray)
             found[name] += bool((made.target == 9).any())
     assert found["focus"] == 40
@@ -211,8 +210,8 @@ def test_without_an_object_there_is_no_focus() -> None:
 def test_the_callers_arrays_stay_as_they_are() -> None:
     image, mask = make_image(), make_mask()
     config = AugmentConfig(scale=(0.5, 2), colour=0.5, copy_paste=1)
+    recipe = Recipe(config, size=64, mask_stride=4, pick=lambda _: (image, mask))
     for seed in range(4):
-        rng = np.random.default_rng(seed)
-        augment(rng, image, mask, config, size=64, mask_stride=4, mirrored=True, pick=lambda _: (image, mask))
+        augment(np.random.default_rng(seed), image, mask, recipe, mirrored=True)
     assert np.array_equal(image, make_image())
     assert np.array_equal(mask, make_mask())

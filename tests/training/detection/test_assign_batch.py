@@ -1,18 +1,20 @@
 import torch
 from torch import Tensor
 
+from training.data.batches import BoxTargets
 from training.detection.assigners import (
     Assignment,
-    BoxTargets,
+    Found,
     assign_batch,
     assign_by_centre,
     assign_task_aligned,
     make_size_ranges,
 )
-from training.detection.config import PointDetectionConfig
 from training.detection.points import make_points
+from training.options.model import PointDetectionConfig
 
-POINTS, STRIDES = make_points(64, (8, 16, 32), torch.device("cpu"))
+GRID = make_points(64, (8, 16, 32), torch.device("cpu"))
+POINTS, STRIDES = GRID
 TARGETS = [
     BoxTargets(
         torch.tensor([[4.0, 6.0, 30.0, 34.0], [36.0, 30.0, 60.0, 62.0], [40.0, 4.0, 44.0, 9.0]]),
@@ -32,7 +34,7 @@ def make_predictions() -> tuple[Tensor, Tensor]:
 
 def assign(config: PointDetectionConfig, *, progress: float) -> Assignment:
     logits, boxes = make_predictions()
-    return assign_batch(logits.requires_grad_(), boxes, TARGETS, POINTS, STRIDES, config, progress=progress)
+    return assign_batch(logits.requires_grad_(), boxes, TARGETS, GRID, config, progress=progress)
 
 
 def same(one: Assignment, other: Assignment) -> bool:
@@ -44,9 +46,9 @@ def test_a_batch_is_assigned_picture_by_picture() -> None:
     centre = assign(PointDetectionConfig(centre_radius=2.5, reach=2), progress=1)
     aligned = assign(PointDetectionConfig(assigner="task_aligned", top_k=4), progress=1)
     for n, target in enumerate(TARGETS):
-        alone = assign_by_centre(target.boxes, POINTS, STRIDES, make_size_ranges(STRIDES, 2), radius=2.5)
+        alone = assign_by_centre(target.boxes, GRID, make_size_ranges(STRIDES, 2), radius=2.5)
         assert same(Assignment(*(part[n] for part in centre)), alone)
-        alone = assign_task_aligned(*target, logits[n].sigmoid(), boxes[n], POINTS, STRIDES, top_k=4)
+        alone = assign_task_aligned(target, Found(logits[n].sigmoid(), boxes[n]), GRID, top_k=4)
         assert same(Assignment(*(part[n] for part in aligned)), alone)
     assert not any(part.requires_grad for part in (*centre, *aligned))
 

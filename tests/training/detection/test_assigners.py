@@ -3,8 +3,10 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from training.data.batches import BoxTargets
 from training.detection.assigners import (
     Assignment,
+    Found,
     assign_by_centre,
     assign_task_aligned,
     make_size_ranges,
@@ -12,13 +14,14 @@ from training.detection.assigners import (
 from training.detection.points import make_points
 
 SIZE = 192
-POINTS, STRIDES = make_points(SIZE, (8, 16, 32), torch.device("cpu"))
-NO_BOXES = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
+GRID = make_points(SIZE, (8, 16, 32), torch.device("cpu"))
+POINTS, STRIDES = GRID
+NO_BOXES = BoxTargets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))
 
 
 def by_centre(boxes: list[list[float]] | Tensor, *, radius: float = 1.5) -> Assignment:
     boxes = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-    return assign_by_centre(boxes, POINTS, STRIDES, make_size_ranges(STRIDES, 8), radius=radius)
+    return assign_by_centre(boxes, GRID, make_size_ranges(STRIDES, 8), radius=radius)
 
 
 def points_of(assignment: Assignment, box: int) -> set[tuple[float, float, float]]:
@@ -105,9 +108,9 @@ def test_equal_boxes_share_the_points_between_them() -> None:
 
 
 def test_no_point_is_taken_from_another_box_when_a_level_is_full() -> None:
-    points, strides = make_points(16, (8,), torch.device("cpu"))
+    points = make_points(16, (8,), torch.device("cpu"))
     boxes = torch.tensor([[6.0, 6.0, 9.0, 9.0]] * 6)
-    assignment = assign_by_centre(boxes, points, strides, make_size_ranges(strides, 8), radius=1.5)
+    assignment = assign_by_centre(boxes, points, make_size_ranges(points.strides, 8), radius=1.5)
     assert sorted(assignment.box_index.tolist()) == [0, 1, 2, 3]
 
 
@@ -122,7 +125,7 @@ def test_assigned_points_move_with_their_boxes() -> None:
         assert points_of(after, box) == {(stride, x + 32, y) for stride, x, y in points_of(before, box)}
 
 
-FOUR, FOUR_STRIDES = make_points(32, (8,), torch.device("cpu"))  # 4 x 4 points at 4, 12, 20, 28
+FOUR = make_points(32, (8,), torch.device("cpu"))  # 4 x 4 points at 4, 12, 20, 28
 
 
 def align(
@@ -136,8 +139,8 @@ def align(
     scores, predicted_boxes = torch.full((16, 2), 0.5), torch.tensor([[500.0, 500.0, 508.0, 508.0]]).repeat(16, 1)
     for point, (box, point_scores) in predicted.items():
         predicted_boxes[point], scores[point] = torch.tensor(box), torch.tensor(point_scores)
-    wanted = torch.tensor(boxes), torch.tensor(labels)
-    return assign_task_aligned(*wanted, scores, predicted_boxes, FOUR, FOUR_STRIDES, top_k=top_k)
+    wanted = BoxTargets(torch.tensor(boxes), torch.tensor(labels))
+    return assign_task_aligned(wanted, Found(scores, predicted_boxes), FOUR, top_k=top_k)
 
 
 def test_a_box_takes_the_points_that_find_it_best() -> None:
@@ -184,8 +187,8 @@ def test_a_box_without_a_point_inside_gets_the_nearest() -> None:
 def test_a_nearer_point_outside_is_left_out_where_there_are_points_inside() -> None:
     # Centre (15.5, 8): the points (12, 4) and (12, 12) of stride 8 are nearer than (8, 8) of stride 16, but outside.
     boxes, labels = torch.tensor([[0.0, 7.0, 31.0, 9.0]]), torch.tensor([0])
-    scores, predicted = torch.ones(len(POINTS), 1), boxes.repeat(len(POINTS), 1)
-    assignment = assign_task_aligned(boxes, labels, scores, predicted, POINTS, STRIDES, top_k=9)
+    found = Found(torch.ones(len(POINTS), 1), boxes.repeat(len(POINTS), 1))
+    assignment = assign_task_aligned(BoxTargets(boxes, labels), found, GRID, top_k=9)
     assert points_of(assignment, 0) == {(16, 8, 8), (16, 24, 8)}
 
 
@@ -212,7 +215,7 @@ def test_a_crowded_picture_is_aligned_within_the_rules() -> None:
     scores = torch.rand(len(POINTS), 3, generator=generator)
     sides = torch.rand(len(POINTS), 4, generator=generator) * 4 * STRIDES[:, None]
     predicted = torch.cat([POINTS - sides[:, :2], POINTS + sides[:, 2:]], dim=1)
-    assignment = assign_task_aligned(boxes, labels, scores, predicted, POINTS, STRIDES, top_k=9)
+    assignment = assign_task_aligned(BoxTargets(boxes, labels), Found(scores, predicted), GRID, top_k=9)
     iou = box_iou(predicted, boxes)
     assert (assignment.quality >= 0).all()
     assert not assignment.quality[assignment.box_index < 0].any()
@@ -236,7 +239,7 @@ def test_alpha_and_beta_say_whether_score_or_overlap_decides() -> None:
     predicted[1] = boxes[0]
     for alpha, beta, best in [(1.0, 6.0, 1), (1.0, 0.0, 0), (0.0, 1.0, 1), (6.0, 1.0, 0)]:
         assignment = assign_task_aligned(
-            boxes, labels, scores, predicted, FOUR, FOUR_STRIDES, top_k=1, alpha=alpha, beta=beta
+            BoxTargets(boxes, labels), Found(scores, predicted), FOUR, top_k=1, alpha=alpha, beta=beta
         )
         assert (assignment.box_index >= 0).nonzero().flatten().tolist() == [best]
 
@@ -244,7 +247,7 @@ def test_alpha_and_beta_say_whether_score_or_overlap_decides() -> None:
 def test_a_picture_without_boxes_is_all_background() -> None:
     for assignment in (
         by_centre([]),
-        assign_task_aligned(*NO_BOXES, torch.rand(16, 2), torch.rand(16, 4), FOUR, FOUR_STRIDES, top_k=9),
+        assign_task_aligned(NO_BOXES, Found(torch.rand(16, 2), torch.rand(16, 4)), FOUR, top_k=9),
     ):
         assert (assignment.box_index == -1).all()
         assert not assignment.quality.any()

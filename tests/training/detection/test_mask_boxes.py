@@ -5,14 +5,13 @@ from torch import Tensor
 
 from tests.training.continual.stage import CPU, SIZE, Pictures, find_gradients, make_config, make_model
 from training.config import Config, Task
-from training.continual.context import StageContext
-from training.data.loaders import Batch
+from training.data.batches import Batch, BoxTargets
 from training.data.placement import Placement, letterboxed
 from training.data.transforms import Target
-from training.detection.assigners import BoxTargets
 from training.detection.mask_boxes import MaskBoxes
 from training.detection.schemes import build_scheme
-from training.hooks import Step
+from training.hooks.context import StageContext
+from training.hooks.hook import Step
 from training.options.stage import StageConfig
 
 CLASSES = (None, 1, None)  # of three in masks, the second is the second of two in boxes

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_iou, generalized_box_iou, sigmoid_focal_loss
 
-from training.detection.assigners import Assignment, BoxTargets
-from training.detection.config import PointDetectionConfig, prior_bias
+from training.data.batches import BoxTargets
+from training.detection.assigners import Assignment
 from training.detection.losses import (
     _compute_paired_iou,
     distribution_focal_loss,
@@ -16,6 +16,8 @@ from training.detection.losses import (
     quality_focal_loss,
 )
 from training.detection.points import decode_distances, encode_distances, make_points
+from training.models.branches import prior_bias
+from training.options.model import PointDetectionConfig
 
 SIZE, LEVELS, NUM_CLASSES = 64, (8, 16, 32), 3
 POINTS, STRIDES = make_points(SIZE, LEVELS, torch.device("cpu"))

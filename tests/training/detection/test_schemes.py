@@ -6,12 +6,12 @@ from torch import Tensor
 
 from tests.training.fakes import SIZE, make_branches_config, make_config
 from training.config import Config, DetectionLossConfig
-from training.detection.assigners import BoxTargets
+from training.data.batches import BoxTargets
 from training.detection.cells import assign_to_cells, cell_loss
-from training.detection.config import PointDetectionConfig
 from training.detection.losses import point_detection_loss
 from training.detection.points import make_points
 from training.detection.schemes import CellScheme, PointScheme, build_scheme
+from training.options.model import PointDetectionConfig
 
 STRIDES = (8, 16, 32)
 POINTS = 8 * 8 + 4 * 4 + 2 * 2

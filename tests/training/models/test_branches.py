@@ -12,6 +12,7 @@ from training.models.branches import (
     DetectionBranch,
     LrasppBranch,
     SegmentationBranch,
+    prior_bias,
 )
 from training.models.multitask import MultiTaskModel
 from training.models.pyramid import Features, Pyramid
@@ -177,3 +178,8 @@ def test_what_learns_for_a_task_alone_is_its_branch_and_its_gate(routing: str) -
     head = Branches(make_config(routing=routing), BACKBONE_CHANNELS, NUM_CLASSES, tail=None)
     parts = [{id(parameter) for parameter in head.part(task).parameters()} for task in Task]
     assert sum(map(len, parts)) == len(set().union(*parts)) == len(list(head.parameters()))
+
+
+@pytest.mark.parametrize("prior", [0.01, 0.5, 0.9])
+def test_the_sigmoid_of_the_bias_is_the_prior(prior: float) -> None:
+    assert torch.tensor(prior_bias(prior)).sigmoid().item() == pytest.approx(prior)

@@ -3,8 +3,7 @@ import torch
 from torch import Tensor
 
 from training.config import Task
-from training.detection.cells import BOX_ROWS
-from training.models.heads import TaskLogits, UnifiedHead
+from training.models.heads import BOX_ROWS, TaskLogits, UnifiedHead
 from training.models.pyramid import Features, Pyramid
 
 NUM_CLASSES = {Task.SEGMENTATION: 4, Task.DETECTION: 3, Task.CLASSIFICATION: 2}

@@ -13,10 +13,10 @@ from torch import Tensor
 from service.pictures.imaging import UInt8Array
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import Config, ModelConfig, StageConfig, Task
+from training.data.classes import NUM_CLASSES
 from training.data.datasets import ClassificationSample
 from training.data.loaders import TaskDataset
 from training.data.transforms import Target
-from training.inference import NUM_CLASSES
 from training.models.multitask import MultiTaskModel, build_model
 
 SIZE = 64

@@ -1,1 +1,1 @@
-"""Examines the data on disk for what ruins a training run; runs without torch."""
+"""Finds on disk what would ruin a training run, and refuses it; runs without torch."""

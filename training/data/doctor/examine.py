@@ -27,7 +27,7 @@ def examine(root: Path) -> Examination:
     found = find_sets(root)
     ledger = Ledger(root)
     seen: list[Seen] = []
-    # Decoding releases the interpreter's lock; more threads than cores only hold more pictures in memory.
+    # Decoding releases the GIL; more threads than cores only hold more pictures in memory.
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         sets = tuple(_examine_set(each, pool, seen, ledger) for each in found)
     report_overlaps(seen, ledger)

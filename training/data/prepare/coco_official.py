@@ -11,7 +11,7 @@ from typing import Any, Final
 from training.config import Task
 from training.data.classes import COCO_CLASSES
 from training.data.prepare.instances import Box, Instances, parse_instances
-from training.data.prepare.official import SPLITS, Picture, Size
+from training.data.prepare.official import SPLITS, OfficialSet, Picture, Size
 from training.data.prepare.releases import PrepareError
 from training.data.prepare.sources import Files
 
@@ -19,7 +19,7 @@ MIN_SIDE_PX: Final = 8.0  # the side of the finest cell; a smaller box is no rea
 ALL_CLASSES: Final = "coco80"
 
 
-class CocoSet:
+class CocoSet(OfficialSet):
     """`mini_coco_det`: `data/<file>`, `labels.json` with one list of categories, the same ids in both splits."""
 
     task = Task.DETECTION
@@ -55,10 +55,6 @@ class CocoSet:
     def place(self, picture: Picture) -> str:
         """Pictures lie in `data`."""
         return f"data/{picture.name}"
-
-    def make_companions(self, picture: Picture, size: Size) -> Mapping[str, bytes]:  # noqa: ARG002 - part of the interface
-        """None: boxes go into one file."""
-        return {}
 
     def make_annotations(self, split: str, sizes: Mapping[Picture, Size]) -> Mapping[str, bytes]:
         """`labels.json`: all boxes of the classes in these pictures, crowds and tiny ones too."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from training.config import Task
 from training.data.classes import IMAGENETTE_CLASSES
-from training.data.prepare.official import Picture, Size
+from training.data.prepare.official import OfficialSet, Picture
 from training.data.prepare.releases import PrepareError
 from training.data.prepare.sources import Files
 
@@ -15,7 +15,7 @@ _ROOT = "imagenette2-160"
 _SUFFIXES = {".jpeg", ".jpg", ".png"}
 
 
-class ImagenetteSet:
+class ImagenetteSet(OfficialSet):
     """`imagenette_160`: `<wnid>/<file>`."""
 
     task = Task.CLASSIFICATION
@@ -44,11 +44,3 @@ class ImagenetteSet:
     def place(self, picture: Picture) -> str:
         """One folder a class."""
         return f"{picture.classes[0]}/{picture.name}"
-
-    def make_companions(self, picture: Picture, size: Size) -> Mapping[str, bytes]:  # noqa: ARG002 - part of the interface
-        """None: the folder's name says it all."""
-        return {}
-
-    def make_annotations(self, split: str, sizes: Mapping[Picture, Size]) -> Mapping[str, bytes]:  # noqa: ARG002 - part of the interface
-        """None: the folders' names say it all."""
-        return {}

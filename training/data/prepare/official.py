@@ -47,7 +47,7 @@ class Picture:
 
 
 class OfficialSet(Protocol):
-    """One release, and how the set made out of it looks."""
+    """One release, and how the set made out of it looks; most have no files beside the pictures."""
 
     task: Task
     folder: str  # name of the set
@@ -64,8 +64,10 @@ class OfficialSet(Protocol):
 
     def make_companions(self, picture: Picture, size: Size) -> Mapping[str, bytes]:
         """Files that lie beside a picture that now has this size, by path in the split folder."""
-        ...
+        del picture, size
+        return {}
 
     def make_annotations(self, split: str, sizes: Mapping[Picture, Size]) -> Mapping[str, bytes]:
         """Files about all pictures of a split, which now have these sizes, by path in the split folder."""
-        ...
+        del split, sizes
+        return {}

@@ -11,55 +11,32 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 from training.data.prepare.releases import Part, PrepareError, Release, describe_layout
 
 
-class Tree(Protocol):
-    """One part of a release."""
-
-    def names(self) -> Sequence[str]:
-        """Paths of all files, sorted, with forward slashes."""
-        ...
-
-    def read(self, name: str) -> bytes:
-        """Content of a file; KeyError or OSError if there is none."""
-        ...
-
-
-class FolderTree:
-    """An unpacked part: the files below `root / folder`."""
-
-    def __init__(self, root: Path, folder: str) -> None:
-        self._root, self._folder = root, folder
-
-    def names(self) -> Sequence[str]:
-        """Paths relative to root."""
-        found = (self._root / self._folder).rglob("*")
-        return sorted(path.relative_to(self._root).as_posix() for path in found if path.is_file())
-
-    def read(self, name: str) -> bytes:
-        """Content of a file."""
-        return (self._root / name).read_bytes()
-
-
-class ArchiveTree:
-    """A part that is still packed: one reader a file."""
+class Tree:
+    """One part of a release, unpacked or still packed: one reader a file."""
 
     def __init__(self, readers: Mapping[str, Callable[[], bytes]]) -> None:
         self._readers = readers
 
     def names(self) -> Sequence[str]:
-        """Paths of the archive's members."""
+        """Paths of all files, sorted, with forward slashes."""
         return sorted(self._readers)
 
     def read(self, name: str) -> bytes:
-        """Content of a member."""
+        """Content of a file; KeyError or OSError if there is none."""
         return self._readers[name]()
 
 
-def open_archive(path: Path) -> ArchiveTree:
+def open_folder(root: Path, folder: str) -> Tree:
+    """Open an unpacked part, the files below `root / folder`, by their paths relative to `root`."""
+    found = (path for path in (root / folder).rglob("*") if path.is_file())
+    return Tree({path.relative_to(root).as_posix(): path.read_bytes for path in found})
+
+
+def open_archive(path: Path) -> Tree:
     """Open a .zip, .tar or .tgz.
 
     Raises:
@@ -73,16 +50,16 @@ def open_archive(path: Path) -> ArchiveTree:
         raise PrepareError(f"{path}: {error}; the archive is damaged or cut short, download it again") from error
 
 
-def _open_zip(path: Path) -> ArchiveTree:
+def _open_zip(path: Path) -> Tree:
     archive = zipfile.ZipFile(path)
     names = (name for name in archive.namelist() if not name.endswith("/"))
-    return ArchiveTree({name: partial(archive.read, name) for name in names})
+    return Tree({name: partial(archive.read, name) for name in names})
 
 
-def _open_tar(path: Path) -> ArchiveTree:
+def _open_tar(path: Path) -> Tree:
     with tarfile.open(path, "r:") as archive:
         members = [member for member in archive.getmembers() if member.isfile()]
-    return ArchiveTree({_tidy(one.name): partial(_read_range, path, one.offset_data, one.size) for one in members})
+    return Tree({_tidy(one.name): partial(_read_range, path, one.offset_data, one.size) for one in members})
 
 
 def _read_range(path: Path, start: int, length: int) -> bytes:
@@ -91,13 +68,13 @@ def _read_range(path: Path, start: int, length: int) -> bytes:
         return stream.read(length)
 
 
-def _load_tgz(path: Path) -> ArchiveTree:
+def _load_tgz(path: Path) -> Tree:
     contents: dict[str, bytes] = {}
     with tarfile.open(path, "r:gz") as archive:
         for member in archive:
             if stream := archive.extractfile(member) if member.isfile() else None:
                 contents[_tidy(member.name)] = stream.read()
-    return ArchiveTree({name: partial(bytes, body) for name, body in contents.items()})
+    return Tree({name: partial(bytes, body) for name, body in contents.items()})
 
 
 def _tidy(name: str) -> str:
@@ -170,6 +147,6 @@ def _has(base: Path, part: Part) -> bool:
 
 def _open_parts(base: Path, parts: Sequence[Part]) -> Files:
     packed = [part for part in parts if not (base / part.folder).is_dir()]
-    trees: dict[str, Tree] = {part.folder: FolderTree(base, part.folder) for part in parts if part not in packed}
+    trees = {part.folder: open_folder(base, part.folder) for part in parts if part not in packed}
     trees |= {part.folder: open_archive(base / part.archive) for part in packed}
     return Files(trees, [base / part.archive for part in packed])

@@ -11,14 +11,14 @@ from PIL import Image
 
 from training.config import Task
 from training.data.classes import VOC_CLASSES, VOID
-from training.data.prepare.official import Picture, Size
+from training.data.prepare.official import OfficialSet, Picture, Size
 from training.data.prepare.releases import PrepareError
 from training.data.prepare.sources import Files
 
 _ROOT = "VOCdevkit/VOC2012"
 
 
-class VocSet:
+class VocSet(OfficialSet):
     """`mini_voc_seg`: `<id>.jpg` with `<id>.png` beside it."""
 
     task = Task.SEGMENTATION
@@ -73,10 +73,6 @@ class VocSet:
         with self._open_mask(picture.id) as mask:
             mask.resize((size.width, size.height), Image.Resampling.NEAREST).save(body, "PNG", optimize=True)
         return {f"{picture.id}.png": body.getvalue()}
-
-    def make_annotations(self, split: str, sizes: Mapping[Picture, Size]) -> Mapping[str, bytes]:  # noqa: ARG002 - part of the interface
-        """None: the masks say it all."""
-        return {}
 
 
 def _mask_path(picture_id: str) -> str:

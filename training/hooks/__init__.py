@@ -1,0 +1,1 @@
+"""What a method of not forgetting, balancing or teaching may do to a training step: the one seam that all share."""

@@ -1,0 +1,1 @@
+"""What is made of finished runs: tables of experiments, report pages, means over seeds; training never imports it."""
