@@ -20,7 +20,7 @@ from service.errors import ContractError
 from service.pictures.imaging import UInt8Array
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.config import Config, InferenceConfig, Task
-from training.data.classes import CLASSES, NUM_CLASSES
+from training.data.taxonomy import CLASSES, NUM_CLASSES
 from training.detection.schemes import build_scheme, take_points
 from training.models.multitask import MultiTaskModel, build_model
 

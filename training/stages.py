@@ -19,9 +19,9 @@ from training.continual.build import build_hooks
 from training.continual.ewc import consolidate
 from training.continual.fisher import estimate_importance
 from training.data.batches import Batch
-from training.data.classes import NUM_CLASSES
 from training.data.datasets import MiniSets
 from training.data.loaders import Sample, TaskDataset, count_batches, hold_out, iterate_batches, split_of
+from training.data.taxonomy import NUM_CLASSES
 from training.distributed import ALONE, Workers
 from training.environment import find_git_commit
 from training.hooks.context import StageContext

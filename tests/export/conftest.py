@@ -7,7 +7,7 @@ from tests.training.fakes import make_branches_config
 from tests.training.make_sets import write_tiny_sets
 from training.checkpoint import Checkpoint
 from training.config import Config, load_config
-from training.data.classes import NUM_CLASSES
+from training.data.taxonomy import NUM_CLASSES
 from training.models.multitask import build_model
 
 

@@ -13,7 +13,7 @@ from service.engine.contract import OUTPUT_NAMES
 from service.pictures.imaging import FloatArray, UInt8Array
 from training.config import Config, ModelConfig, Task, load_config
 from training.data.batches import Batch, BoxTargets
-from training.data.classes import NUM_CLASSES
+from training.data.taxonomy import NUM_CLASSES
 from training.models.multitask import MultiTaskModel, build_model
 
 SIZE, STRIDE = 64, 32

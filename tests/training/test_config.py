@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from training.config import Config, ConfigError, StageConfig, Task, load_config
-from training.data.classes import NUM_CLASSES
+from training.data.taxonomy import NUM_CLASSES
 from training.learner import build_optimizer
 from training.models.multitask import MultiTaskModel, build_model
 from training.options.stage import Part

@@ -12,7 +12,7 @@ from service.engine.contract import OUTPUT_NAMES, parse_contract
 from tests.training.fakes import SIZE, make_branches_config, make_config, make_images, make_model
 from training.checkpoint import Checkpoint
 from training.config import InferenceConfig, Task
-from training.data.classes import CLASSES, COCO_CLASSES, NUM_CLASSES, VOC_CLASSES
+from training.data.taxonomy import CLASSES, COCO_CLASSES, NUM_CLASSES, VOC_CLASSES
 from training.inference import (
     Predictor,
     TorchSession,

@@ -19,8 +19,8 @@ from PIL import Image
 
 from service.errors import RequestError
 from service.pictures.imaging import FloatArray, UInt8Array, decode
-from training.data.classes import COCO_CLASSES, IMAGENETTE_CLASSES, VOID
 from training.data.coco import LabelledBox, parse_coco
+from training.data.taxonomy import COCO_CLASSES, IMAGENETTE_CLASSES, VOID
 
 _JPEG_SUFFIXES = {".jpg", ".jpeg"}
 _PICTURE_SUFFIXES = {*_JPEG_SUFFIXES, ".png"}

@@ -13,7 +13,6 @@ from service.pictures.imaging import FloatArray, UInt8Array
 from training.config import Config, Task
 from training.data.augment import Recipe, augment
 from training.data.batches import Batch, collate
-from training.data.classes import VOC_CLASSES
 from training.data.datasets import (
     ClassificationSample,
     DetectionSample,
@@ -23,6 +22,7 @@ from training.data.datasets import (
     load_image,
     load_segmentation,
 )
+from training.data.taxonomy import VOC_CLASSES
 from training.data.transforms import Boxes, Target, to_input
 from training.options.augment import AugmentConfig
 

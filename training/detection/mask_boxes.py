@@ -10,10 +10,10 @@ from torch import Tensor
 
 from training.config import Task
 from training.data.batches import BoxTargets
-from training.data.classes import VOC_AS_COCO
 from training.data.components import find_objects
 from training.data.geometry import place_boxes
 from training.data.placement import Placement
+from training.data.taxonomy import VOC_AS_COCO
 from training.data.transforms import Boxes
 from training.detection.schemes import build_scheme
 from training.hooks.context import StageContext

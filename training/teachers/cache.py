@@ -13,10 +13,10 @@ from torch import Tensor
 from service.engine.contract import LetterboxRule
 from service.pictures.imaging import Letterbox, UInt8Array, letterbox, resize
 from training.config import Task
-from training.data.classes import NUM_CLASSES
 from training.data.geometry import place_map
 from training.data.loaders import TaskDataset
 from training.data.placement import Placement
+from training.data.taxonomy import NUM_CLASSES
 from training.teachers.storage import Float16Array, compute_key, load_or_compute
 from training.teachers.teacher import Teacher, TeacherError
 

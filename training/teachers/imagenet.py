@@ -7,10 +7,10 @@ from typing import Final
 from torch import Tensor
 
 from training.config import Task
-from training.data.classes import NUM_CLASSES
+from training.data.taxonomy import NUM_CLASSES
 from training.teachers.teacher import TeacherError
 
-# Rows of ILSVRC 2012 that Imagenette's classes are, in the order of `training.data.classes.IMAGENETTE_CLASSES`:
+# Rows of ILSVRC 2012 that Imagenette's classes are, in the order of `training.data.taxonomy.IMAGENETTE_CLASSES`:
 # where torchvision's `MobileNet_V3_Small_Weights.IMAGENET1K_V1.meta["categories"]` has their names.
 IMAGENETTE_COLUMNS: Final = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)
 IMAGENET_CLASSES: Final = 1000

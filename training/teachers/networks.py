@@ -11,7 +11,7 @@ from torchvision import models
 
 from training.checkpoint import CheckpointError, load_checkpoint
 from training.config import Task
-from training.data.classes import IMAGENETTE_CLASSES
+from training.data.taxonomy import IMAGENETTE_CLASSES
 from training.inference import compute_weights_sha256, restore_model
 from training.models.backbone import WeightsError
 from training.models.efficientnet_lite import load_efficientnet_lite

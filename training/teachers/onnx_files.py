@@ -16,7 +16,7 @@ from service.engine.contract import METADATA_KEY
 from service.engine.session import OnnxSession, read_model
 from service.errors import ContractError
 from training.config import Task
-from training.data.classes import CLASSES, NUM_CLASSES
+from training.data.taxonomy import CLASSES, NUM_CLASSES
 from training.models.backbone import MEAN, STD
 from training.teachers.imagenet import IMAGENET_SIZE, keep_imagenette
 from training.teachers.teacher import Teacher, TeacherError

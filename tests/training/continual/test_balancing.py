@@ -10,7 +10,7 @@ from training.config import ConfigError, StageConfig, load_config
 from training.continual.balancing import Balancer, build_balancer
 from training.continual.surgery import Surgery
 from training.continual.weighing import GradNormWeights, UncertaintyWeights, Weights
-from training.data.classes import NUM_CLASSES
+from training.data.taxonomy import NUM_CLASSES
 from training.models.multitask import MultiTaskModel, build_model
 
 NAMES = ["task", "ewc", "distillation"]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.training.make_sets import write_palette_mask
-from training.data.classes import IMAGENETTE_CLASSES, VOID
+from training.data.taxonomy import IMAGENETTE_CLASSES, VOID
 
 GOLDEN = Path(__file__).parents[3] / "service" / "models" / "golden"
 WIDTH, HEIGHT = 96, 64

@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from tests.training.make_sets import COCO_IDS, VOC_LABELS, write_palette_mask
-from training.data.classes import COCO_CLASSES, IMAGENETTE_CLASSES, VOC_CLASSES, VOID
 from training.data.datasets import (
     DataError,
     DataWarning,
@@ -20,6 +19,7 @@ from training.data.datasets import (
     read_mini_sets,
     read_segmentation,
 )
+from training.data.taxonomy import COCO_CLASSES, IMAGENETTE_CLASSES, VOC_CLASSES, VOID
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from tests.training.fakes import SIZE, STRIDE, make_config
 from training.config import Config, Task
 from training.data import loaders
 from training.data.batches import Batch, collate, move_batch
-from training.data.classes import VOID
 from training.data.datasets import ClassificationSample, MiniSets, load_image
 from training.data.loaders import TaskDataset, count_batches, iterate_batches, load_sample, split_of
+from training.data.taxonomy import VOID
 from training.data.transforms import Target, flip, to_input
 from training.detection.cells import assign_to_cells, decode_cell_boxes
 from training.options.augment import AugmentConfig

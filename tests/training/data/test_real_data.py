@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.data.classes import COCO_CLASSES, IMAGENETTE_CLASSES, VOC_CLASSES
 from training.data.datasets import DataWarning, DetectionSample, MiniSets, load_segmentation, read_mini_sets
+from training.data.taxonomy import COCO_CLASSES, IMAGENETTE_CLASSES, VOC_CLASSES
 
 LEAKED = ["000000323751", "000000370486", "000000428111", "000000511204", "000000513567"]
 

@@ -16,7 +16,6 @@ from tests.training.fakes import Answer, KnownSession, make_config, make_model
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.cli import app
 from training.config import Task
-from training.data.classes import VOID
 from training.data.datasets import (
     ClassificationSample,
     DataError,
@@ -27,6 +26,7 @@ from training.data.datasets import (
     read_mask,
 )
 from training.data.loaders import Sample, split_of
+from training.data.taxonomy import VOID
 from training.data.transforms import letterbox_mask
 from training.inference import build_engine, make_contract
 from training.metrics.bootstrap import Interval, bootstrap_interval

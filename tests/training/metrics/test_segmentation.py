@@ -6,8 +6,8 @@ import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassJaccardIndex
 
 from service.pictures.imaging import UInt8Array
-from training.data.classes import VOID
 from training.data.datasets import MiniSets, read_mask
+from training.data.taxonomy import VOID
 from training.metrics.segmentation import ConfusionMatrix, SegmentationMetrics, miou_eps_per_image
 
 

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from tests.training.fakes import make_images
 from training.config import ModelConfig, Task
-from training.data.classes import NUM_CLASSES
+from training.data.taxonomy import NUM_CLASSES
 from training.models.efficientnet_lite import EfficientNetLite, load_efficientnet_lite
 from training.models.multitask import build_model
 

@@ -8,7 +8,7 @@ from torchvision.transforms.functional import normalize, to_tensor
 
 from tests.training.fakes import make_branches_config, make_config, make_images, make_model
 from training.config import ModelConfig, Task, load_config
-from training.data.classes import NUM_CLASSES
+from training.data.taxonomy import NUM_CLASSES
 from training.models.branches import Branches
 from training.models.heads import UnifiedHead
 from training.models.multitask import MultiTaskModel, build_model

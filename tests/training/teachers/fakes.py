@@ -13,9 +13,9 @@ from torch import Tensor
 from service.pictures.imaging import UInt8Array
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import Config, ModelConfig, StageConfig, Task
-from training.data.classes import NUM_CLASSES
 from training.data.datasets import ClassificationSample
 from training.data.loaders import TaskDataset
+from training.data.taxonomy import NUM_CLASSES
 from training.data.transforms import Target
 from training.models.multitask import MultiTaskModel, build_model
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torchvision.models import MobileNet_V3_Small_Weights
 
-from training.data.classes import IMAGENETTE_CLASSES
+from training.data.taxonomy import IMAGENETTE_CLASSES
 from training.teachers.imagenet import IMAGENETTE_COLUMNS, keep_imagenette
 from training.teachers.teacher import TeacherError
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, TypeGuard
 
-from training.data.classes import COCO_CLASSES
 from training.data.doctor.boxes import AnnotatedBox, parse_xywh, report_boxes
 from training.data.doctor.codes import Ledger
 from training.data.doctor.findings import PictureBox
+from training.data.taxonomy import COCO_CLASSES
 
 Row: TypeAlias = Mapping[str, object]
 Document: TypeAlias = Mapping[str, Sequence[object]]

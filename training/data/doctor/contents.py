@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from training.data.classes import IMAGENETTE_CLASSES
 from training.data.doctor.annotations import examine_annotations, load_document
 from training.data.doctor.codes import Ledger
 from training.data.doctor.findings import PictureBox
@@ -21,6 +20,7 @@ from training.data.doctor.layouts import (
     list_files,
     list_folders,
 )
+from training.data.taxonomy import IMAGENETTE_CLASSES
 
 
 @dataclass(frozen=True, slots=True)

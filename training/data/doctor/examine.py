@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
-from training.data.classes import VOC_CLASSES, VOID
 from training.data.doctor.balance import report_cells, report_classes
 from training.data.doctor.codes import Ledger
 from training.data.doctor.contents import Entry, read_contents
@@ -16,6 +15,7 @@ from training.data.doctor.findings import Examination, Picture, SetSummary, Spli
 from training.data.doctor.layouts import FoundSet, find_sets
 from training.data.doctor.overlaps import Seen, report_overlaps
 from training.data.doctor.pictures import MaskFacts, PictureFacts, inspect_mask, inspect_picture
+from training.data.taxonomy import VOC_CLASSES, VOID
 
 
 def examine(root: Path) -> Examination:

@@ -9,11 +9,11 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from training.config import Task
-from training.data.classes import COCO_CLASSES
 from training.data.prepare.instances import Box, Instances, parse_instances
 from training.data.prepare.official import SPLITS, OfficialSet, Picture, Size
 from training.data.prepare.releases import PrepareError
 from training.data.prepare.sources import Files
+from training.data.taxonomy import COCO_CLASSES
 
 MIN_SIDE_PX: Final = 8.0  # the side of the finest cell; a smaller box is no reason to draw a picture
 ALL_CLASSES: Final = "coco80"

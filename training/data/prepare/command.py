@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from training.config import Task
-from training.data.classes import IMAGENETTE_CLASSES
 from training.data.prepare.coco_official import ALL_CLASSES, CocoSet
 from training.data.prepare.download import download_release
 from training.data.prepare.imagenette import ImagenetteSet
@@ -23,6 +22,7 @@ from training.data.prepare.selection import Selection, select_pictures
 from training.data.prepare.sources import Files, open_release
 from training.data.prepare.voc import VocSet
 from training.data.prepare.writer import WriteFile, check_out, write_sets
+from training.data.taxonomy import IMAGENETTE_CLASSES
 
 if TYPE_CHECKING:
     Subparsers: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse names it so

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from training.data.classes import COCO_CLASSES
 from training.data.prepare.releases import PrepareError
+from training.data.taxonomy import COCO_CLASSES
 
 Row: TypeAlias = Mapping[str, Any]
 

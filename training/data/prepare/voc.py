@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from training.config import Task
-from training.data.classes import VOC_CLASSES, VOID
 from training.data.prepare.official import OfficialSet, Picture, Size
 from training.data.prepare.releases import PrepareError
 from training.data.prepare.sources import Files
+from training.data.taxonomy import VOC_CLASSES, VOID
 
 _ROOT = "VOCdevkit/VOC2012"
 

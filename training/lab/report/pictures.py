@@ -10,7 +10,6 @@ from PIL import Image
 
 from service.pictures.imaging import UInt8Array, fit, resize
 from training.config import Task
-from training.data.classes import CLASSES, VOC_CLASSES, VOID
 from training.data.datasets import (
     ClassificationSample,
     DataError,
@@ -22,6 +21,7 @@ from training.data.datasets import (
 from training.data.doctor.findings import PictureBox
 from training.data.doctor.html.drawing import Colour, draw_boxes, encode_data_uri, make_colours, tint
 from training.data.loaders import Sample
+from training.data.taxonomy import CLASSES, VOC_CLASSES, VOID
 from training.lab.report.html import figure
 from training.metrics.details import PictureAnswer, decode_mask
 

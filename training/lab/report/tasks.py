@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from html import escape
 
 from training.config import Task
-from training.data.classes import CLASSES
 from training.data.datasets import MiniSets
 from training.data.doctor.html import charts
 from training.data.loaders import split_of
+from training.data.taxonomy import CLASSES
 from training.lab.report.charts import Line, colour_keys, legend, line_chart, make_axis, matrix_chart, reliability_chart
 from training.lab.report.html import columns, figure, format_metric, note, section, thirds
 from training.lab.report.pictures import picture_sheets

@@ -10,8 +10,8 @@ import pytest
 
 from tests.training.data.official_trees import CATEGORIES, COCO_COUNTS, IMAGENETTE_COUNTS, VOC_COUNTS
 from tests.training.data.prepare.running import SETS, Run, parse, read_labels, read_manifest, read_pictures, read_tree
-from training.data.classes import COCO_CLASSES, VOC_CLASSES
 from training.data.datasets import read_mini_sets
+from training.data.taxonomy import COCO_CLASSES, VOC_CLASSES
 
 
 def without_sources(tree: dict[str, bytes]) -> dict[str, object]:

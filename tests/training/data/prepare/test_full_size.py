@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.training.data.official_trees import encode
-from training.data.classes import COCO_CLASSES
+from training.data.taxonomy import COCO_CLASSES
 
 PICTURES, BOXES = 118_287, 860_001
 WIDTH, HEIGHT = 640, 480

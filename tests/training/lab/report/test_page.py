@@ -10,8 +10,8 @@ from tests.training.lab.report.records import EVALUATIONS, evaluation, make_deta
 from tests.training.outline import Outline
 from training.checkpoint import CHECKPOINT_NAME, CheckpointError, load_checkpoint, save_checkpoint
 from training.config import Task
-from training.data.classes import VOC_CLASSES
 from training.data.datasets import MiniSets
+from training.data.taxonomy import VOC_CLASSES
 from training.lab.report.page import make_page, write_report
 
 SECTIONS = [

@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 
 from service.pictures.imaging import UInt8Array, fit, resize
-from training.data.classes import VOC_CLASSES, VOID
 from training.data.datasets import DataError, load_image, read_mask
 from training.data.doctor.findings import Picture, PictureBox, SetSummary
 from training.data.doctor.html.drawing import Colour, class_name, draw_boxes, make_colours, tint
+from training.data.taxonomy import VOC_CLASSES, VOID
 
 SAMPLES: Final = 9
 FRAME_PX: Final = (560, 420)  # every picture is scaled to fit, so that the lines and names in it have one size

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from service.pictures.imaging import UInt8Array
-from training.data.classes import VOC_CLASSES, VOID
 from training.data.doctor.findings import PictureBox
+from training.data.taxonomy import VOC_CLASSES, VOID
 
 Colour: TypeAlias = tuple[int, int, int]  # RGB, 0..255
 Rectangle: TypeAlias = tuple[float, float, float, float]  # xyxy, pixels of the drawing

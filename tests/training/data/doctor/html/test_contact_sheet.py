@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data.classes import VOC_CLASSES
 from training.data.doctor.findings import Picture, PictureBox, SetSummary, SplitSummary
 from training.data.doctor.html.contact_sheet import FRAME_PX, colours_of_set, draw_sample, make_samples
 from training.data.doctor.html.drawing import (
@@ -20,6 +19,7 @@ from training.data.doctor.html.drawing import (
     make_colours,
     tint,
 )
+from training.data.taxonomy import VOC_CLASSES
 
 GREY = (100, 100, 100)
 RED = {"cat": (255, 0, 0)}

@@ -5,7 +5,7 @@ from torchvision.models import MobileNet_V3_Small_Weights
 from torchvision.models.detection import FCOS_ResNet50_FPN_Weights
 from torchvision.models.segmentation import LRASPP_MobileNet_V3_Large_Weights
 
-from training.data.classes import COCO_CLASSES, IMAGENETTE_CLASSES, VOC_AS_COCO, VOC_CLASSES
+from training.data.taxonomy import COCO_CLASSES, IMAGENETTE_CLASSES, VOC_AS_COCO, VOC_CLASSES
 
 
 def test_coco_names_are_the_official_ones_in_their_order() -> None:
