@@ -21,7 +21,7 @@ from service.pictures.imaging import letterbox
 from tests.training.fakes import Answer, KnownSession, make_config
 from tests.training.make_sets import write_tiny_sets
 from training.data.datasets import DataError, load_image, read_detection, read_mask, read_segmentation
-from training.data.taxonomy import COCO_CLASSES, VOID
+from training.data.taxonomy import COCO, VOID
 from training.inference import make_contract
 
 EXPERIMENTS = Path(__file__).parents[1] / "docs" / "experiments.md"
@@ -73,8 +73,8 @@ def test_where_the_numbers_agree_joining_by_them_does_no_harm(tmp_path: Path, co
 
 
 def test_a_class_of_val_becomes_what_its_number_means_in_train(root: Path) -> None:
-    labels = join_by_number(root / "mini_coco_det", COCO_CLASSES)
-    became = {COCO_CLASSES[i]: COCO_CLASSES[label] for i, label in enumerate(labels.tolist()) if label != i}
+    labels = join_by_number(root / "mini_coco_det", COCO)
+    became = {COCO[i]: COCO[label] for i, label in enumerate(labels.tolist()) if label != i}
     assert became == {"cat": "dog", "dog": "person", "person": "cat"}  # val has them as 2, 3, 1; train as 1, 2, 3
 
 
@@ -82,7 +82,7 @@ def test_a_number_that_train_lacks_is_named(tmp_path: Path) -> None:
     root = write_tiny_sets(tmp_path)
     renumber_train(root, {"cat": 1, "dog": 2, "person": 7})
     with pytest.raises(DataError, match=r"no classes with the numbers \[3\] of val"):
-        join_by_number(root / "mini_coco_det", COCO_CLASSES)
+        join_by_number(root / "mini_coco_det", COCO)
 
 
 def test_nothing_but_background_looks_good_to_the_lenient_metric_alone(root: Path, contract: ModelContract) -> None:

@@ -18,8 +18,9 @@ from service.engine.engine import Engine, load_engine
 from service.settings import Settings
 from tests.training.make_sets import write_tiny_sets
 from training.config import Task
-from training.data.datasets import DataWarning, MiniSets, read_mask, read_mini_sets
-from training.data.loaders import Sample, split_of
+from training.data.datasets import DataSets, DataWarning, read_mask
+from training.data.loaders import Sample
+from training.data.mini_sets import read_mini_sets
 from training.metrics.classification import Accuracy
 from training.metrics.detection import AveragePrecision
 from training.metrics.evaluation import PRIMARY_METRIC, evaluate_task
@@ -39,7 +40,7 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-def sets(tmp_path_factory: pytest.TempPathFactory) -> MiniSets:
+def sets(tmp_path_factory: pytest.TempPathFactory) -> DataSets:
     """The real mini sets where UNIHEAD_DATA names them, a synthetic copy elsewhere."""
     if root := os.environ.get("UNIHEAD_DATA"):
         with warnings.catch_warnings():
@@ -65,7 +66,7 @@ async def ask_all(engine: Engine, samples: Sequence[Sample]) -> list[dict[str, A
     return [answer.json() for answer in answers]
 
 
-def score_masks(sets: MiniSets, answers: list[dict[str, Any]], engine: Engine) -> float:
+def score_masks(sets: DataSets, answers: list[dict[str, Any]], engine: Engine) -> float:
     num_classes = len(engine.contract.segmentation_classes)
     confusion = ConfusionMatrix(num_classes)
     for sample, answer in zip(sets.segmentation.val, answers, strict=True):
@@ -75,7 +76,7 @@ def score_masks(sets: MiniSets, answers: list[dict[str, Any]], engine: Engine) -
     return confusion.compute().mean_iou
 
 
-def score_boxes(sets: MiniSets, answers: list[dict[str, Any]], engine: Engine) -> float:
+def score_boxes(sets: DataSets, answers: list[dict[str, Any]], engine: Engine) -> float:
     names = engine.contract.detection_classes
     precision = AveragePrecision(len(names))
     for sample, answer in zip(sets.detection.val, answers, strict=True):
@@ -92,7 +93,7 @@ def score_boxes(sets: MiniSets, answers: list[dict[str, Any]], engine: Engine) -
     return precision.compute().map_50
 
 
-def score_classes(sets: MiniSets, answers: list[dict[str, Any]], engine: Engine) -> float:
+def score_classes(sets: DataSets, answers: list[dict[str, Any]], engine: Engine) -> float:
     names = engine.contract.classification_classes
     accuracy = Accuracy(len(names))
     for sample, answer in zip(sets.classification.val, answers, strict=True):
@@ -106,8 +107,8 @@ SCORES = {Task.SEGMENTATION: score_masks, Task.DETECTION: score_boxes, Task.CLAS
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("task", list(Task))
-async def test_the_service_scores_what_the_evaluation_says(sets: MiniSets, engine: Engine, task: Task) -> None:
-    samples: Sequence[Sample] = split_of(sets, task).val
+async def test_the_service_scores_what_the_evaluation_says(sets: DataSets, engine: Engine, task: Task) -> None:
+    samples: Sequence[Sample] = sets.split(task).val
     served = SCORES[task](sets, await ask_all(engine, samples), engine)
     evaluated = evaluate_task(engine, task, samples, batch_size=8)[PRIMARY_METRIC[task]]
     assert served == pytest.approx(evaluated, abs=MAX_SKEW)

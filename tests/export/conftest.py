@@ -7,7 +7,7 @@ from tests.training.fakes import make_branches_config
 from tests.training.make_sets import write_tiny_sets
 from training.checkpoint import Checkpoint
 from training.config import Config, load_config
-from training.data.taxonomy import NUM_CLASSES
+from training.data.taxonomy import MINI
 from training.models.multitask import build_model
 
 
@@ -36,7 +36,7 @@ def finished_branches() -> Checkpoint:
 
 def make_finished(config: Config) -> Checkpoint:
     torch.manual_seed(0)
-    model = build_model(config.model, NUM_CLASSES)
+    model = build_model(config.model, MINI.num_classes)
     metrics = {"segmentation": {"mean_iou": 0.25}, "detection": {"map_50": 0.5}, "classification": {"top_1": 0.75}}
     return Checkpoint(
         config=config.model_dump(mode="json"),

@@ -94,14 +94,15 @@ class Taxonomy:
         places: dict[str, list[int]] = {}
         for place, name in enumerate(names):
             places.setdefault(_normalise(name), []).append(place)
-        found = [
-            places.get(_normalise(name)) or places.get(_normalise(twins.get(name, name)), []) for name in self.names(task)
-        ]
-        if lacking := [name for name, at in zip(self.names(task), found, strict=True) if not at]:
+        found = {
+            name: places.get(_normalise(name)) or places.get(_normalise(twins.get(name, name)), [])
+            for name in self.names(task)
+        }
+        if lacking := [name for name, at in found.items() if not at]:
             raise TaxonomyError(f"of {len(names)} classes none is {_list(lacking)}")
-        if double := [name for name, at in zip(self.names(task), found, strict=True) if len(at) > 1]:
+        if double := [name for name, at in found.items() if len(at) > 1]:
             raise TaxonomyError(f"of {len(names)} classes more than one is {_list(double)}")
-        return tuple(at[0] for at in found)
+        return tuple(at[0] for at in found.values())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as JSON and checkpoints hold them."""
@@ -142,7 +143,8 @@ class Taxonomy:
         if here == there:
             return
         if not here or not there:
-            yield f"{task}: {mine if here else theirs} has {len(here or there)} classes, {theirs if here else mine} none"
+            owner, lacking = (mine, theirs) if here else (theirs, mine)
+            yield f"{task}: {owner} has {len(here or there)} classes, {lacking} none"
             return
         if set(here) != set(there):
             for names, others, owner in ((here, there, mine), (there, here, theirs)):
@@ -183,7 +185,7 @@ def _normalise(name: str) -> str:
 
 
 def _list(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:5])  # noqa: PLR2004 - enough to see what is meant
+    shown = ", ".join(repr(name) for name in names[:5])
     return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")  # noqa: PLR2004 - the rest of them
 
 
