@@ -94,7 +94,7 @@ image-test: $(VENV)/.base ## build the service's image, run it locked down, ask 
 	$(BIN)/python -m tests.docker.image
 
 hostile: $(VENV)/.dev ## everything hostile in full size (an hour and a quarter; CORPUS=FOLDER adds files), and a table of goals in docs/reliability.md
-	$(BIN)/python -m tests.service.hostile $(if $(CORPUS),--corpus "$(CORPUS)") --write $(HOSTILE_ARGS)
+	$(BIN)/python -m tests.attacks $(if $(CORPUS),--corpus "$(CORPUS)") --write $(HOSTILE_ARGS)
 
 train: usage = make train DATA=FOLDER [PRESET=$(PRESET)] [WEIGHTS=FILE] [OUT=FOLDER]; DATA may come from UNIHEAD_DATA
 train: OUT ?= runs/$(PRESET)

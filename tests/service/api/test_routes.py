@@ -14,9 +14,9 @@ from PIL import Image
 from service.app import create_app
 from service.engine.engine import Engine
 from service.settings import Settings
+from tests.attacks.bombs import scan_bomb
 from tests.service.conftest import connect
 from tests.service.fakes import GOLDEN, FakeSession, encode, make_contract, make_form, make_picture
-from tests.service.hostile.bombs import scan_bomb
 
 pytestmark = pytest.mark.anyio
 

@@ -12,9 +12,9 @@ import pytest
 
 from service.commands.spawn import Spawned, spawn_service
 from service.engine.golden import GOLDEN_PICTURES
-from tests.service.hostile.framing import FRAMINGS, Framing
-from tests.service.hostile.sockets import connect, drip, read_answer, read_to_end, statuses
-from tests.service.hostile.watching import look, scrape
+from tests.attacks.framing import FRAMINGS, Framing
+from tests.attacks.sockets import connect, drip, read_answer, read_to_end, statuses
+from tests.attacks.watching import look, scrape
 
 pytestmark = pytest.mark.slow
 

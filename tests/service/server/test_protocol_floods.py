@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from service.commands.spawn import Spawned, spawn_service
-from tests.service.hostile.sockets import connect, read_answer, read_to_end, statuses
-from tests.service.hostile.watching import look, reset_peak
+from tests.attacks.sockets import connect, read_answer, read_to_end, statuses
+from tests.attacks.watching import look, reset_peak
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ import pytest
 
 from service.commands.spawn import Spawned, spawn_service
 from service.engine.golden import GOLDEN_PICTURES
-from tests.service.hostile.sockets import connect, read_answer, read_to_end, statuses
-from tests.service.hostile.watching import scrape
+from tests.attacks.sockets import connect, read_answer, read_to_end, statuses
+from tests.attacks.watching import scrape
 
 pytestmark = pytest.mark.slow
 

@@ -1,6 +1,6 @@
 """Everything hostile, in full size, and a table of goals at the end; `make hostile`.
 
-Run from the repository's root: `python -m tests.service.hostile [--corpus DIR ...] [--only GOAL ...] [--write]`
+Run from the repository's root: `python -m tests.attacks [--corpus DIR ...] [--only GOAL ...] [--write]`
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pathlib import Path
 
 from service.commands.spawn import Spawned, spawn_service
 from service.machine import available_cpus
+from tests.attacks import doors, feeding, mutants, slow, soak
+from tests.attacks.arsenal import make_bombs
+from tests.attacks.goals import Figure, at_least, at_most, none_of, write_table
 from tests.benchmarks import overload
-from tests.service.hostile import doors, feeding, mutants, slow, soak
-from tests.service.hostile.arsenal import make_bombs
-from tests.service.hostile.goals import Figure, at_least, at_most, none_of, write_table
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- goals: written by make hostile -->", "<!-- end of goals -->"
 _PATHS = ("/predict", "/detect", "/segment", "/classify", "/overlay")
@@ -33,14 +33,14 @@ _SETTLED_FILES, _SETTLED_MUTANTS = 1000, 5000
 TESTS = {
     "raw framings": ["tests/service/server/test_protocol.py", "tests/service/server/test_protocol_in_turn.py"],
     "floods of one connection": ["tests/service/server/test_protocol_floods.py"],
-    "kill -9 under load": ["tests/service/hostile/test_kill.py"],
-    "SIGTERM with 50 in flight": ["tests/service/hostile/test_leaving.py"],
-    "bad models, at start and at a reload": ["tests/service/hostile/test_bad_models.py"],
-    "disk full, read-only root": ["tests/service/hostile/test_faulty_host.py"],
-    "clock jumps": ["tests/service/hostile/test_clock.py"],
+    "kill -9 under load": ["tests/hostile/test_kill.py"],
+    "SIGTERM with 50 in flight": ["tests/hostile/test_leaving.py"],
+    "bad models, at start and at a reload": ["tests/hostile/test_bad_models.py"],
+    "disk full, read-only root": ["tests/hostile/test_faulty_host.py"],
+    "clock jumps": ["tests/hostile/test_clock.py"],
     "keys: every route, rotation under load": ["tests/service/api/test_auth.py", "tests/test_keys_over_http.py"],
     "stuck decoders, with the pre-checks off": ["tests/service/scheduling/test_stuck_pictures.py"],
-    "schemathesis over the OpenAPI document": ["tests/service/hostile/test_schema.py"],
+    "schemathesis over the OpenAPI document": ["tests/hostile/test_schema.py"],
 }
 
 
@@ -172,7 +172,7 @@ def write_page(figures: Sequence[Figure], command: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the checks, print each figure as it comes; returns 1 if one is out of its bar."""
-    parser = argparse.ArgumentParser(prog="python -m tests.service.hostile", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.attacks", description=__doc__)
     parser.add_argument("--corpus", type=Path, action="append", default=[], help="folder of odd files; may be repeated")
     parser.add_argument("--only", nargs="+", choices=list(CHECKS), default=list(CHECKS), help="these goals alone")
     parser.add_argument("--mutants", type=int, default=_MUTANTS)

@@ -16,9 +16,9 @@ import pytest
 
 from service.cli import main
 from service.server.server import GracefulServer
+from tests.attacks.processes import ROOT, Running, start
 from tests.service.bad_models import BAD_AT_START, BAD_MODELS, write_model
 from tests.service.fakes import encode, make_picture
-from tests.service.hostile.processes import ROOT, Running, start
 
 PICTURE = encode(make_picture())
 

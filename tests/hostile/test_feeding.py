@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from service.commands.spawn import Spawned, spawn_service
-from tests.service.hostile import doors
-from tests.service.hostile.feeding import feed, find_files, judge, read_twice, reconcile
-from tests.service.hostile.goals import require
-from tests.service.hostile.mutants import make_mutants, make_prefixes, make_seeds
-from tests.service.hostile.watching import answered, scrape
+from tests.attacks import doors
+from tests.attacks.feeding import feed, find_files, judge, read_twice, reconcile
+from tests.attacks.goals import require
+from tests.attacks.mutants import make_mutants, make_prefixes, make_seeds
+from tests.attacks.watching import answered, scrape
 
 PATHS = ("/predict", "/segment", "/detect", "/classify", "/overlay")
 

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from service.commands.spawn import spawn_service
-from tests.service.hostile.arsenal import make_bombs
-from tests.service.hostile.feeding import feed_bombs
-from tests.service.hostile.goals import require
+from tests.attacks.arsenal import make_bombs
+from tests.attacks.feeding import feed_bombs
+from tests.attacks.goals import require
 
 pytestmark = pytest.mark.slow
 

@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from tests.service.hostile.__main__ import ROOT, TESTS
-from tests.service.hostile.asking import LEFT, RESET, TIMEOUT, Client, Ledger, percentile
-from tests.service.hostile.goals import Figure, at_least, at_most, none_of, require, write_table
-from tests.service.hostile.mutants import make_mutants, make_seeds
-from tests.service.hostile.soak import slope_per_hour
+from tests.attacks.__main__ import ROOT, TESTS
+from tests.attacks.asking import LEFT, RESET, TIMEOUT, Client, Ledger, percentile
+from tests.attacks.goals import Figure, at_least, at_most, none_of, require, write_table
+from tests.attacks.mutants import make_mutants, make_seeds
+from tests.attacks.soak import slope_per_hour
 
 
 async def ask_a_server_that(says: bytes, *, wait: bool = False, leave_after_s: float | None = None) -> Ledger:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import pytest
 
 from service.commands.spawn import Spawned, spawn_service
-from tests.service.hostile import soak
-from tests.service.hostile.asking import Answer
-from tests.service.hostile.goals import require
-from tests.service.hostile.soak import measure
-from tests.service.hostile.traffic import Seen
+from tests.attacks import soak
+from tests.attacks.asking import Answer
+from tests.attacks.goals import require
+from tests.attacks.soak import measure
+from tests.attacks.traffic import Seen
 
 pytestmark = pytest.mark.slow
 

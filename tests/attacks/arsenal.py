@@ -7,7 +7,7 @@ import struct
 
 from PIL import Image
 
-from tests.service.hostile import bombs
+from tests.attacks import bombs
 
 
 def make_bombs() -> list[tuple[str, bytes]]:

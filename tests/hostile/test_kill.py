@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from service.engine.golden import GOLDEN_PICTURES
-from tests.service.hostile.processes import HOST, find_port, start
+from tests.attacks.processes import HOST, find_port, start
 
 BODIES = [path.read_bytes() for path in sorted(GOLDEN_PICTURES.glob("*.jpg"))]
 CLIENTS = 8

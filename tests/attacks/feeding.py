@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.commands.spawn import Spawned
+from tests.attacks.asking import Client, Ledger, Outcome, percentile
+from tests.attacks.goals import Figure, at_most, none_of
+from tests.attacks.watching import answered, is_running, look, scrape
 from tests.service.fakes import make_form
-from tests.service.hostile.asking import Client, Ledger, Outcome, percentile
-from tests.service.hostile.goals import Figure, at_most, none_of
-from tests.service.hostile.watching import answered, is_running, look, scrape
 
 # What a file may be told: it was a picture, no bytes, too much, no picture, or damaged.
 FILE_STATUSES = frozenset({200, 400, 413, 415, 422})

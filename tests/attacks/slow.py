@@ -10,10 +10,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
 from service.commands.spawn import Spawned
+from tests.attacks.asking import Client, Ledger, percentile
+from tests.attacks.goals import Figure, at_least, at_most, none_of
+from tests.attacks.watching import look
 from tests.service.fakes import encode, make_picture
-from tests.service.hostile.asking import Client, Ledger, percentile
-from tests.service.hostile.goals import Figure, at_least, at_most, none_of
-from tests.service.hostile.watching import look
 
 _DRIP_S = 1.0
 _HONEST_PAUSE_S = 0.02

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from service.commands.spawn import spawn_service
-from tests.service.hostile.goals import require
-from tests.service.hostile.slow import KINDS, measure
+from tests.attacks.goals import require
+from tests.attacks.slow import KINDS, measure
 
 pytestmark = pytest.mark.slow
 

@@ -7,11 +7,11 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from service.commands.spawn import Spawned
-from tests.service.hostile.asking import percentile
-from tests.service.hostile.feeding import reconcile
-from tests.service.hostile.goals import Figure, at_least, at_most, none_of
-from tests.service.hostile.traffic import Traffic, find_capacity, make_pictures
-from tests.service.hostile.watching import Look, answered, scrape
+from tests.attacks.asking import percentile
+from tests.attacks.feeding import reconcile
+from tests.attacks.goals import Figure, at_least, at_most, none_of
+from tests.attacks.traffic import Traffic, find_capacity, make_pictures
+from tests.attacks.watching import Look, answered, scrape
 
 # Drift is looked for between the first and the last of so many parts; memory after the first, in which caches fill.
 _PARTS = 6

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.attacks.processes import Running, start
 from tests.service.fakes import encode, make_picture
-from tests.service.hostile.processes import Running, start
 
 DAY_S = 86_400
 PICTURES = [encode(make_picture(seed=seed)) for seed in range(5)]

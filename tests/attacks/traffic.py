@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from service.commands.spawn import Spawned
+from tests.attacks.asking import Answer, Client, Ledger
+from tests.attacks.feeding import FILE_STATUSES
+from tests.attacks.mutants import make_mutants
+from tests.attacks.watching import Look, look
 from tests.service.fakes import encode, make_picture
-from tests.service.hostile.asking import Answer, Client, Ledger
-from tests.service.hostile.feeding import FILE_STATUSES
-from tests.service.hostile.mutants import make_mutants
-from tests.service.hostile.watching import Look, look
 
 PATHS = ("/predict", "/detect", "/segment", "/classify")
 _FRESH = {"Cache-Control": "no-cache"}

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.attacks.processes import HOST, Running, start
 from tests.service.fakes import encode, make_picture
-from tests.service.hostile.processes import HOST, Running, start
 
 pytestmark = [pytest.mark.slow]
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.attacks.processes import HOST, Running, find_port, start
 from tests.service.fakes import encode, make_form, make_picture
-from tests.service.hostile.processes import HOST, Running, find_port, start
 
 pytestmark = [pytest.mark.slow]
 
