@@ -38,7 +38,7 @@ TESTS = {
     "bad models, at start and at a reload": ["tests/hostile/test_bad_models.py"],
     "disk full, read-only root": ["tests/hostile/test_faulty_host.py"],
     "clock jumps": ["tests/hostile/test_clock.py"],
-    "keys: every route, rotation under load": ["tests/service/api/test_auth.py", "tests/test_keys_over_http.py"],
+    "keys: every route, rotation under load": ["tests/service/api/test_auth.py", "tests/over_http/test_keys.py"],
     "stuck decoders, with the pre-checks off": ["tests/service/scheduling/test_stuck_pictures.py"],
     "schemathesis over the OpenAPI document": ["tests/hostile/test_schema.py"],
 }

@@ -26,7 +26,7 @@ from service.settings import ENV_PREFIX, Settings
 ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
 serve = pytest.importorskip("ray.serve", reason="the extra `ray` is not installed")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CAT = (GOLDEN_PICTURES / "chelsea.jpg").read_bytes()
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]

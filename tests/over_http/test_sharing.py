@@ -15,7 +15,7 @@ from PIL import Image
 
 from service.commands.spawn import Spawned, spawn_service
 
-GOLDEN = sorted((Path(__file__).parents[1] / "service" / "models" / "golden").glob("*.jpg"))
+GOLDEN = sorted((Path(__file__).parents[2] / "service" / "models" / "golden").glob("*.jpg"))
 TASKS = ("segment", "detect", "classify")
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]

@@ -22,7 +22,7 @@ from tests.training.make_sets import write_tiny_sets
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "service" / "models" / "golden"
 
 

@@ -10,7 +10,7 @@ from service.settings import Settings
 
 pytestmark = pytest.mark.slow  # the commands of training import torch
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from service.commands.spawn import Spawned, spawn_service
 from service.engine.contract import METADATA_KEY
 from tests.benchmarks.load import memory_mb
 
-MODELS = Path(__file__).parents[1] / "service" / "models"
+MODELS = Path(__file__).parents[2] / "service" / "models"
 BODIES = [path.read_bytes() for path in sorted((MODELS / "golden").glob("*.jpg"))]
 
 pytestmark = [pytest.mark.slow]

@@ -24,7 +24,7 @@ from training.data.classes import COCO_CLASSES, VOID
 from training.data.datasets import DataError, load_image, read_detection, read_mask, read_segmentation
 from training.inference import make_contract
 
-EXPERIMENTS = Path(__file__).parents[1] / "docs" / "experiments.md"
+EXPERIMENTS = Path(__file__).parents[2] / "docs" / "experiments.md"
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from service.commands.spawn import Spawned, spawn_service
-from tests.documents import (
+from tests.outside import find_command
+from tests.repository.documents import (
     DATA,
     DOCUMENTS,
     GOLDEN,
@@ -26,12 +27,11 @@ from tests.documents import (
     run_block,
     write_commands,
 )
-from tests.outside import find_command
 from tests.training.make_sets import write_tiny_sets
 from training.data.doctor.codes import CODES
 from training.data.doctor.findings import REPAIRED_CODES
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 BLOCKS = [block for document in DOCUMENTS for block in read_blocks(document)]
 RUNNABLE = [block for block in BLOCKS if block.language in RUN and block.reason is None]
 PARSERS: dict[str, Callable[[str], Any]] = {"json": json.loads, "yaml": yaml.safe_load, "toml": tomllib.loads}

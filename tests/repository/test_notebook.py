@@ -7,7 +7,7 @@ import pytest
 from nbclient import NotebookClient
 
 from tests.checkout import ROOT
-from tests.documents import write_commands
+from tests.repository.documents import write_commands
 
 NOTEBOOK = ROOT / "docs/from_folders_to_service.ipynb"
 
