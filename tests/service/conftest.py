@@ -13,6 +13,7 @@ from service.app import create_app
 from service.engine.contract import ModelContract
 from service.engine.engine import Engine
 from service.settings import Settings
+from tests.service.clients import connect
 from tests.service.fakes import FakeSession, make_contract, write_tiny_model
 from tests.service.harness import Harness
 
@@ -54,10 +55,6 @@ def app(settings: Settings, session: FakeSession, contract: ModelContract) -> Fa
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     async with app.router.lifespan_context(app), connect(app) as connected:
         yield connected
-
-
-def connect(app: FastAPI) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://unihead")
 
 
 @pytest.fixture(scope="session")

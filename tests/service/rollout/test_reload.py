@@ -17,7 +17,7 @@ from service.rollout.loading import load_verified
 from service.rollout.reload import Reload
 from service.settings import Settings
 from tests.service.bad_models import BAD_AT_START, BAD_MODELS, rewrite, set_weight, write_model
-from tests.service.conftest import connect
+from tests.service.clients import connect
 from tests.service.fakes import encode, make_picture
 from tests.service.harness import until
 

@@ -13,8 +13,7 @@ from service.engine.contract import ModelContract
 from service.engine.engine import Engine
 from service.settings import Settings
 from tests.attacks.bombs import scan_bomb
-from tests.service.api.test_routes import count
-from tests.service.conftest import connect
+from tests.service.clients import connect, count
 from tests.service.fakes import FakeSession, encode, make_picture
 
 pytestmark = pytest.mark.anyio
