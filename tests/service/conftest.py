@@ -14,7 +14,7 @@ from service.engine.contract import ModelContract
 from service.engine.engine import Engine
 from service.settings import Settings
 from tests.service.clients import connect
-from tests.service.fakes import FakeSession, make_contract, write_tiny_model
+from tests.service.fakes import FakeSession, make_contract
 from tests.service.harness import Harness
 
 
@@ -58,7 +58,15 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_tiny_model() -> Callable[..., Path]:
+    """`onnx_models.write_tiny_model`; skips where there is no onnx, which the service itself does without."""
+    from tests.service import onnx_models  # noqa: PLC0415 - needs onnx
+
+    return onnx_models.write_tiny_model
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, write_tiny_model: Callable[..., Path]) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx", make_contract())
 
 

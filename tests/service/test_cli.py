@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -20,7 +20,7 @@ import pytest
 from service.cli import main
 from service.engine.engine import Engine
 from service.engine.golden import answer_golden
-from tests.service.fakes import FakeSession, encode, make_contract, make_picture, write_keys, write_tiny_model
+from tests.service.fakes import FakeSession, encode, make_contract, make_picture, write_keys
 
 ROOT = Path(__file__).parents[2]
 
@@ -199,7 +199,9 @@ def test_health_wants_a_url(capsys: pytest.CaptureFixture[str]) -> None:
     assert "must look like http://127.0.0.1:8000" in err
 
 
-def test_reload_swaps_the_model_of_a_running_service(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_reload_swaps_the_model_of_a_running_service(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, write_tiny_model: Callable[..., Path]
+) -> None:
     model, pid_file = tmp_path / "model.onnx", tmp_path / "unihead.pid"
     golden = answer_golden(Engine(FakeSession(), make_contract()))
     write_tiny_model(model, make_contract(golden=golden))
