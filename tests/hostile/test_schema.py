@@ -15,7 +15,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from service.commands.spawn import spawn_service
+from service.commands.spawn import Spawned
 
 pytestmark = pytest.mark.slow
 
@@ -30,25 +30,24 @@ CHECKS = [refuses_with_a_reason, status_code_conformance, content_type_conforman
 
 
 @pytest.mark.parametrize("examples", [15, pytest.param(300, marks=[pytest.mark.full, pytest.mark.timeout(1800)])])
-def test_the_service_does_what_its_document_says(examples: int) -> None:
+def test_the_service_does_what_its_document_says(served: Spawned, examples: int) -> None:
     asked = []
-    with spawn_service(["--log-level", "error"]) as service:
-        schema = schemathesis.openapi.from_url(f"http://{service.host}:{service.port}/openapi.json")
-        for result in schema.get_all_operations():
-            assert isinstance(result, Ok), result
-            operation = result.ok()
+    schema = schemathesis.openapi.from_url(f"http://{served.host}:{served.port}/openapi.json")
+    for result in schema.get_all_operations():
+        assert isinstance(result, Ok), result
+        operation = result.ok()
 
-            @given(case=operation.as_strategy())
-            @settings(
-                max_examples=examples,
-                deadline=None,
-                derandomize=True,
-                database=None,
-                suppress_health_check=list(HealthCheck),
-            )
-            def ask(case: schemathesis.Case[Any]) -> None:
-                case.call_and_validate(checks=CHECKS)
+        @given(case=operation.as_strategy())
+        @settings(
+            max_examples=examples,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )
+        def ask(case: schemathesis.Case[Any]) -> None:
+            case.call_and_validate(checks=CHECKS)
 
-            ask()
-            asked.append(operation.label)
+        ask()
+        asked.append(operation.label)
     assert {"POST /predict", "POST /v2/models/{model}/infer", "GET /info"} <= set(asked)

@@ -13,7 +13,7 @@ import tritonclient.http as triton
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from service.commands.spawn import Spawned, spawn_service
+from service.commands.spawn import Spawned
 from service.engine.engine import Engine, load_engine
 from service.engine.golden import GOLDEN_PICTURES
 from service.pictures.imaging import decode, letterbox
@@ -26,15 +26,9 @@ CAT = (GOLDEN_PICTURES / "chelsea.jpg").read_bytes()
 COFFEE = (GOLDEN_PICTURES / "coffee.jpg").read_bytes()
 
 
-@pytest.fixture(scope="module")
-def service() -> Iterator[Spawned]:
-    with spawn_service(["--log-level", "warning"]) as service:
-        yield service
-
-
 @pytest.fixture
-def client(service: Spawned) -> Iterator[triton.InferenceServerClient]:
-    with triton.InferenceServerClient(f"{service.host}:{service.port}", concurrency=4) as client:
+def client(served: Spawned) -> Iterator[triton.InferenceServerClient]:
+    with triton.InferenceServerClient(f"{served.host}:{served.port}", concurrency=4) as client:
         yield client
 
 
@@ -57,8 +51,8 @@ def squares(engine: Engine, *bodies: bytes, binary: bool = True) -> tuple[triton
     return tensor, arrays
 
 
-def predict(service: Spawned, body: bytes) -> dict[str, Any]:
-    url = f"http://{service.host}:{service.port}/predict?score_threshold=0"
+def predict(served: Spawned, body: bytes) -> dict[str, Any]:
+    url = f"http://{served.host}:{served.port}/predict?score_threshold=0"
     with urllib.request.urlopen(urllib.request.Request(url, data=body)) as response:
         said: dict[str, Any] = json.load(response)
     return said
@@ -76,9 +70,9 @@ def test_it_is_alive_ready_and_says_what_it_is(client: triton.InferenceServerCli
     assert [output["name"] for output in metadata["outputs"]] == list(OUTPUTS)
 
 
-def test_a_file_gets_the_numbers_of_predict(service: Spawned, client: triton.InferenceServerClient) -> None:
+def test_a_file_gets_the_numbers_of_predict(served: Spawned, client: triton.InferenceServerClient) -> None:
     answer = client.infer("unihead", [files(CAT)])
-    said = predict(service, CAT)
+    said = predict(served, CAT)
     count = int(answer.as_numpy("num_detections")[0])
     assert count == len(said["detections"]) > 0
     boxes = np.array([one["box"] for one in said["detections"]])

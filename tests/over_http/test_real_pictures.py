@@ -15,11 +15,6 @@ pytestmark = pytest.mark.full
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def pictures() -> list[Path]:
     root = find_outside("UNIHEAD_DATA", "data")
     return sorted(path for path in root.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg"})

@@ -22,11 +22,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def service() -> Iterator[Spawned]:
     # The long walk takes minutes, and no picture's answer may expire on the way: it would cost a second pass.
     limits = ["--queue-limit", "500", "--request-timeout-ms", "600000", "--cache-max-age-s", "3600"]

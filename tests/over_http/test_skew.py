@@ -33,11 +33,6 @@ MAX_SKEW = 0.002
 MAX_CONTRACT_DIFFERENCE = 0.01  # it may have been measured on another machine
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> MiniSets:
     """The real mini sets where UNIHEAD_DATA names them, a synthetic copy elsewhere."""

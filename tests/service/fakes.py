@@ -1,4 +1,4 @@
-"""Stand-ins for the model: a contract, and a session of ten lines that fulfils it; pictures, forms and keys to ask with."""
+"""Stand-ins for the model, a contract and a session of ten lines; and pictures, forms and keys to ask with."""
 
 from __future__ import annotations
 
