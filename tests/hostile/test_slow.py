@@ -14,8 +14,8 @@ pytestmark = pytest.mark.slow
 
 
 def test_slow_sockets_are_closed_and_an_honest_client_is_served() -> None:
-    words = ["--log-level", "error", "--header-timeout-s", "1", "--body-timeout-s", "2"]
+    words = ["--log-level", "error", "--header-timeout-s", "0.5", "--body-timeout-s", "1"]
     with spawn_service(words) as service:
-        figures = asyncio.run(measure(service, sockets=20 * len(KINDS), seconds=8, closed_within_s=3.5))
-    # Times beside each other on a busy machine say little in eight seconds.
+        figures = asyncio.run(measure(service, sockets=20 * len(KINDS), seconds=4, closed_within_s=2.5))
+    # Times beside each other on a busy machine say little in four seconds.
     require([one for one in figures if "p99" not in one.goal])

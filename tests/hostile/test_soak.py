@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 def test_mixed_traffic_loses_nothing_and_leaves_nothing_open() -> None:
     with spawn_service(["--log-level", "error"]) as service:
-        figures = asyncio.run(measure(service, seconds=15, load=0.4, warm_s=3))
+        figures = asyncio.run(measure(service, seconds=11, load=0.4, warm_s=2))
     # Drift needs an hour, and connections are opened as they are needed.
     require(
         [one for one in figures if "p99" not in one.goal and "memory" not in one.goal and "descriptors" not in one.goal]
