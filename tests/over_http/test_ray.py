@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -75,11 +75,23 @@ class Load:
         for thread in self._threads:
             thread.join()
 
+    def wait_for_more(self, answers: int) -> None:
+        """Wait until so many more requests have ended."""
+        wanted = len(self.statuses) + answers
+        wait_until(lambda: len(self.statuses) >= wanted)
+
     def _run(self, number: int) -> None:
         turn = 0
         while not self._stop.is_set():
             self.statuses.append(self.cluster.ask("/predict", CAT + f"{number}-{turn}".encode()))
             turn += 1
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float = 60) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def free_port() -> int:
@@ -149,25 +161,25 @@ def test_a_killed_replica_costs_no_request_but_those_it_held(cluster: Cluster) -
     pids = pids_of_replicas()
     assert len(pids) == 2
     with Load(cluster) as load:
-        time.sleep(3)
+        load.wait_for_more(50)
         os.kill(pids[0], signal.SIGKILL)
-        time.sleep(12)
+        # Ray has noticed, and has started another.
+        wait_until(lambda: pids[0] not in pids_of_replicas() and len(pids_of_replicas()) == 2)
+        load.wait_for_more(100)
     counts = Counter(load.statuses)
     assert counts[200] > 100
     # A replica holds some of the four requests at once; those die with it, and nothing else does.
     assert len(load.statuses) - counts[200] <= load.clients
-    deadline = time.monotonic() + 60
-    while len(pids_of_replicas()) < 2 and time.monotonic() < deadline:
-        time.sleep(1)
     assert len(pids_of_replicas()) == 2
 
 
 def test_a_rolling_update_costs_no_request(cluster: Cluster) -> None:
     before = set(pids_of_replicas())
     with Load(cluster, clients=2) as load:
-        time.sleep(2)
+        load.wait_for_more(25)
         deploy(2)  # the same code under a new version: every replica is replaced
-        time.sleep(3)
+        wait_until(lambda: not before & set(pids_of_replicas()))
+        load.wait_for_more(25)
     assert Counter(load.statuses).keys() == {200}
     assert len(load.statuses) > 50
     assert not before & set(pids_of_replicas())
