@@ -60,22 +60,31 @@ def test_a_page_asks_no_other_server_for_anything(site: Path) -> None:
         assert re.search(r"(@import|url\()\s*[\"']?(https?:)?//", style.read_text(encoding="utf-8")) is None
 
 
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the documents that can be built."""
+    root = tmp_path_factory.mktemp("copy")
+    # The hooks look for files of the repository beside the folder of documents.
+    shutil.copytree(ROOT / "docs", root / "docs", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "mkdocs.yml", root)
+    for file in ("service/models/README.md", "CHANGELOG.md", *linked_files()):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).touch()
+    assert build(root, root / "site").returncode == 0
+    return root
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     ["[x](no-such-page.md)", "[x](data.md#no-such-heading)", "[x](../no_such_file.py)", "![x](pictures/none.png)"],
 )
-def test_a_link_that_leads_nowhere_stops_the_build(text: str, tmp_path: Path) -> None:
-    # The hooks look for files of the repository beside the folder of documents.
-    shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
-    for file in ("service/models/README.md", "CHANGELOG.md", *linked_files()):
-        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / file).touch()
-    assert build(tmp_path, tmp_path / "site").returncode == 0
-    with (tmp_path / "docs/data.md").open("a") as page:
-        page.write(f"\n{text}\n")
-    assert build(tmp_path, tmp_path / "site").returncode != 0
+def test_a_link_that_leads_nowhere_stops_the_build(text: str, copy: Path, tmp_path: Path) -> None:
+    page = copy / "docs/data.md"
+    before = page.read_text(encoding="utf-8")
+    page.write_text(f"{before}\n{text}\n", encoding="utf-8")
+    assert build(copy, tmp_path / "site").returncode != 0
+    page.write_text(before, encoding="utf-8")
 
 
 def linked_files() -> set[str]:
