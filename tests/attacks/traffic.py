@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import random
 import time
@@ -45,11 +46,12 @@ class Seen:
     looks: list[tuple[float, Look]] = field(default_factory=list)
 
 
-def make_pictures() -> list[bytes]:
+@functools.cache
+def make_pictures() -> tuple[bytes, ...]:
     """Good pictures of several kinds and sizes."""
     kinds = itertools.cycle([("JPEG", (640, 480)), ("JPEG", (1280, 960)), ("PNG", (320, 240)), ("WEBP", (640, 480))])
     sizes = itertools.islice(kinds, _VALID_PICTURES)
-    return [encode(make_picture(*size, seed=seed), kind) for seed, (kind, size) in enumerate(sizes)]
+    return tuple(encode(make_picture(*size, seed=seed), kind) for seed, (kind, size) in enumerate(sizes))
 
 
 async def find_capacity(service: Spawned, pictures: Sequence[bytes], seconds: float, connections: int = 8) -> float:
