@@ -41,7 +41,7 @@ test: $(VENV)/.dev ## quick suite, under 15 minutes after installation (PYTEST_A
 
 test-unit: $(VENV)/.dev ## unit tests alone, under 60 s
 	@$(say_inputs)
-	$(BIN)/pytest -m "not slow and not full" $(PYTEST_ARGS)
+	$(BIN)/pytest -m "not slow and not full" --ignore=tests/over_http --ignore=tests/page $(PYTEST_ARGS)
 
 test-all: $(VENV)/.dev ## the quick suite, and what needs browsers, other servers or long runs
 	@$(say_inputs)

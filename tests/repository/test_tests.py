@@ -1,6 +1,7 @@
 """Tests have walls too: libraries hold no tests, tests lend nothing, and those of the service need no torch."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,14 @@ def test_nothing_is_imported_from_a_test_or_a_conftest(folder: str) -> None:
     for path in paths:
         last = {name.rpartition(".")[2] for name in imported_modules(path) if name.startswith("tests.")}
         assert [name for name in last if name == "conftest" or name.startswith("test_")] == [], path
+
+
+@pytest.mark.parametrize("folder", ["over_http", "page"])
+def test_where_make_test_unit_does_not_look_are_no_unit_tests(folder: str) -> None:
+    paths = list((ROOT / "tests" / folder).rglob("test_*.py"))
+    assert paths
+    for path in paths:
+        assert re.search(r"^pytestmark = .*\bpytest\.mark\.(slow|full)\b", path.read_text(), re.MULTILINE), path
 
 
 @pytest.mark.slow
