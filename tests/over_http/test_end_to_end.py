@@ -18,6 +18,7 @@ from PIL import Image
 from service.engine import postprocess
 from service.engine.engine import load_engine
 from service.pictures.imaging import decode_for, letterbox
+from tests.outside import find_outside
 from tests.training.make_sets import write_tiny_sets
 
 pytestmark = pytest.mark.slow
@@ -35,11 +36,11 @@ def run(module: str, *words: str | Path) -> str:
     return result.stdout
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real mini sets where UNIHEAD_DATA names them, a synthetic copy elsewhere."""
-    if root := os.environ.get("UNIHEAD_DATA"):
-        return Path(root)
+@pytest.fixture(scope="module", params=["synthetic", pytest.param("real", marks=pytest.mark.full)])
+def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic copy of the mini sets; and those that UNIHEAD_DATA names, on which training takes minutes."""
+    if request.param == "real":
+        return find_outside("UNIHEAD_DATA", "data")
     return write_tiny_sets(tmp_path_factory.mktemp("data"))
 
 
