@@ -31,6 +31,7 @@ def run(module: str, *words: str | Path) -> str:
     """Run a command's `main` as its entry point does; gives what it printed, and fails with it."""
     command = [sys.executable, "-c", f"from {module} import main; main()", *map(str, words)]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("UNIHEAD_")}
+    environment["OMP_NUM_THREADS"] = "1"  # threads of a tiny network only wait for each other
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout

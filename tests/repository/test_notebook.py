@@ -31,6 +31,7 @@ def test_the_notebook_goes_from_folders_to_a_service(tmp_path: Path, monkeypatch
         "PATH", os.pathsep.join((str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]))
     )
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # threads of a tiny network only wait for each other
     for name in [name for name in os.environ if name.startswith("UNIHEAD_")]:
         monkeypatch.delenv(name)
     notebook = read_notebook()
