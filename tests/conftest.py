@@ -1,7 +1,8 @@
 """What every test may use; and what the tests of the documents found, told under the results."""
 
+import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -27,6 +28,18 @@ def served() -> Iterator[Spawned]:
     """A service with the embedded model and the defaults, for tests that only ask it."""
     with spawn_service(["--log-level", "warning"]) as service:
         yield service
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Spare the garbage collector what stays to the end: torch, other libraries and thousands of tests."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
