@@ -18,7 +18,7 @@ from service.errors import DamagedImage, TooManyPixels
 from service.pictures.imaging import UInt8Array, decode, fit
 from service.pictures.limits import DEFAULT_LIMITS, PictureLimits
 from service.telemetry.timing import Stopwatch
-from tests.service.api.test_routes import PICTURE, count, refuse
+from tests.service.clients import PICTURE, count, refuse
 from tests.service.fakes import BOXES, LABELS, SCORES, FakeSession, encode, make_contract, make_form, make_picture
 
 pytestmark = pytest.mark.anyio
