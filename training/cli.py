@@ -274,7 +274,9 @@ def _show_progress(config: Config, sets: DataSets, out: Path, workers: Workers) 
     if not workers.is_main:
         return Progress()
     measured = hold_out(sets, config.holdout)
-    return RunProgress(config, {stage.task: len(measured.split(stage.task).train) for stage in config.stages}, out, console)
+    return RunProgress(
+        config, {stage.task: len(measured.split(stage.task).train) for stage in config.stages}, out, console
+    )
 
 
 def _choose_device(name: str) -> torch.device:

@@ -103,7 +103,9 @@ def keep_tasks(config: Config, tasks: Collection[Task]) -> Config:
     """
     kept = [stage for stage in config.stages if stage.task in tasks]
     if not kept:
-        raise ConfigError(f"preset {config.preset} has no stage for {', '.join(task for task in Task if task in tasks)}")
+        raise ConfigError(
+            f"preset {config.preset} has no stage for {', '.join(task for task in Task if task in tasks)}"
+        )
     learned = [stage.task for stage in kept]
     stages = tuple(_keep_tasks_of_stage(stage, learned, is_first=not place) for place, stage in enumerate(kept))
     changes: dict[str, Any] = {"stages": stages, "preset": f"{config.preset}-{'-'.join(learned)}"}

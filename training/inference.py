@@ -25,7 +25,6 @@ from training.detection.schemes import build_scheme, take_points
 from training.models.heads import TaskLogits
 from training.models.multitask import MultiTaskModel, build_model
 
-
 # What the service calls a task.
 _ASKED: dict[Task, ModelTask] = {
     Task.SEGMENTATION: "segment",
@@ -166,9 +165,7 @@ def compute_weights_sha256(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def make_contract(
-    config: Config, taxonomy: Taxonomy, state: Mapping[str, Tensor], *, git_commit: str
-) -> ModelContract:
+def make_contract(config: Config, taxonomy: Taxonomy, state: Mapping[str, Tensor], *, git_commit: str) -> ModelContract:
     """Say what a trained network is and how to read it; metrics and golden answers are added when it is exported."""
     taxonomy = taxonomy.keep([stage.task for stage in config.stages])
     sha256 = compute_weights_sha256(state)

@@ -3,6 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from export.to_onnx import export_onnx
+from service.engine.contract import ModelContract
+from service.engine.golden import GOLDEN_PICTURES
 from tests.training.fakes import make_branches_config
 from tests.training.make_sets import write_tiny_sets
 from training.checkpoint import Checkpoint
@@ -32,6 +35,15 @@ def finished() -> Checkpoint:
 def finished_branches() -> Checkpoint:
     """The same with pyramid and branches, and more candidates than NMS looks at."""
     return make_finished(make_branches_config(inference={"max_candidates": 120}))
+
+
+@pytest.fixture(scope="session")
+def exported_branches(
+    finished_branches: Checkpoint, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, ModelContract]:
+    """`finished_branches` as an ONNX file, and its contract as the export gives it; not to be changed."""
+    out = tmp_path_factory.mktemp("branches") / "model.onnx"
+    return out, export_onnx(finished_branches, out, golden=GOLDEN_PICTURES)
 
 
 def make_finished(config: Config) -> Checkpoint:

@@ -121,9 +121,7 @@ def open_efficientnet_lite(number: int, taxonomy: Taxonomy, device: torch.device
     except WeightsError as error:
         raise TeacherError(str(error)) from error
     mean, std = (LITE_MEAN,) * 3, (LITE_STD,) * 3
-    return ImagenetTeacher(
-        network, input_size=LITE_SIZES[number], mean=mean, std=std, columns=columns, device=device
-    )
+    return ImagenetTeacher(network, input_size=LITE_SIZES[number], mean=mean, std=std, columns=columns, device=device)
 
 
 def open_torchvision(name: str, taxonomy: Taxonomy, device: torch.device) -> ImagenetTeacher:

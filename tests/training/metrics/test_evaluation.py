@@ -10,8 +10,9 @@ from typer.testing import CliRunner, Result
 from service.engine.contract import ModelContract
 from service.engine.engine import Engine, load_engine
 from service.pictures.imaging import letterbox
-from tests.service.fakes import GOLDEN, write_tiny_model
+from tests.service.fakes import GOLDEN
 from tests.service.fakes import make_contract as make_service_contract
+from tests.service.onnx_models import write_tiny_model
 from tests.training.fakes import Answer, KnownSession, make_config, make_model
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.cli import app

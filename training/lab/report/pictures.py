@@ -118,9 +118,7 @@ def _mask_panels(
     return panels, f'<ul class="chips">{chips}</ul>'
 
 
-def _tint(
-    image: UInt8Array, class_ids: UInt8Array, names: Sequence[str], colours: Mapping[str, Colour]
-) -> UInt8Array:
+def _tint(image: UInt8Array, class_ids: UInt8Array, names: Sequence[str], colours: Mapping[str, Colour]) -> UInt8Array:
     size = (image.shape[1], image.shape[0])
     return tint(image, np.asarray(Image.fromarray(class_ids).resize(size, Image.Resampling.NEAREST)), names, colours)
 

@@ -50,7 +50,9 @@ def task_section(record: RunRecord, task: Task, sets: DataSets | None) -> str:
     if sets is None or task not in sets.taxonomy.tasks:
         parts.append(note("Pictures are drawn where the data is named: unihead-train report RUN --data FOLDER."))
     else:
-        parts.append(picture_sheets(task, names, details.pictures, sets.split(task).val, input_size=record.config.input_size))
+        parts.append(
+            picture_sheets(task, names, details.pictures, sets.split(task).val, input_size=record.config.input_size)
+        )
         parts.append(note(_PICTURE_NOTES[task]))
     return section(task, _TITLES[task], *parts)
 

@@ -88,7 +88,9 @@ def draw_sample(picture: Picture, colours: Mapping[str, Colour]) -> Sample:
             if mask.shape != image.shape[:2]:
                 note = f"the mask is {mask.shape[1]} x {mask.shape[0]}, stretched here"
             size = (place.resized_width, place.resized_height)
-            pixels = tint(pixels, np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)), VOC, colours)
+            pixels = tint(
+                pixels, np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)), VOC, colours
+            )
     if picture.boxes:
         across, down = place.resized_width / width, place.resized_height / height
         pixels = draw_boxes(pixels, [_scale_box(box, across, down) for box in picture.boxes], colours)

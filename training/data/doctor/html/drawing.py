@@ -37,11 +37,11 @@ def make_colours(names: Sequence[str]) -> Mapping[str, Colour]:
     return {name: _colour_of_index(index) for index, name in enumerate(names)}
 
 
-def tint(
-    image: UInt8Array, class_ids: UInt8Array, names: Sequence[str], colours: Mapping[str, Colour]
-) -> UInt8Array:
+def tint(image: UInt8Array, class_ids: UInt8Array, names: Sequence[str], colours: Mapping[str, Colour]) -> UInt8Array:
     """Lay class colours over a picture [H, W, 3] by its class ids [H, W]; background stays clear, void turns white."""
-    palette = np.array([colours.get(class_name(value, names), UNKNOWN_COLOUR) for value in range(256)], dtype=np.float32)
+    palette = np.array(
+        [colours.get(class_name(value, names), UNKNOWN_COLOUR) for value in range(256)], dtype=np.float32
+    )
     opacity = np.full(256, MASK_OPACITY, dtype=np.float32)
     palette[VOID], opacity[VOID], opacity[0] = VOID_COLOUR, VOID_OPACITY, 0.0
     return (image + (palette[class_ids] - image) * opacity[class_ids][..., None]).round().astype(np.uint8)
