@@ -41,7 +41,7 @@ test: $(VENV)/.dev ## quick suite, under 15 minutes after installation (PYTEST_A
 
 test-unit: $(VENV)/.dev ## unit tests alone, under 60 s
 	@$(say_inputs)
-	$(BIN)/pytest -m "not slow and not full" $(PYTEST_ARGS)
+	$(BIN)/pytest -m "not slow and not full" --ignore=tests/over_http --ignore=tests/page $(PYTEST_ARGS)
 
 test-all: $(VENV)/.dev ## the quick suite, and what needs browsers, other servers or long runs
 	@$(say_inputs)
@@ -94,7 +94,7 @@ image-test: $(VENV)/.base ## build the service's image, run it locked down, ask 
 	$(BIN)/python -m tests.docker.image
 
 hostile: $(VENV)/.dev ## everything hostile in full size (an hour and a quarter; CORPUS=FOLDER adds files), and a table of goals in docs/reliability.md
-	$(BIN)/python -m tests.service.hostile $(if $(CORPUS),--corpus "$(CORPUS)") --write $(HOSTILE_ARGS)
+	$(BIN)/python -m tests.attacks $(if $(CORPUS),--corpus "$(CORPUS)") --write $(HOSTILE_ARGS)
 
 train: usage = make train DATA=FOLDER [PRESET=$(PRESET)] [WEIGHTS=FILE] [OUT=FOLDER]; DATA may come from UNIHEAD_DATA
 train: OUT ?= runs/$(PRESET)

@@ -22,8 +22,8 @@ from service.engine.golden import GOLDEN_PICTURES
 from service.errors import UniheadError
 from training.checkpoint import CheckpointError, load_checkpoint
 from training.config import Task
-from training.data.datasets import DataError, read_mini_sets
-from training.data.loaders import split_of
+from training.data.datasets import DataError
+from training.data.mini_sets import read_mini_sets
 from training.inference import build_engine, restore_model
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -126,7 +126,7 @@ def quantize(
             warnings.simplefilter("ignore")  # what training left out of train says nothing about val
             sets = read_mini_sets(data)
         reference = load_engine(model, threads=1)
-        chosen = [s.image for task in Task for s in split_of(sets, task).train[:pictures]]
+        chosen = [s.image for task in Task for s in sets.split(task).train[:pictures]]
         squares = load_squares(chosen, reference)
         convolutions = quantize_file(model, temporary, squares)
         candidate = load_engine(temporary, threads=1)

@@ -11,8 +11,7 @@ import numpy as np
 from service.engine.engine import Engine, Prediction
 from service.pictures.imaging import UInt8Array, decode, letterbox
 from training.config import Task
-from training.data.datasets import MiniSets
-from training.data.loaders import split_of
+from training.data.datasets import DataSets
 from training.metrics.evaluation import evaluate_task
 
 BATCH_SIZES = (1, 2, 3)
@@ -118,12 +117,12 @@ def _match(one: Prediction, other: Prediction) -> tuple[float, float, int]:
 
 
 def compare_metrics(
-    reference: Engine, candidate: Engine, sets: MiniSets, *, batch_size: int
+    reference: Engine, candidate: Engine, sets: DataSets, *, batch_size: int
 ) -> dict[str, tuple[float, float]]:
     """Measure all metrics of both engines over the validation splits: by "task/metric", reference first."""
     table = {}
     for task in Task:
-        samples = split_of(sets, task).val
+        samples = sets.split(task).val
         one = evaluate_task(reference, task, samples, batch_size=batch_size)
         other = evaluate_task(candidate, task, samples, batch_size=batch_size)
         table.update({f"{task}/{name}": (one[name], other[name]) for name in one})

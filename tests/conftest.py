@@ -1,9 +1,49 @@
-"""What the tests of the documents found goes under the results, so that nobody has to look for it."""
+"""What every test may use; and what the tests of the documents found, told under the results."""
+
+import gc
+import os
+from collections.abc import Generator, Iterator
 
 import pytest
 
+from service.commands.spawn import Spawned, spawn_service
+from service.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"UNIHEAD_{name.upper()}", raising=False)
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[Spawned]:
+    """A service with the embedded model and the defaults, for tests that only ask it."""
+    with spawn_service(["--log-level", "warning"]) as service:
+        yield service
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Spare the garbage collector what stays to the end: torch, other libraries and thousands of tests."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
+
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Put what the tests of the documents found under the results, so that nobody has to look for it."""
     reports = terminalreporter.getreports("passed")
     told = [item for report in reports if report.when == "call" for item in report.user_properties]
     run = [value for name, value in told if name == "run"]

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.config import Config
+from training.config import Config, ConfigError
+from training.data.datasets import DataSets
+from training.data.taxonomy import MINI, Taxonomy, require_same_classes
 from training.files import open_whole
 from training.hooks.anchor import Anchor
 
@@ -34,6 +36,7 @@ class Checkpoint:
         anchors: by task, in the order learned.
         history: one entry per epoch, evaluation or verdict on the polish, as written to metrics.jsonl.
         git_commit: of the code that began the run.
+        taxonomy: the classes of what the network has heads for.
         pictures: training pictures by task; a run goes on with the data it was begun with.
     """
 
@@ -47,21 +50,53 @@ class Checkpoint:
     anchors: dict[str, Anchor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     pictures: dict[str, int] = field(default_factory=dict)
+    taxonomy: Taxonomy = field(kw_only=True)
 
     @property
     def evaluations(self) -> list[dict[str, Any]]:
         """The history's evaluations, in the order of the stages; the polish's last, if it was kept."""
         return [entry for entry in self.history if entry["kind"] == "evaluation"]
 
+    def require_data(self, sets: DataSets) -> None:
+        """Take note of the data that a run learns from, or see that it is still the same.
+
+        Raises:
+            CheckpointError: the run was begun with another number of pictures.
+            DataError: the data has nothing of a stage's task.
+            TaxonomyError: the run was begun with other classes.
+        """
+        tasks = [stage.task for stage in self.parsed_config().stages]
+        advice = "go on with the same data, or begin a new run"
+        pictures = {str(task): len(sets.split(task).train) for task in tasks}
+        require_same_classes(self.taxonomy, sets.taxonomy, tasks, owner="the run", advice=advice, pairs=True)
+        if self.pictures not in ({}, pictures):
+            raise CheckpointError(
+                f"the run was begun with {self.pictures} training pictures, the data has {pictures}; {advice}"
+            )
+        self.pictures = pictures
+
     def parsed_config(self) -> Config:
         """Give the config back as its type."""
         return Config.model_validate(self.config)
+
+
+def choose_classes(config: Config, taxonomy: Taxonomy) -> Taxonomy:
+    """Give the classes of the tasks that a run's stages learn.
+
+    Raises:
+        ConfigError: a stage learns a task that has none.
+    """
+    tasks = [stage.task for stage in config.stages]
+    if lacking := [task for task in tasks if task not in taxonomy.tasks]:
+        raise ConfigError(f"preset {config.preset} has a stage for {lacking[0]}, of which the data has no classes")
+    return taxonomy.keep(tasks)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Write a checkpoint; a kill leaves the old file or the new one, whole."""
     values = {entry.name: getattr(checkpoint, entry.name) for entry in fields(checkpoint)}
     values["anchors"] = {task: asdict(anchor) for task, anchor in checkpoint.anchors.items()}
+    values["taxonomy"] = checkpoint.taxonomy.to_dict()
     with open_whole(path) as file:
         torch.save(values, file)
 
@@ -75,6 +110,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         values = torch.load(path, weights_only=True, map_location="cpu")  # noqa: TID251 - the one place it is allowed
         values["anchors"] = {task: Anchor(**anchor) for task, anchor in values["anchors"].items()}
+        # A file from before there were others than the mini sets' classes does not name them.
+        values["taxonomy"] = Taxonomy.from_dict(values["taxonomy"]) if "taxonomy" in values else MINI
         checkpoint = Checkpoint(**values)
         checkpoint.parsed_config()
     except FileNotFoundError as error:

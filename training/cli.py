@@ -18,15 +18,17 @@ from rich.console import Console
 
 from service.errors import ContractError
 from training.checkpoint import CheckpointError
-from training.config import Config, ConfigError, Task, keep_one_task, load_config
-from training.data.datasets import DataError, MiniSets, read_mini_sets
+from training.config import Config, ConfigError, Task, keep_one_task, keep_tasks, load_config
+from training.data.datasets import DataError, DataSets
 from training.data.doctor.layouts import LayoutError
 from training.data.doctor.preflight import UnfitDataError, check_data
-from training.data.loaders import hold_out, split_of
+from training.data.loaders import hold_out
+from training.data.mini_sets import read_mini_sets
 from training.data.record import RecordError, record_data, write_record
+from training.data.taxonomy import Taxonomy, TaxonomyError
 from training.distributed import DistributedError, Workers, connect
 from training.environment import append_environment, describe_environment, describe_machine
-from training.inference import open_checkpoint, open_model
+from training.inference import choose_tasks, open_checkpoint, open_model
 from training.lab.ablation.records import RECORDS_NAME, read_records
 from training.lab.ablation.report import write_report as write_ablation_report
 from training.lab.ablation.run import Plan, RowTrainer, run_table
@@ -41,6 +43,7 @@ from training.metrics.evaluation import PRIMARY_METRIC, measure_task
 from training.models.backbone import WeightsError
 from training.progress import Progress, RunProgress
 from training.stages import Run
+from training.teachers.sources import leave_out_strangers
 from training.teachers.teacher import TeacherError
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
@@ -63,6 +66,7 @@ _FAILURES = (
     LayoutError,
     RecordError,
     SummaryError,
+    TaxonomyError,
     TeacherError,
     TrainingDivergedError,
     UnfitDataError,
@@ -113,7 +117,7 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Examine the data, train the three stages, measure after each, write a report."""
+    """Examine the data, train the stages whose tasks it has, measure after each, write a report."""
     if resume and (preset is not None or seed is not None or only is not None):
         raise typer.BadParameter("the run in --out keeps its own preset, seed and tasks", param_hint="--resume")
     chosen = _choose_device(device)
@@ -123,12 +127,13 @@ def run(
         complaints.quiet = not workers.is_main  # all processes read the data, and find the same
         examination = check_data(data, accept or (), _warn)
         sets = _read(data)
+        config = None if resume else _choose_config(preset, seed, only, sets.taxonomy)
         complaints.quiet = False
-        if resume:
+        if config is None:
             training = Run.resume(out, chosen, workers=workers)
         else:
-            config = _choose_config(preset, seed, only)
-            training = Run.start(config, out, chosen, weights=backbone_weights, workers=workers)
+            taxonomy = sets.taxonomy
+            training = Run.start(config, out, chosen, taxonomy=taxonomy, weights=backbone_weights, workers=workers)
         with _show_progress(training.checkpoint.parsed_config(), sets, out, workers) as progress:
             if workers.is_main:
                 write_record(out, record_data(examination, sets))
@@ -165,7 +170,7 @@ def evaluate(
 ) -> None:
     """Print all metrics of a checkpoint or an ONNX file, over the validation splits, as JSON.
 
-    Of a checkpoint the tasks that it has learned are measured, of an ONNX file all three. With --bootstrap the metric
+    The tasks are measured that it has learned and the data has pictures of. With --bootstrap the metric
     that a task is judged by has an interval: what it might have been with other pictures of the same kind.
     """
     if (checkpoint is None) == (model is None):
@@ -180,8 +185,8 @@ def evaluate(
         elif checkpoint is not None:
             engine, tasks, batch_size = open_checkpoint(checkpoint, chosen)
         metrics: dict[str, dict[str, object]] = {}
-        for task in tasks:
-            measured = measure_task(engine, task, split_of(sets, task).val, batch_size=batch_size)
+        for task in choose_tasks(engine, tasks, sets, owner="the checkpoint" if model is None else "the model file"):
+            measured = measure_task(engine, task, sets.split(task).val, batch_size=batch_size)
             metrics[str(task)] = dict(measured.metrics)
             if bootstrap:
                 interval = bootstrap_interval(measured.counted, rng=np.random.default_rng(0), draws=bootstrap)
@@ -252,16 +257,26 @@ def _failures_in_one_sentence() -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
-def _choose_config(preset: str | None, seed: int | None, only: Task | None) -> Config:
+def _choose_config(preset: str | None, seed: int | None, only: Task | None, taxonomy: Taxonomy) -> Config:
     config = load_config(preset or "default", **({} if seed is None else {"seed": seed}))
-    return config if only is None else keep_one_task(config, only)
+    if only is not None:
+        config = keep_one_task(config, only)
+    if absent := [stage.task for stage in config.stages if stage.task not in taxonomy.tasks]:
+        config = keep_tasks(config, taxonomy.tasks)
+        _warn(f"the data has nothing of {' and '.join(absent)}, so that is not learned")
+    config, sentences = leave_out_strangers(config, taxonomy)
+    for sentence in sentences:
+        _warn(sentence)
+    return config
 
 
-def _show_progress(config: Config, sets: MiniSets, out: Path, workers: Workers) -> Progress:
+def _show_progress(config: Config, sets: DataSets, out: Path, workers: Workers) -> Progress:
     if not workers.is_main:
         return Progress()
     measured = hold_out(sets, config.holdout)
-    return RunProgress(config, {task: len(split_of(measured, task).train) for task in Task}, out, console)
+    return RunProgress(
+        config, {stage.task: len(measured.split(stage.task).train) for stage in config.stages}, out, console
+    )
 
 
 def _choose_device(name: str) -> torch.device:
@@ -274,7 +289,7 @@ def _choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _read(data: Path) -> MiniSets:
+def _read(data: Path) -> DataSets:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         sets = read_mini_sets(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Collection
 from importlib import resources
 from pathlib import Path
 from typing import Any, Self
@@ -91,13 +92,40 @@ def keep_one_task(config: Config, task: Task) -> Config:
     Raises:
         ConfigError: no stage learns that task.
     """
-    for stage in config.stages:
-        if stage.task is task:
-            nothing = StageConfig(task=task, epochs=1)  # no method of not forgetting: there is nothing to protect
-            alone = stage.model_copy(update={name: getattr(nothing, name) for name in {"ewc", *stage.methods()}})
-            changes = {"preset": f"{config.preset}-{task}", "stages": (alone,), "polish": PolishConfig()}
-            return config.model_copy(update=changes)
-    raise ConfigError(f"preset {config.preset} has no stage for {task}")
+    return keep_tasks(config, {task})
+
+
+def keep_tasks(config: Config, tasks: Collection[Task]) -> Config:
+    """Leave out the stages of all other tasks, and what the remaining ones do for them or against forgetting them.
+
+    Raises:
+        ConfigError: no stage learns one of these tasks.
+    """
+    kept = [stage for stage in config.stages if stage.task in tasks]
+    if not kept:
+        raise ConfigError(
+            f"preset {config.preset} has no stage for {', '.join(task for task in Task if task in tasks)}"
+        )
+    learned = [stage.task for stage in kept]
+    stages = tuple(_keep_tasks_of_stage(stage, learned, is_first=not place) for place, stage in enumerate(kept))
+    changes: dict[str, Any] = {"stages": stages, "preset": f"{config.preset}-{'-'.join(learned)}"}
+    if len(stages) == 1:
+        changes["polish"] = PolishConfig()
+    return config.model_copy(update=changes)
+
+
+def _keep_tasks_of_stage(stage: StageConfig, learned: Collection[Task], *, is_first: bool) -> StageConfig:
+    strength = {task: value for task, value in stage.ewc.strength.items() if task in learned}
+    changes: dict[str, Any] = {
+        "ewc": stage.ewc.model_copy(update={"strength": strength}),
+        "teachers": tuple(one for one in stage.teachers if (one.task or stage.task) in learned),
+    }
+    if Task.DETECTION not in learned:
+        changes["mask_boxes"] = 0.0
+    if is_first:
+        nothing = StageConfig(task=stage.task, epochs=1)  # no method of not forgetting: there is nothing to protect
+        changes |= {name: getattr(nothing, name) for name in {"ewc", *stage.methods()}}
+    return stage.model_copy(update=changes)
 
 
 def load_config(source: str | Path, **overrides: Any) -> Config:  # noqa: ANN401 - any field of Config

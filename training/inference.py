@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,19 +14,27 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from service.engine.contract import OUTPUT_NAMES, ModelContract
+from service.engine.contract import ModelContract, ModelTask
 from service.engine.engine import Engine, load_engine
-from service.errors import ContractError
 from service.pictures.imaging import UInt8Array
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.config import Config, InferenceConfig, Task
-from training.data.classes import CLASSES, NUM_CLASSES
+from training.data.datasets import DataError, DataSets
+from training.data.taxonomy import Taxonomy, require_same_classes
 from training.detection.schemes import build_scheme, take_points
+from training.models.heads import TaskLogits
 from training.models.multitask import MultiTaskModel, build_model
+
+# What the service calls a task.
+_ASKED: dict[Task, ModelTask] = {
+    Task.SEGMENTATION: "segment",
+    Task.DETECTION: "detect",
+    Task.CLASSIFICATION: "classify",
+}
 
 
 class DenseOutputs(NamedTuple):
-    """Answers before NMS; a candidate is a point's box for one class.
+    """Answers before NMS, None of tasks that were not trained; a candidate is a point's box for one class.
 
     Attributes:
         boxes: [N, K, 4] xyxy, clipped to the input; in input pixels; K is at most `max_candidates`.
@@ -36,11 +44,11 @@ class DenseOutputs(NamedTuple):
         class_probs: [N, P] sums to 1.
     """
 
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    mask: Tensor
-    class_probs: Tensor
+    boxes: Tensor | None = None
+    scores: Tensor | None = None
+    labels: Tensor | None = None
+    mask: Tensor | None = None
+    class_probs: Tensor | None = None
 
 
 class Predictor(nn.Module):
@@ -50,26 +58,29 @@ class Predictor(nn.Module):
         super().__init__()
         self.model = model
         self._scheme = build_scheme(config)
+        # A network of an older version has heads that no stage has trained.
+        self._tasks = frozenset(stage.task for stage in config.stages)
         self._input_size = config.input_size
         self._mask_size = config.input_size // config.inference.mask_stride
         self._max_candidates = config.inference.max_candidates
 
     def forward(self, images: Tensor) -> DenseOutputs:
         """[N, S, S, 3] uint8 RGB, letterboxed, to dense answers."""
-        logits = self.model(images)
-        upsampled = F.interpolate(
-            logits.segmentation, size=(self._mask_size, self._mask_size), mode="bilinear", align_corners=False
-        )
-        # The K best pairs of a point and a class lie at the K best points.
-        boxes, scores = self._scheme.decode(logits.detection, input_size=self._input_size, limit=self._max_candidates)
-        boxes, scores, labels = select_candidates(boxes, scores, self._max_candidates)
-        return DenseOutputs(
-            boxes=boxes,
-            scores=scores,
-            labels=labels,
-            mask=upsampled.argmax(dim=1).to(torch.uint8),
-            class_probs=logits.classification.softmax(dim=-1),
-        )
+        logits: TaskLogits = self.model(images)
+        found = DenseOutputs()
+        if logits.segmentation is not None and Task.SEGMENTATION in self._tasks:
+            size = (self._mask_size, self._mask_size)
+            upsampled = F.interpolate(logits.segmentation, size=size, mode="bilinear", align_corners=False)
+            found = found._replace(mask=upsampled.argmax(dim=1).to(torch.uint8))
+        if logits.detection is not None and Task.DETECTION in self._tasks:
+            limit = self._max_candidates
+            # The K best pairs of a point and a class lie at the K best points.
+            boxes, scores = self._scheme.decode(logits.detection, input_size=self._input_size, limit=limit)
+            boxes, scores, labels = select_candidates(boxes, scores, limit)
+            found = found._replace(boxes=boxes, scores=scores, labels=labels)
+        if logits.classification is not None and Task.CLASSIFICATION in self._tasks:
+            found = found._replace(class_probs=logits.classification.softmax(dim=-1))
+        return found
 
 
 def select_candidates(boxes: Tensor, scores: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -121,21 +132,28 @@ class TorchSession:
         """[N, S, S, 3] RGB uint8 in, the arrays of the contract's outputs out."""
         was_training = self._predictor.model.training
         self._predictor.eval()
-        dense = self._predictor(torch.from_numpy(images).to(self._device))
+        dense: DenseOutputs = self._predictor(torch.from_numpy(images).to(self._device))
         self._predictor.model.train(was_training)
-        limit = self._config.max_detections
-        boxes = torch.zeros(len(images), limit, 4)
-        scores = torch.zeros(len(images), limit)
-        labels = torch.zeros(len(images), limit, dtype=torch.long)
-        counts = torch.zeros(len(images), dtype=torch.long)
-        for index in range(len(images)):
+        outputs = {**self._detect(dense), "mask": dense.mask, "class_probs": dense.class_probs}
+        return {name: output.cpu().numpy() for name, output in outputs.items() if output is not None}
+
+    def _detect(self, dense: DenseOutputs) -> dict[str, Tensor]:
+        """NMS, and as many places as the contract says, those without a box filled with zeros."""
+        if dense.boxes is None or dense.scores is None or dense.labels is None:
+            return {}
+        count = len(dense.boxes)
+        limit = min(self._config.max_detections, dense.scores.shape[1])
+        boxes = torch.zeros(count, limit, 4)
+        scores = torch.zeros(count, limit)
+        labels = torch.zeros(count, limit, dtype=torch.long)
+        counts = torch.zeros(count, dtype=torch.long)
+        for index in range(count):
             candidates = (dense.boxes[index].cpu(), dense.scores[index].cpu(), dense.labels[index].cpu())
             kept = select_detections(*candidates, self._config)
-            count = len(kept[0])
-            counts[index] = count
-            boxes[index, :count], scores[index, :count], labels[index, :count] = kept
-        outputs = (boxes, scores, labels, counts, dense.mask, dense.class_probs)
-        return {name: output.cpu().numpy() for name, output in zip(OUTPUT_NAMES, outputs, strict=True)}
+            found = len(kept[0])
+            counts[index] = found
+            boxes[index, :found], scores[index, :found], labels[index, :found] = kept
+        return {"boxes": boxes, "scores": scores, "labels": labels, "num_detections": counts}
 
 
 def compute_weights_sha256(state: Mapping[str, Tensor]) -> str:
@@ -147,9 +165,14 @@ def compute_weights_sha256(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def make_contract(config: Config, state: Mapping[str, Tensor], *, git_commit: str) -> ModelContract:
+def make_contract(config: Config, taxonomy: Taxonomy, state: Mapping[str, Tensor], *, git_commit: str) -> ModelContract:
     """Say what a trained network is and how to read it; metrics and golden answers are added when it is exported."""
+    taxonomy = taxonomy.keep([stage.task for stage in config.stages])
     sha256 = compute_weights_sha256(state)
+    strides = build_scheme(config).strides
+    # A network of few points and classes has fewer candidates than it might answer with.
+    points = sum((config.input_size // stride) ** 2 for stride in strides)
+    most = min(points * len(taxonomy.detection), config.inference.max_candidates) or config.inference.max_candidates
     return ModelContract(
         version=f"{config.preset}-{sha256[:12]}",
         preset=config.preset,
@@ -157,28 +180,59 @@ def make_contract(config: Config, state: Mapping[str, Tensor], *, git_commit: st
         weights_sha256=sha256,
         input_size=config.input_size,
         mask_stride=config.inference.mask_stride,
-        detection_strides=build_scheme(config).strides,
+        detection_strides=strides,
         score_floor=config.inference.score_floor,
         iou_threshold=config.inference.iou_threshold,
-        max_detections=config.inference.max_detections,
-        segmentation_classes=CLASSES[Task.SEGMENTATION],
-        detection_classes=CLASSES[Task.DETECTION],
-        classification_classes=CLASSES[Task.CLASSIFICATION],
+        max_detections=min(config.inference.max_detections, most),
+        segmentation_classes=taxonomy.segmentation,
+        detection_classes=taxonomy.detection,
+        classification_classes=taxonomy.classification,
+        tasks=tuple(_ASKED[task] for task in taxonomy.tasks),
     )
 
 
 def restore_model(checkpoint: Checkpoint) -> MultiTaskModel:
     """Build the network that a checkpoint's weights belong to, and load them."""
     config = checkpoint.parsed_config()
-    model = build_model(config.model.model_copy(update={"backbone_weights": "random"}), NUM_CLASSES)
+    shape = config.model.model_copy(update={"backbone_weights": "random"})
+    model = build_model(shape, checkpoint.taxonomy.num_classes)
     model.load_state_dict(checkpoint.model)
     return model
 
 
-def build_engine(model: MultiTaskModel, config: Config, device: torch.device, *, git_commit: str) -> Engine:
+def build_engine(
+    model: MultiTaskModel, config: Config, taxonomy: Taxonomy, device: torch.device, *, git_commit: str
+) -> Engine:
     """Build the service's engine around the network in torch."""
-    contract = make_contract(config, model.state_dict(), git_commit=git_commit)
+    contract = make_contract(config, taxonomy, model.state_dict(), git_commit=git_commit)
     return Engine(TorchSession(model, config, device), contract)
+
+
+def read_taxonomy(contract: ModelContract) -> Taxonomy:
+    """Give the classes that an exported file names; it does not say which of them are the same thing."""
+    return Taxonomy(contract.segmentation_classes, contract.detection_classes, contract.classification_classes)
+
+
+def choose_tasks(engine: Engine, tasks: Collection[Task], sets: DataSets, *, owner: str) -> list[Task]:
+    """List the tasks that a model can be measured at, in the order of `Task`.
+
+    Args:
+        engine: the model.
+        tasks: that it has learned.
+        sets: the data, which may have others.
+        owner: what the model is called, in sentences.
+
+    Raises:
+        DataError: the data has nothing of any of these tasks.
+        TaxonomyError: the model was made with other classes.
+    """
+    both = [task for task in sets.taxonomy.tasks if task in tasks]
+    if not both:
+        has, knows = (", ".join(some) for some in (sets.taxonomy.tasks, sorted(tasks)))
+        raise DataError(f"{owner} has learned {knows}, and the data is about {has}: there is nothing to measure")
+    known, advice = read_taxonomy(engine.contract), "name the data that it learned from"
+    require_same_classes(known, sets.taxonomy, both, owner=owner, advice=advice)
+    return both
 
 
 def open_checkpoint(path: Path, device: torch.device) -> tuple[Engine, list[Task], int]:
@@ -188,8 +242,8 @@ def open_checkpoint(path: Path, device: torch.device) -> tuple[Engine, list[Task
         CheckpointError: there is none.
     """
     loaded = load_checkpoint(path)
-    config = loaded.parsed_config()
-    engine = build_engine(restore_model(loaded).to(device), config, device, git_commit=loaded.git_commit)
+    config, model = loaded.parsed_config(), restore_model(loaded).to(device)
+    engine = build_engine(model, config, loaded.taxonomy, device, git_commit=loaded.git_commit)
     return engine, [stage.task for stage in config.stages[: loaded.stage]], config.eval_batch_size
 
 
@@ -197,10 +251,7 @@ def open_model(path: Path) -> tuple[Engine, list[Task], int]:
     """Load an ONNX file, which takes one picture per forward pass, as most that the service asks of it.
 
     Raises:
-        ContractError: it cannot be read, or names other classes than the data has.
+        ContractError: it cannot be read.
     """
     engine = load_engine(path)
-    for task in Task:
-        if getattr(engine.contract, f"{task}_classes") != CLASSES[task]:
-            raise ContractError(f"{path}: its {task} classes are not those of the data; export it again")
-    return engine, list(Task), 1
+    return engine, list(read_taxonomy(engine.contract).tasks), 1

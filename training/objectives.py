@@ -10,8 +10,8 @@ from torch import Tensor
 
 from training.config import Config, StageConfig, Task
 from training.data.batches import Batch
-from training.data.classes import VOID
 from training.data.loaders import TaskDataset
+from training.data.taxonomy import VOID
 from training.detection.schemes import build_scheme
 
 # Logits of the task, the batch, and the epoch of the stage from 0, to named parts that are summed.

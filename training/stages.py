@@ -13,15 +13,15 @@ import numpy as np
 import torch
 
 from service.engine.engine import Engine
-from training.checkpoint import CHECKPOINT_NAME, Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from training.checkpoint import CHECKPOINT_NAME, Checkpoint, choose_classes, load_checkpoint, save_checkpoint
 from training.config import Config, Task
 from training.continual.build import build_hooks
 from training.continual.ewc import consolidate
 from training.continual.fisher import estimate_importance
 from training.data.batches import Batch
-from training.data.classes import NUM_CLASSES
-from training.data.datasets import MiniSets
-from training.data.loaders import Sample, TaskDataset, count_batches, hold_out, iterate_batches, split_of
+from training.data.datasets import DataSets
+from training.data.loaders import Sample, TaskDataset, count_batches, hold_out, iterate_batches
+from training.data.taxonomy import Taxonomy
 from training.distributed import ALONE, Workers
 from training.environment import find_git_commit
 from training.hooks.context import StageContext
@@ -47,7 +47,7 @@ class _Work:
         measure_every: epochs after which what is learned so far is measured within a stage too; 0: never.
     """
 
-    sets: MiniSets
+    sets: DataSets
     datasets: Mapping[Task, TaskDataset]
     progress: Progress
     measure_every: int
@@ -91,21 +91,30 @@ class Run:
 
     @classmethod
     def start(
-        cls, config: Config, out: Path, device: torch.device, *, weights: Path | None = None, workers: Workers = ALONE
+        cls,
+        config: Config,
+        out: Path,
+        device: torch.device,
+        *,
+        taxonomy: Taxonomy,
+        weights: Path | None = None,
+        workers: Workers = ALONE,
     ) -> Run:
-        """Begin a run: seed, build the network, save its first checkpoint.
+        """Begin a run: seed, build the network with a head for each task of the config, save its first checkpoint.
 
         Raises:
-            ConfigError: several processes cannot train this.
+            ConfigError: several processes cannot train this, or a stage learns a task that has no classes.
             FileExistsError: the folder holds a run already.
             WeightsError: the backbone's weights cannot be had.
         """
         path = out / CHECKPOINT_NAME
         if path.exists():
             raise FileExistsError(f"{path} exists; go on with --resume, or choose another --out")
+        taxonomy = choose_classes(config, taxonomy)
         torch.manual_seed(config.seed)
-        model = build_model(config.model, NUM_CLASSES, weights=weights)
-        checkpoint = Checkpoint(config.model_dump(mode="json"), find_git_commit(), model.state_dict())
+        model = build_model(config.model, taxonomy.num_classes, weights=weights)
+        values, commit = config.model_dump(mode="json"), find_git_commit()
+        checkpoint = Checkpoint(values, commit, model.state_dict(), taxonomy=taxonomy)
         run = cls(checkpoint, model, out, device, workers)
         workers.barrier()  # all have seen that there was no run
         out.mkdir(parents=True, exist_ok=True)
@@ -126,7 +135,7 @@ class Run:
 
     def finish(
         self,
-        sets: MiniSets,
+        sets: DataSets,
         progress: Progress,
         *,
         measure_every: int = 0,
@@ -142,19 +151,15 @@ class Run:
 
         Raises:
             CheckpointError: the run was begun with other data.
+            DataError: the data has nothing of a stage's task.
+            TaxonomyError: the run was begun with other classes.
             TrainingDivergedError: see `training.learner`.
         """
-        sets = hold_out(sets, self._config.holdout)
-        pictures = {str(stage.task): len(split_of(sets, stage.task).train) for stage in self._config.stages}
-        if self.checkpoint.pictures not in ({}, pictures):
-            raise CheckpointError(
-                f"the run was begun with {self.checkpoint.pictures} training pictures, the data has {pictures}; "
-                "go on with the same data, or begin a new run"
-            )
-        self.checkpoint.pictures = pictures
-        progress.restore(self.checkpoint.history)
         tasks = [stage.task for stage in self._config.stages]
-        datasets = {task: TaskDataset(split_of(sets, task).train, self._config) for task in tasks}
+        sets = hold_out(sets, self._config.holdout)
+        self.checkpoint.require_data(sets)
+        progress.restore(self.checkpoint.history)
+        datasets = {task: TaskDataset(sets.split(task).train, self._config, sets.taxonomy) for task in tasks}
         work = _Work(sets, datasets, progress, measure_every)
         for index in range(self.checkpoint.stage, len(tasks)):
             self._train_stage(index, work)
@@ -173,6 +178,7 @@ class Run:
             learned=self._tasks_up_to(index),
             datasets=work.datasets,
             device=self._device,
+            taxonomy=self.checkpoint.taxonomy,
         )
 
     def _tasks_up_to(self, end: int) -> tuple[Task, ...]:
@@ -219,7 +225,7 @@ class Run:
                 started = time.perf_counter()
                 tasks = self._tasks_up_to(leg.index + 1)
                 with learner.averaged():
-                    entry["metrics"] = self._measure({task: split_of(work.sets, task).val for task in tasks})
+                    entry["metrics"] = self._measure({task: work.sets.split(task).val for task in tasks})
                 entry["measure_seconds"] = time.perf_counter() - started
             self._record(entry, work)
             self._workers.unify(self._model)
@@ -248,7 +254,7 @@ class Run:
         self._train(_Leg(index, POLISH, self._config.polish.epochs, polish.learner, polish.begin_epoch), work)
         started = time.perf_counter()
         # Whether to keep it is a choice, and choices must not see the validation split.
-        splits = {task: split_of(work.sets, task) for task in work.datasets}
+        splits = {task: work.sets.split(task) for task in work.datasets}
         samples = {task: split.val if self._config.holdout else split.train for task, split in splits.items()}
         judged = judge(
             self._model, self.checkpoint.before, lambda: self._measure(samples), self._config.polish.tolerance
@@ -263,7 +269,7 @@ class Run:
     def _evaluate(self, index: int, stage: str, work: _Work) -> dict[str, Any]:
         engine, size = self._build_engine(), self._config.eval_batch_size
         measured = {
-            str(task): measure_details(engine, task, split_of(work.sets, task).val, batch_size=size)
+            str(task): measure_details(engine, task, work.sets.split(task).val, batch_size=size)
             for task in self._tasks_up_to(index + 1)
         }
         if self._workers.is_main:
@@ -280,7 +286,8 @@ class Run:
         return self._workers.broadcast(metrics)  # every process measures; what is chosen by it must be the same for all
 
     def _build_engine(self) -> Engine:
-        return build_engine(self._model, self._config, self._device, git_commit=self.checkpoint.git_commit)
+        taxonomy, commit = self.checkpoint.taxonomy, self.checkpoint.git_commit
+        return build_engine(self._model, self._config, taxonomy, self._device, git_commit=commit)
 
     def _record(self, entry: dict[str, Any], work: _Work) -> None:
         self.checkpoint.history.append(entry)

@@ -1,6 +1,6 @@
 """docs/reference/: every setting, metric, route, field and command, written out of the code.
 
-`python -m docs.tools.write_reference` writes the pages; tests/test_reference.py fails while they differ from the code.
+`python -m docs.tools.write_reference` writes the pages; tests/repository/test_reference.py fails where they differ.
 """
 
 from __future__ import annotations

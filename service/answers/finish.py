@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 from service.answers import render
 from service.answers.masks import MaskFormat, write_mask
 from service.answers.render import PictureFormat
 from service.answers.schemas import ClassScore, Detection, ImageSize, ModelName, PictureResponse, Segment
 from service.engine import postprocess
+from service.engine.contract import ModelContract, ModelTask
 from service.engine.postprocess import Answer
 from service.pictures.imaging import decode_for, fit, resize
 from service.pictures.limits import PictureLimits
 from service.telemetry.timing import Stopwatch
 
-Part: TypeAlias = Literal["segment", "detect", "classify"]
-PARTS: tuple[Part, ...] = get_args(Part)
 # Drawing three megapixels and writing them as PNG takes a quarter of a second, which is as long as a worker should.
 MAX_SIDE = 2048
 
@@ -27,22 +26,34 @@ class Wanted:
     """What a caller asked for.
 
     Attributes:
-        parts: the tasks of the answer, each at most once.
+        tasks: of the answer; None: all that the model serves.
         score_threshold: boxes that score less are left out.
         max_detections: boxes at most.
         top_k: classes at most.
         mask: its form.
     """
 
-    parts: tuple[Part, ...]
+    tasks: tuple[ModelTask, ...] | None = None
     score_threshold: float = 0.3
     max_detections: int = 100
     top_k: int = 5
     mask: MaskFormat = "png"
 
+    def find_tasks(self, contract: ModelContract) -> tuple[ModelTask, ...]:
+        """The tasks of an answer of this model.
+
+        Raises:
+            TaskNotServed: one is asked for by name that the model does not serve.
+        """
+        if self.tasks is None:
+            return contract.tasks
+        for task in self.tasks:
+            contract.require_task(task)
+        return self.tasks
+
 
 # What a request that says nothing is answered.
-DEFAULTS = Wanted(PARTS)
+DEFAULTS = Wanted()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +87,11 @@ class Content:
 
 
 def finish_png(answer: Answer, watch: Stopwatch) -> Content:
-    """Write the mask alone, as a palette PNG of the original's size; laps `postprocess` and `encode`."""
+    """Write the mask alone, as a palette PNG of the original's size; laps `postprocess` and `encode`.
+
+    Raises:
+        TaskNotServed: as in `finish_json`.
+    """
     class_ids = postprocess.mask(answer.prediction, answer.place, mask_stride=answer.contract.mask_stride)
     watch.lap("postprocess")
     png = render.encode_mask(class_ids)
@@ -92,16 +107,20 @@ def finish_json(answer: Answer, watch: Stopwatch, *, wanted: Wanted, shape: type
         watch: runs since the picture came; `total` in the JSON is what it shows just before the JSON is written.
         wanted: the parts.
         shape: has a field for each of them.
+
+    Raises:
+        TaskNotServed: the model that answered has not all of them; since the door let the request in, it was swapped.
     """
     contract = answer.contract
+    tasks = wanted.find_tasks(contract)
     parts: dict[str, Any] = {}
-    if "segment" in wanted.parts:
+    if "segment" in tasks:
         segments = postprocess.segments(
             answer.prediction, answer.place, contract.segmentation_classes, mask_stride=contract.mask_stride
         )
         parts["segments"] = [Segment.of(segment) for segment in segments]
         parts["mask"] = write_mask(answer, watch, wanted.mask)
-    if "detect" in wanted.parts:
+    if "detect" in tasks:
         detections = postprocess.detections(
             answer.prediction,
             answer.place,
@@ -110,7 +129,7 @@ def finish_json(answer: Answer, watch: Stopwatch, *, wanted: Wanted, shape: type
             max_detections=wanted.max_detections,
         )
         parts["detections"] = [Detection.of(detection) for detection in detections]
-    if "classify" in wanted.parts:
+    if "classify" in tasks:
         classes = postprocess.classes(answer.prediction, contract.classification_classes, top_k=wanted.top_k)
         parts["classes"] = [ClassScore.of(scored) for scored in classes]
     watch.lap("postprocess")
@@ -126,8 +145,19 @@ def finish_json(answer: Answer, watch: Stopwatch, *, wanted: Wanted, shape: type
     return Content(content, "application/json")
 
 
+def require_drawable(contract: ModelContract) -> None:
+    """Return if a model says something that can be drawn.
+
+    Raises:
+        TaskNotServed: it serves neither masks nor boxes.
+    """
+    contract.require_task("segment", "detect")
+
+
 def finish_overlay(answer: Answer, watch: Stopwatch, *, picture: bytes, look: Look, limits: PictureLimits) -> Content:
     """Decode a picture once more, at the size that is to be drawn, and draw over it; laps `postprocess` and `encode`.
+
+    Masks and boxes are drawn, or which of them the model serves.
 
     Args:
         answer: of the forward pass, which saw no more of the picture than the network's input has room for.
@@ -138,22 +168,28 @@ def finish_overlay(answer: Answer, watch: Stopwatch, *, picture: bytes, look: Lo
 
     Raises:
         DamagedImage: the part of the picture that the pass did without cannot be decoded.
+        TaskNotServed: as in `finish_json`.
     """
     contract = answer.contract
+    require_drawable(contract)
     pixels, (width, height) = decode_for(look.max_side, picture, limits)
     if max(width, height) > look.max_side:
         drawn = fit(width, height, look.max_side)
         width, height = drawn.resized_width, drawn.resized_height
         pixels = resize(pixels, width, height)
     place = dataclasses.replace(answer.place, width=width, height=height)
-    detections = postprocess.detections(
-        answer.prediction,
-        place,
-        contract.detection_classes,
-        score_threshold=look.score_threshold,
-        max_detections=look.max_detections,
-    )
-    class_ids = postprocess.mask(answer.prediction, place, mask_stride=contract.mask_stride)
+    detections: list[postprocess.Detection] = []
+    if "detect" in contract.tasks:
+        detections = postprocess.detections(
+            answer.prediction,
+            place,
+            contract.detection_classes,
+            score_threshold=look.score_threshold,
+            max_detections=look.max_detections,
+        )
+    class_ids = None
+    if "segment" in contract.tasks:
+        class_ids = postprocess.mask(answer.prediction, place, mask_stride=contract.mask_stride)
     overlay = render.overlay(
         pixels, class_ids, detections, names=dict(enumerate(contract.segmentation_classes)), opacity=look.opacity
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 from service.engine import postprocess
 from service.engine.contract import GoldenAnswer, GoldenDetection
 from service.engine.engine import Engine
+from service.engine.postprocess import Detection
 from service.errors import ContractError
 from service.pictures.imaging import decode, letterbox
 
@@ -34,20 +36,23 @@ def _answer(engine: Engine, path: Path) -> GoldenAnswer:
     body = path.read_bytes()
     square, place = letterbox(decode(body), contract.input_size, contract.letterbox.fill)
     (prediction,) = engine.predict([square])
-    found = postprocess.detections(
-        prediction, place, contract.detection_classes, score_threshold=0.0, max_detections=_DETECTIONS
-    )
-    shares = postprocess.segments(prediction, place, contract.segmentation_classes, mask_stride=contract.mask_stride)
-    return GoldenAnswer(
-        file=path.name,
-        sha256=hashlib.sha256(body).hexdigest(),
-        class_probs=tuple(round(value, 6) for value in prediction.class_probs.tolist()),
-        detections=tuple(
-            GoldenDetection(tuple(round(side, 2) for side in one.box), one.label, round(one.score, 6))  # type: ignore[arg-type]  # four sides
-            for one in found
-        ),
-        mask_fractions={one.label: round(one.fraction, 6) for one in shares},
-    )
+    answer = GoldenAnswer(path.name, hashlib.sha256(body).hexdigest(), class_probs=(), detections=(), mask_fractions={})
+    if "segment" in contract.tasks:
+        names, stride = contract.segmentation_classes, contract.mask_stride
+        shares = postprocess.segments(prediction, place, names, mask_stride=stride)
+        answer = replace(answer, mask_fractions={one.label: round(one.fraction, 6) for one in shares})
+    if "detect" in contract.tasks:
+        names = contract.detection_classes
+        found = postprocess.detections(prediction, place, names, score_threshold=0.0, max_detections=_DETECTIONS)
+        answer = replace(answer, detections=tuple(_round(one) for one in found))
+    if "classify" in contract.tasks:
+        answer = replace(answer, class_probs=tuple(round(value, 6) for value in prediction.class_probs.tolist()))
+    return answer
+
+
+def _round(found: Detection) -> GoldenDetection:
+    left, top, right, bottom = (round(side, 2) for side in found.box)
+    return GoldenDetection((left, top, right, bottom), found.label, round(found.score, 6))
 
 
 def check_golden(engine: Engine, folder: Path = GOLDEN_PICTURES) -> None:

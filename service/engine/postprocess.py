@@ -21,7 +21,7 @@ class Answer:
     """What one forward pass says about one picture.
 
     Attributes:
-        prediction: all three tasks, in pixels of the network input.
+        prediction: in pixels of the network input.
         place: the way back to the original picture.
         contract: of the model that ran.
         origin: the pass in the trace of the request that began it, if that is traced.

@@ -3,11 +3,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from export.to_onnx import export_onnx
+from service.engine.contract import ModelContract
+from service.engine.golden import GOLDEN_PICTURES
 from tests.training.fakes import make_branches_config
 from tests.training.make_sets import write_tiny_sets
 from training.checkpoint import Checkpoint
 from training.config import Config, load_config
-from training.data.classes import NUM_CLASSES
+from training.data.taxonomy import MINI
 from training.models.multitask import build_model
 
 
@@ -34,9 +37,18 @@ def finished_branches() -> Checkpoint:
     return make_finished(make_branches_config(inference={"max_candidates": 120}))
 
 
+@pytest.fixture(scope="session")
+def exported_branches(
+    finished_branches: Checkpoint, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, ModelContract]:
+    """`finished_branches` as an ONNX file, and its contract as the export gives it; not to be changed."""
+    out = tmp_path_factory.mktemp("branches") / "model.onnx"
+    return out, export_onnx(finished_branches, out, golden=GOLDEN_PICTURES)
+
+
 def make_finished(config: Config) -> Checkpoint:
     torch.manual_seed(0)
-    model = build_model(config.model, NUM_CLASSES)
+    model = build_model(config.model, MINI.num_classes)
     metrics = {"segmentation": {"mean_iou": 0.25}, "detection": {"map_50": 0.5}, "classification": {"top_1": 0.75}}
     return Checkpoint(
         config=config.model_dump(mode="json"),

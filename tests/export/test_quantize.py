@@ -12,22 +12,19 @@ from typer.testing import CliRunner
 
 from export.cli import app
 from export.quantize import QuantizationError, choose_convolutions, compare_times, find_objections, quantize
-from export.to_onnx import export_onnx
+from service.engine.contract import ModelContract
 from service.engine.engine import Engine, load_engine
 from service.engine.golden import GOLDEN_PICTURES, check_golden
 from service.engine.onnx_file import inspect_onnx
 from service.pictures.imaging import UInt8Array
 from tests.service.fakes import FakeSession, make_contract
-from training.checkpoint import Checkpoint
 
 GOOD = {"segmentation/mean_iou": (0.4, 0.395), "detection/map_50": (0.1, 0.12), "classification/top_1": (0.9, 0.9)}
 
 
-@pytest.fixture(scope="module")
-def exported(finished_branches: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("float32") / "model.onnx"
-    export_onnx(finished_branches, out, golden=GOLDEN_PICTURES)
-    return out
+@pytest.fixture
+def exported(exported_branches: tuple[Path, ModelContract]) -> Path:
+    return exported_branches[0]
 
 
 def make_squares(engine: Engine, count: int) -> list[UInt8Array]:

@@ -9,7 +9,7 @@ import torch
 
 from export.parity import compare_engines, load_squares
 from export.to_onnx import ExportError, export_onnx
-from service.engine.contract import METADATA_KEY, OUTPUT_NAMES
+from service.engine.contract import METADATA_KEY, OUTPUT_NAMES, ModelContract
 from service.engine.engine import load_engine
 from service.engine.golden import GOLDEN_PICTURES
 from training.checkpoint import Checkpoint
@@ -91,16 +91,18 @@ def test_the_contract_survives_json(exported: Path) -> None:
     assert json.loads(contract.to_json())["golden"][0]["file"] == contract.golden[0].file
 
 
-def test_a_file_with_branches_answers_as_the_network_does(finished_branches: Checkpoint, tmp_path: Path) -> None:
-    contract = export_onnx(finished_branches, tmp_path / "model.onnx", golden=GOLDEN_PICTURES)
+def test_a_file_with_branches_answers_as_the_network_does(
+    finished_branches: Checkpoint, exported_branches: tuple[Path, ModelContract]
+) -> None:
+    exported, contract = exported_branches
     assert contract.detection_strides == (8, 16, 32)
-    engine = load_engine(tmp_path / "model.onnx")
+    engine = load_engine(exported)
     config = finished_branches.parsed_config()
     reference = build_engine(restore_model(finished_branches), config, torch.device("cpu"), git_commit="0123456789ab")
     squares = load_squares(sorted(GOLDEN_PICTURES.glob("*.jpg")), engine)
     assert not compare_engines(reference, engine, squares, batch_size=2).failures()
     assert all(len(prediction.scores) == 100 for prediction in engine.predict(squares))
-    kinds = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
+    kinds = [node.op_type for node in onnx.load(exported).graph.node]
     assert kinds.count("GlobalAveragePool") > 0
     assert kinds.count("ReduceMean") == 0
 

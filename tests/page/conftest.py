@@ -5,14 +5,13 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page
 
-from service.commands.spawn import spawn_service
+from service.commands.spawn import Spawned
 from tests.page.browser import Record, open_chromium, record, require_chromium
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with spawn_service(["--log-level", "warning"]) as service:
-        yield f"http://{service.host}:{service.port}/"
+@pytest.fixture(scope="session")
+def url(served: Spawned) -> str:
+    return f"http://{served.host}:{served.port}/"
 
 
 # For a module, not a session: while playwright runs, no other test can run an event loop.

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -13,21 +12,9 @@ from service.app import create_app
 from service.engine.contract import ModelContract
 from service.engine.engine import Engine
 from service.settings import Settings
-from tests.service.fakes import FakeSession, make_contract, write_tiny_model
+from tests.service.clients import connect
+from tests.service.fakes import FakeSession, make_contract
 from tests.service.harness import Harness
-
-
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in Settings.model_fields:
-        monkeypatch.delenv(f"UNIHEAD_{name.upper()}", raising=False)
-    for name in [name for name in os.environ if name.startswith("OTEL_")]:
-        monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture
@@ -56,12 +43,16 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield connected
 
 
-def connect(app: FastAPI) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://unihead")
+@pytest.fixture(scope="session")
+def write_tiny_model() -> Callable[..., Path]:
+    """`onnx_models.write_tiny_model`; skips where there is no onnx, which the service itself does without."""
+    from tests.service import onnx_models  # noqa: PLC0415 - needs onnx
+
+    return onnx_models.write_tiny_model
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, write_tiny_model: Callable[..., Path]) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx", make_contract())
 
 

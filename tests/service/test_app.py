@@ -19,7 +19,7 @@ from service.engine.contract import ModelContract
 from service.engine.engine import Engine
 from service.errors import ContractError
 from service.settings import Settings
-from tests.service.conftest import connect
+from tests.service.clients import connect
 from tests.service.fakes import BrokenSession, FakeSession, encode, make_picture
 
 pytestmark = pytest.mark.anyio

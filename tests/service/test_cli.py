@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -20,7 +20,7 @@ import pytest
 from service.cli import main
 from service.engine.engine import Engine
 from service.engine.golden import answer_golden
-from tests.service.fakes import FakeSession, encode, make_contract, make_picture, write_keys, write_tiny_model
+from tests.service.fakes import FakeSession, encode, make_contract, make_picture, write_keys
 
 ROOT = Path(__file__).parents[2]
 
@@ -86,6 +86,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int | str | No
     return code, out, err
 
 
+@pytest.mark.slow
 def test_it_serves_a_picture_and_stops_with_0_when_it_is_told_to(tiny_model: Path) -> None:
     started = time.perf_counter()
     with serve(UNIHEAD_MODEL=str(tiny_model), UNIHEAD_PROT="1", UNIHEAD_THREADS="1") as (process, port, log):
@@ -199,7 +200,10 @@ def test_health_wants_a_url(capsys: pytest.CaptureFixture[str]) -> None:
     assert "must look like http://127.0.0.1:8000" in err
 
 
-def test_reload_swaps_the_model_of_a_running_service(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_reload_swaps_the_model_of_a_running_service(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, write_tiny_model: Callable[..., Path]
+) -> None:
     model, pid_file = tmp_path / "model.onnx", tmp_path / "unihead.pid"
     golden = answer_golden(Engine(FakeSession(), make_contract()))
     write_tiny_model(model, make_contract(golden=golden))
@@ -220,6 +224,7 @@ def test_reload_swaps_the_model_of_a_running_service(capsys: pytest.CaptureFixtu
     assert not pid_file.exists()
 
 
+@pytest.mark.slow
 def test_everybody_is_let_in_from_everywhere_if_that_is_said_aloud(
     capsys: pytest.CaptureFixture[str], tiny_model: Path
 ) -> None:
@@ -246,6 +251,7 @@ def test_a_key_file_that_is_wrong_is_one_sentence(tiny_model: Path, tmp_path: Pa
         assert message in done.stderr
 
 
+@pytest.mark.slow
 def test_commands_bring_a_key_from_the_environment_or_a_file(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny_model: Path, tmp_path: Path
 ) -> None:

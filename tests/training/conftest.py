@@ -9,7 +9,8 @@ from rich.console import Console
 from tests.outside import find_outside
 from tests.training.make_sets import write_tiny_sets
 from training.config import Task, load_config
-from training.data.datasets import DataWarning, MiniSets, read_mini_sets
+from training.data.datasets import DataSets, DataWarning
+from training.data.mini_sets import read_mini_sets
 from training.progress import RunProgress
 from training.stages import Run
 
@@ -30,13 +31,13 @@ def tiny_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def sets(tiny_sets: Path) -> MiniSets:
+def sets(tiny_sets: Path) -> DataSets:
     """The synthetic sets, read once."""
     return read_mini_sets(tiny_sets)
 
 
 @pytest.fixture(scope="session")
-def finished_run(sets: MiniSets, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_run(sets: DataSets, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run of the preset `tiny` over the synthetic sets; takes seconds, not to be changed."""
     out = tmp_path_factory.mktemp("runs") / "finished"
     config = load_config("tiny")
@@ -53,7 +54,7 @@ def mini_sets_root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def mini_sets(mini_sets_root: Path) -> MiniSets:
+def mini_sets(mini_sets_root: Path) -> DataSets:
     """The real mini sets, read once."""
     with pytest.warns(DataWarning, match="left out of train"):
         return read_mini_sets(mini_sets_root)

@@ -13,7 +13,7 @@ from service.engine.contract import OUTPUT_NAMES
 from service.pictures.imaging import FloatArray, UInt8Array
 from training.config import Config, ModelConfig, Task, load_config
 from training.data.batches import Batch, BoxTargets
-from training.data.classes import NUM_CLASSES
+from training.data.taxonomy import MINI
 from training.models.multitask import MultiTaskModel, build_model
 
 SIZE, STRIDE = 64, 32
@@ -40,7 +40,7 @@ def make_branches_config(**changes: object) -> Config:
 
 def make_model(config: ModelConfig | None = None, *, seed: int = 0) -> MultiTaskModel:
     torch.manual_seed(seed)
-    return build_model(config or make_config().model, NUM_CLASSES)
+    return build_model(config or make_config().model, MINI.num_classes)
 
 
 def make_images(count: int, *, seed: int = 0) -> Tensor:

@@ -21,7 +21,7 @@ from tests.training.watched import (
 )
 from training.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from training.config import Task
-from training.data.datasets import MiniSets
+from training.data.datasets import DataSets
 from training.inference import TorchSession
 from training.models.heads import TaskLogits
 from training.stages import Run
@@ -39,7 +39,7 @@ class Seen(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def watched_run(sets: MiniSets, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Seen]]:
+def watched_run(sets: DataSets, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Seen]]:
     """Folder of the run, and what was seen in it; not to be changed."""
     out = tmp_path_factory.mktemp("branches")
     config = make_branches_config()
@@ -125,7 +125,7 @@ def test_the_checkpoint_has_the_weights_before_the_last_stage(watched_run: tuple
     ids=["after the average was put in place", "while the network before teaches", "last epoch"],
 )
 def test_a_killed_run_goes_on_to_the_same_end(
-    sets: MiniSets, watched_run: tuple[Path, list[Seen]], tmp_path: Path, watch: dict[str, Any]
+    sets: DataSets, watched_run: tuple[Path, list[Seen]], tmp_path: Path, watch: dict[str, Any]
 ) -> None:
     with pytest.raises(KilledError):
         finish(Run.start(make_branches_config(), tmp_path, CPU), sets, tmp_path, **watch)

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from training.config import Config, ConfigError, StageConfig, Task, load_config
-from training.data.classes import NUM_CLASSES
+from training.data.taxonomy import MINI
 from training.learner import build_optimizer
 from training.models.multitask import MultiTaskModel, build_model
 from training.options.stage import Part
@@ -29,7 +29,7 @@ def stage(task: str, **changes: Any) -> dict[str, Any]:  # noqa: ANN401 - fields
 
 
 def build_default(config: Config) -> MultiTaskModel:
-    return build_model(config.model.model_copy(update={"backbone_weights": "random"}), NUM_CLASSES)
+    return build_model(config.model.model_copy(update={"backbone_weights": "random"}), MINI.num_classes)
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -12,7 +12,7 @@ from service.engine.contract import OUTPUT_NAMES, parse_contract
 from tests.training.fakes import SIZE, make_branches_config, make_config, make_images, make_model
 from training.checkpoint import Checkpoint
 from training.config import InferenceConfig, Task
-from training.data.classes import CLASSES, COCO_CLASSES, NUM_CLASSES, VOC_CLASSES
+from training.data.taxonomy import CLASSES, COCO, MINI, VOC
 from training.inference import (
     Predictor,
     TorchSession,
@@ -57,7 +57,7 @@ class Fixed(MultiTaskModel):
     """A network that always says the same."""
 
     def __init__(self, logits: TaskLogits) -> None:
-        super().__init__(CONFIG.model, NUM_CLASSES)
+        super().__init__(CONFIG.model, MINI.num_classes)
         self.logits = logits
 
     def forward(self, images: Tensor) -> TaskLogits:
@@ -225,8 +225,8 @@ def test_the_contract_says_what_the_network_is() -> None:
     assert (contract.name, contract.preset, contract.git_commit) == ("unihead", "tiny", "0123abc")
     assert (contract.input_size, contract.mask_stride, contract.detection_strides) == (64, 4, (32,))
     assert (contract.score_floor, contract.iou_threshold, contract.max_detections) == (0.001, 0.5, 100)
-    assert contract.segmentation_classes == VOC_CLASSES
-    assert contract.detection_classes == COCO_CLASSES
+    assert contract.segmentation_classes == VOC
+    assert contract.detection_classes == COCO
     assert contract.classification_classes[:4] == ("tench", "English springer", "cassette player", "chain saw")
     assert not contract.metrics
     assert parse_contract(contract.to_json()) == contract
@@ -241,8 +241,8 @@ def test_the_contract_names_the_grids_of_the_head() -> None:
 
 
 def test_the_network_has_a_row_for_each_class_name() -> None:
-    assert {task: len(names) for task, names in CLASSES.items()} == NUM_CLASSES
-    assert {Task.SEGMENTATION: 21, Task.DETECTION: 80, Task.CLASSIFICATION: 10} == NUM_CLASSES
+    assert {task: len(names) for task, names in CLASSES.items()} == MINI.num_classes
+    assert MINI.num_classes == {Task.SEGMENTATION: 21, Task.DETECTION: 80, Task.CLASSIFICATION: 10}
 
 
 def test_a_network_comes_back_from_its_checkpoint_without_asking_for_imagenet_weights() -> None:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from tests.training.fakes import make_batch, make_branches_config, make_config, make_model, random_logits
 from training.config import Config, Task
-from training.data.classes import VOID
+from training.data.taxonomy import VOID
 from training.objectives import balance_classes, classification_loss, make_objective, segmentation_loss
 
 UNIFIED, BRANCHES = make_config(), make_branches_config()

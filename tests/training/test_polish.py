@@ -19,8 +19,8 @@ from tests.training.fakes import make_branches_config, make_config, make_model
 from tests.training.watched import CPU, KilledError, assert_same_run, assert_same_tensors, finish
 from training.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from training.config import Config, ConfigError, Task, keep_one_task
-from training.data.datasets import MiniSets
-from training.data.loaders import Sample, TaskDataset, hold_out, split_of
+from training.data.datasets import DataSets
+from training.data.loaders import Sample, TaskDataset, hold_out
 from training.lab.report.page import make_page
 from training.lab.report.record import load_run_record
 from training.lab.summary import SummaryError, load_run, summarise
@@ -41,13 +41,13 @@ def make_polished_config(**changes: Any) -> Config:  # noqa: ANN401 - of the con
     return config.model_copy(update={"stages": stages})
 
 
-def make_datasets(sets: MiniSets, config: Config) -> dict[Task, TaskDataset]:
+def make_datasets(sets: DataSets, config: Config) -> dict[Task, TaskDataset]:
     """Two pictures of segmentation, five of detection, three of classification."""
     counts = {Task.SEGMENTATION: 2, Task.DETECTION: 5, Task.CLASSIFICATION: 3}
-    return {task: TaskDataset(split_of(sets, task).train[:count], config) for task, count in counts.items()}
+    return {task: TaskDataset(sets.split(task).train[:count], config) for task, count in counts.items()}
 
 
-def make_polish(sets: MiniSets, **changes: Any) -> tuple[MultiTaskModel, Polish]:  # noqa: ANN401 - of the config
+def make_polish(sets: DataSets, **changes: Any) -> tuple[MultiTaskModel, Polish]:  # noqa: ANN401 - of the config
     config = make_polished_config(**changes)
     model = make_model(config.model)
     return model, Polish(config, model, make_datasets(sets, config), CPU)
@@ -58,7 +58,7 @@ def metrics(segmentation: float, detection: float, classification: float) -> dic
     return {str(task): {PRIMARY_METRIC[task]: value, "another": 0.5} for task, value in values}
 
 
-def test_an_epoch_goes_once_through_the_largest_set_and_round_the_others(sets: MiniSets) -> None:
+def test_an_epoch_goes_once_through_the_largest_set_and_round_the_others(sets: DataSets) -> None:
     _, polish = make_polish(sets)
     lead = list(polish.begin_epoch(np.random.default_rng(0)))
     # Two of five, and a last batch of one picture joins the one before it.
@@ -70,7 +70,7 @@ def test_an_epoch_goes_once_through_the_largest_set_and_round_the_others(sets: M
     assert [sorted(indices) for indices in rounds] == [[0, 1]] * 4
 
 
-def test_the_seed_decides_what_an_epoch_draws(sets: MiniSets) -> None:
+def test_the_seed_decides_what_an_epoch_draws(sets: DataSets) -> None:
     _, polish = make_polish(sets)
     drawn = []
     for seed in (0, 0, 1):
@@ -81,7 +81,7 @@ def test_the_seed_decides_what_an_epoch_draws(sets: MiniSets) -> None:
     assert not torch.equal(drawn[0], drawn[2])
 
 
-def test_the_losses_of_all_tasks_are_summed_and_all_parts_learn(sets: MiniSets) -> None:
+def test_the_losses_of_all_tasks_are_summed_and_all_parts_learn(sets: DataSets) -> None:
     model, polish = make_polish(sets)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     losses = polish.learner.train_one_epoch(polish.begin_epoch(np.random.default_rng(0)), epoch=0)
@@ -93,7 +93,7 @@ def test_the_losses_of_all_tasks_are_summed_and_all_parts_learn(sets: MiniSets) 
         assert not torch.equal(after[f"{part}.weight"], before[f"{part}.weight"]), part
 
 
-def test_all_batch_norm_keeps_still(sets: MiniSets) -> None:
+def test_all_batch_norm_keeps_still(sets: DataSets) -> None:
     model, polish = make_polish(sets)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     before = [{name: value.clone() for name, value in norm.state_dict().items()} for norm in norms]
@@ -102,7 +102,7 @@ def test_all_batch_norm_keeps_still(sets: MiniSets) -> None:
         assert_same_tensors(norm.state_dict(), state)
 
 
-def test_the_weights_at_the_end_are_the_average_of_the_way(sets: MiniSets) -> None:
+def test_the_weights_at_the_end_are_the_average_of_the_way(sets: DataSets) -> None:
     ends = []
     for ema in (0.0, 0.99):
         model, polish = make_polish(sets, polish=POLISH | {"ema": ema})
@@ -176,7 +176,7 @@ def make_tolerant_config(**changes: Any) -> Config:  # noqa: ANN401 - of the con
 
 
 @pytest.fixture(scope="module")
-def polished(sets: MiniSets, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def polished(sets: DataSets, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run whose polish was kept, whatever came of it; not to be changed."""
     out = tmp_path_factory.mktemp("polished") / "run"
 
@@ -197,14 +197,14 @@ def unpolished(polished: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("holdout", [0.0, 0.3])
 def test_validation_pictures_have_no_say_in_what_is_kept(
-    sets: MiniSets, unpolished: Path, tmp_path: Path, spied: Spied, holdout: float
+    sets: DataSets, unpolished: Path, tmp_path: Path, spied: Spied, holdout: float
 ) -> None:
     config = make_polished_config(holdout=holdout).model_dump(mode="json")
     before = replace(load_checkpoint(unpolished / CHECKPOINT_NAME), config=config, pictures={})
     save_checkpoint(before, tmp_path / CHECKPOINT_NAME)
     run = finish(Run.resume(tmp_path, CPU), sets, tmp_path, measure_every=0)
     parts = hold_out(sets, holdout)
-    splits = {task: split_of(parts, task) for task in Task}
+    splits = {task: parts.split(task) for task in Task}
     assert spied == 2 * [(task, split.val if holdout else split.train) for task, split in splits.items()]
     assert not set(sets.classification.val) & {sample for _, samples in spied for sample in samples}
     # Each time the figures are better: the polished weights, which are measured first, lose.
@@ -237,7 +237,7 @@ def test_a_polish_that_is_kept_is_told_and_measured(polished: Path) -> None:
     ids=["first epoch", "last epoch", "verdict", "evaluation"],
 )
 def test_a_run_that_is_killed_in_its_polish_goes_on_to_the_same_end(
-    sets: MiniSets, polished: Path, unpolished: Path, tmp_path: Path, kill: tuple[str, int | None]
+    sets: DataSets, polished: Path, unpolished: Path, tmp_path: Path, kill: tuple[str, int | None]
 ) -> None:
     kind, epoch = kill
 

@@ -18,7 +18,7 @@ from tests.training.watched import (
 )
 from training.checkpoint import CHECKPOINT_NAME, CheckpointError, load_checkpoint
 from training.config import Task
-from training.data.datasets import MiniSets
+from training.data.datasets import DataSets
 from training.stages import Run
 
 
@@ -45,7 +45,7 @@ from training.stages import Run
     ],
 )
 def test_a_killed_run_goes_on_to_the_same_end(
-    sets: MiniSets, finished_run: Path, tmp_path: Path, watch: dict[str, Any]
+    sets: DataSets, finished_run: Path, tmp_path: Path, watch: dict[str, Any]
 ) -> None:
     with pytest.raises(KilledError):
         finish(Run.start(make_config(), tmp_path, CPU), sets, tmp_path, **watch)
@@ -56,7 +56,7 @@ def test_a_killed_run_goes_on_to_the_same_end(
 
 
 @pytest.mark.slow
-def test_resuming_a_finished_run_changes_nothing(sets: MiniSets, finished_run: Path, tmp_path: Path) -> None:
+def test_resuming_a_finished_run_changes_nothing(sets: DataSets, finished_run: Path, tmp_path: Path) -> None:
     shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
     before = (tmp_path / CHECKPOINT_NAME).read_bytes()
     finish(Run.resume(tmp_path, CPU), sets, tmp_path, on_entry=refuse)
@@ -65,7 +65,7 @@ def test_resuming_a_finished_run_changes_nothing(sets: MiniSets, finished_run: P
 
 
 @pytest.mark.slow
-def test_a_run_does_not_go_on_with_other_data(sets: MiniSets, finished_run: Path, tmp_path: Path) -> None:
+def test_a_run_does_not_go_on_with_other_data(sets: DataSets, finished_run: Path, tmp_path: Path) -> None:
     shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
     fewer = replace(sets, detection=replace(sets.detection, train=sets.detection.train[1:]))
     with pytest.raises(CheckpointError, match="begun with"):

@@ -15,7 +15,7 @@ from tests.training.watched import CPU, assert_same_run, assert_same_tensors, fi
 from training.checkpoint import CHECKPOINT_NAME, CheckpointError, load_checkpoint
 from training.config import Config, Task
 from training.data.batches import Batch
-from training.data.datasets import MiniSets
+from training.data.datasets import DataSets
 from training.data.loaders import Sample, TaskDataset, iterate_batches
 from training.environment import find_git_commit
 from training.metrics.details import Details, measure_details
@@ -60,7 +60,7 @@ def test_the_commit_is_named_or_unknown() -> None:
     assert find_git_commit() == "unknown" or len(find_git_commit().removesuffix("-dirty")) >= 7
 
 
-def test_a_run_of_one_stage_learns_and_measures_that_task_alone(sets: MiniSets, tmp_path: Path) -> None:
+def test_a_run_of_one_stage_learns_and_measures_that_task_alone(sets: DataSets, tmp_path: Path) -> None:
     run = finish(Run.start(make_config(**CLASSIFY_ONCE), tmp_path, CPU), sets, tmp_path)
     epoch, evaluation = run.checkpoint.history
     assert (epoch["kind"], epoch["stage"], epoch["epoch"]) == ("epoch", "classification", 1)
@@ -71,7 +71,7 @@ def test_a_run_of_one_stage_learns_and_measures_that_task_alone(sets: MiniSets, 
 
 
 def test_a_run_that_holds_pictures_out_neither_trains_on_them_nor_sees_the_validation_split(
-    sets: MiniSets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sets: DataSets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[Path] = []
     measured: list[Path] = []
@@ -95,7 +95,7 @@ def test_a_run_that_holds_pictures_out_neither_trains_on_them_nor_sees_the_valid
     assert run.checkpoint.pictures == {"classification": 4}
 
 
-def test_measuring_within_a_stage_changes_nothing_but_the_history(sets: MiniSets, tmp_path: Path) -> None:
+def test_measuring_within_a_stage_changes_nothing_but_the_history(sets: DataSets, tmp_path: Path) -> None:
     config = make_config(stages=[{"task": "classification", "epochs": 3, "batch_size": 6, "ema": 0.9}])
     plain, watched = (
         finish(
@@ -111,7 +111,7 @@ def test_measuring_within_a_stage_changes_nothing_but_the_history(sets: MiniSets
     assert rates == pytest.approx([1e-3, 1e-3, 0.5e-3])
 
 
-def test_each_epoch_of_each_stage_draws_anew(sets: MiniSets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_epoch_of_each_stage_draws_anew(sets: DataSets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draws: list[int] = []
 
     def spy(*arguments: Any, rng: np.random.Generator, **options: Any) -> Iterator[Batch]:  # noqa: ANN401 - passed on
@@ -164,7 +164,7 @@ def test_anchors_weigh_the_shared_parameters_of_the_tasks_that_are_protected_lat
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_run_to_the_bit_and_each_stage_only_its_own_rows(
-    sets: MiniSets, finished_run: Path, tmp_path: Path
+    sets: DataSets, finished_run: Path, tmp_path: Path
 ) -> None:
     run = Run.start(make_config(), tmp_path, CPU)
     assert isinstance(run._model.head, UnifiedHead)
@@ -186,7 +186,7 @@ def test_the_same_seed_gives_the_same_run_to_the_bit_and_each_stage_only_its_own
                 assert torch.equal(old[rows[task]], new[rows[task]]) is (task != stage), (stage, task)
 
 
-def test_another_seed_gives_another_run(sets: MiniSets, tmp_path: Path) -> None:
+def test_another_seed_gives_another_run(sets: DataSets, tmp_path: Path) -> None:
     weights = []
     for seed in (0, 1):
         out = tmp_path / str(seed)

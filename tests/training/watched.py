@@ -12,7 +12,7 @@ from torch import Tensor
 
 from training.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from training.config import Config, Task
-from training.data.datasets import MiniSets
+from training.data.datasets import DataSets
 from training.metrics.details import DETAILS_FOLDER
 from training.progress import METRICS_NAME, RunProgress
 from training.stages import Run
@@ -48,7 +48,7 @@ class Watched(RunProgress):
         super().record(history)
 
 
-def finish(run: Run, sets: MiniSets, out: Path, *, measure_every: int = 1, **watch: Any) -> Run:  # noqa: ANN401 - callbacks of Watched
+def finish(run: Run, sets: DataSets, out: Path, *, measure_every: int = 1, **watch: Any) -> Run:  # noqa: ANN401 - callbacks of Watched
     with Watched(run.checkpoint.parsed_config(), out, **watch) as progress:
         run.finish(sets, progress, measure_every=measure_every)
     return run

@@ -16,7 +16,7 @@ from training.teachers.loss import build_teacher_loss
 def build_hooks(context: StageContext) -> list[Hook]:
     """Build the methods that are on, always in the same order.
 
-    What teaches comes first. There are none against forgetting where nothing can be forgotten: in the first stage, and
+    What teaches comes first; masks teach detection only where a class of theirs is one of its. There are none against forgetting where nothing can be forgotten: in the first stage, and
     where all that earlier tasks read is frozen.
 
     Raises:
@@ -24,7 +24,7 @@ def build_hooks(context: StageContext) -> list[Hook]:
     """
     stage, model = context.stage, context.model
     hooks: list[Hook] = [build_teacher_loss(context)] if stage.teachers else []
-    if stage.mask_boxes:
+    if stage.mask_boxes and context.taxonomy.same:
         hooks.append(MaskBoxes(context))
     moving = any(stage.lr_factor(part) for part in model.parts() if part != str(stage.task))
     if not context.learned or not moving:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from training.config import Task
 from training.data.batches import Batch, BatchTargets, move_batch
-from training.data.classes import VOID
+from training.data.taxonomy import VOID
 from training.detection.schemes import DetectionScheme, RawDetections, build_scheme
 from training.hooks.context import StageContext
 from training.hooks.passes import evaluating

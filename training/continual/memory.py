@@ -11,8 +11,8 @@ from torch import Tensor
 
 from training.config import Task
 from training.data.batches import Batch, move_batch
-from training.data.classes import VOID
 from training.data.loaders import TaskDataset
+from training.data.taxonomy import VOID
 from training.data.transforms import Boxes, Target
 from training.hooks.context import StageContext
 from training.hooks.passes import evaluating, mixed_precision

@@ -13,12 +13,12 @@ import numpy as np
 
 from service.engine.contract import LetterboxRule
 from service.pictures.imaging import FloatArray, UInt8Array
-from training.data.classes import VOID
 from training.data.colour import colour_jitter
 from training.data.geometry import place_boxes, place_image, place_mask
 from training.data.mixing import copy_paste, mosaic
 from training.data.placement import Placement, draw_placement, letterboxed
 from training.data.rand_augment import rand_augment
+from training.data.taxonomy import VOID
 from training.data.transforms import Boxes, Target, flip, to_input
 from training.options.augment import AugmentConfig
 

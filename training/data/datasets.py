@@ -1,4 +1,4 @@
-"""The three mini sets as lists of samples: paths and annotations, checked at the door, in an order without chance.
+"""Sets of pictures as lists of samples: paths and annotations, checked at the door, in an order without chance.
 
 Pictures stay on disk until `load_image` or `load_segmentation` asks for them. No torch in here.
 """
@@ -9,9 +9,9 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,9 @@ from PIL import Image
 
 from service.errors import RequestError
 from service.pictures.imaging import FloatArray, UInt8Array, decode
-from training.data.classes import COCO_CLASSES, IMAGENETTE_CLASSES, VOID
 from training.data.coco import LabelledBox, parse_coco
+from training.data.taxonomy import COCO, IMAGENETTE, VOID, Taxonomy
+from training.options.base import Task
 
 _JPEG_SUFFIXES = {".jpg", ".jpeg"}
 _PICTURE_SUFFIXES = {*_JPEG_SUFFIXES, ".png"}
@@ -36,10 +37,17 @@ class DataWarning(UserWarning):
 
 @dataclass(frozen=True, slots=True)
 class SegmentationSample:
-    """A picture and the palette mask of its size."""
+    """A picture and the mask of its size.
+
+    Attributes:
+        image: the picture's file.
+        mask: the mask's file.
+        values: the label, or `VOID`, of each of 256 values of the mask; None where the mask stores labels.
+    """
 
     image: Path
     mask: Path
+    values: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +60,9 @@ class DetectionSample:
         labels: [M] positions in the class names.
         crowd_boxes: [X, 4] regions full of objects nobody counted: no targets, and the metric ignores what is in them.
         crowd_labels: [X] positions in the class names.
+        scores: [M] 0..1, where the labels carry one.
+        ignored: [I, 4] regions that are neither object nor background.
+        known: labels that the picture's source knows about, others are unknown and not background; None: all.
     """
 
     image: Path
@@ -59,6 +70,9 @@ class DetectionSample:
     labels: NDArray[np.int64]
     crowd_boxes: FloatArray
     crowd_labels: NDArray[np.int64]
+    scores: FloatArray | None = None
+    ignored: FloatArray = field(default_factory=lambda: np.zeros((0, 4), dtype=np.float32))
+    known: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,28 +88,35 @@ Sample = TypeVar("Sample", bound=SegmentationSample | DetectionSample | Classifi
 
 @dataclass(frozen=True, slots=True)
 class Split(Generic[Sample]):
-    """What is learned from and what is measured on; no picture is in both."""
+    """What is learned from, what is measured on, and what is measured for choices; no picture is in two of them."""
 
     train: tuple[Sample, ...]
     val: tuple[Sample, ...]
+    choose: tuple[Sample, ...] = ()
+
+
+AnySplit: TypeAlias = Split[SegmentationSample] | Split[DetectionSample] | Split[ClassificationSample]
 
 
 @dataclass(frozen=True, slots=True)
-class MiniSets:
-    """The data of the three tasks."""
+class DataSets:
+    """The data of one, two or three tasks, and the classes that its labels are positions of."""
 
-    segmentation: Split[SegmentationSample]
-    detection: Split[DetectionSample]
-    classification: Split[ClassificationSample]
+    taxonomy: Taxonomy
+    segmentation: Split[SegmentationSample] | None = None
+    detection: Split[DetectionSample] | None = None
+    classification: Split[ClassificationSample] | None = None
 
+    def split(self, task: Task) -> AnySplit:
+        """The pictures of a task.
 
-def read_mini_sets(root: Path) -> MiniSets:
-    """Read `<root>/{mini_voc_seg,mini_coco_det,imagenette_160}`; raises and warns as the three readers do."""
-    return MiniSets(
-        segmentation=read_segmentation(root / "mini_voc_seg"),
-        detection=read_detection(root / "mini_coco_det"),
-        classification=read_classification(root / "imagenette_160"),
-    )
+        Raises:
+            DataError: there are none.
+        """
+        split: AnySplit | None = getattr(self, task.value)
+        if split is None:
+            raise DataError(f"the data has nothing of {task}, only of {', '.join(self.taxonomy.tasks)}")
+        return split
 
 
 def read_segmentation(root: Path) -> Split[SegmentationSample]:
@@ -110,7 +131,7 @@ def read_segmentation(root: Path) -> Split[SegmentationSample]:
     return _read_split(root, _segmentation_samples)
 
 
-def read_detection(root: Path, names: Sequence[str] = COCO_CLASSES) -> Split[DetectionSample]:
+def read_detection(root: Path, names: Sequence[str] = COCO) -> Split[DetectionSample]:
     """Read `<root>/{train,val}/labels.json` (COCO JSON) with pictures in `data/`, sorted by name.
 
     Classes are joined by name, never by id. Pictures without objects stay; pictures that the JSON does not list are
@@ -125,7 +146,7 @@ def read_detection(root: Path, names: Sequence[str] = COCO_CLASSES) -> Split[Det
     return _read_split(root, lambda folder: _detection_samples(folder, names))
 
 
-def read_classification(root: Path, names: Iterable[str] = IMAGENETTE_CLASSES) -> Split[ClassificationSample]:
+def read_classification(root: Path, names: Iterable[str] = IMAGENETTE) -> Split[ClassificationSample]:
     """Read `<root>/{train,val}/<wnid>/<picture>`, sorted; the label is the wnid's position in `names`.
 
     Raises:

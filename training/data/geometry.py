@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.pictures.imaging import FloatArray, UInt8Array, resize
-from training.data.classes import VOID
 from training.data.placement import Placement, Span
+from training.data.taxonomy import VOID
 from training.data.transforms import Boxes
 
 MapArray = TypeVar("MapArray", NDArray[np.float16], NDArray[np.float32])

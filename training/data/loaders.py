@@ -10,19 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.pictures.imaging import FloatArray, UInt8Array
-from training.config import Config, Task
+from training.config import Config
 from training.data.augment import Recipe, augment
 from training.data.batches import Batch, collate
-from training.data.classes import VOC_CLASSES
 from training.data.datasets import (
     ClassificationSample,
+    DataSets,
     DetectionSample,
-    MiniSets,
     SegmentationSample,
     Split,
     load_image,
     load_segmentation,
 )
+from training.data.taxonomy import Taxonomy
 from training.data.transforms import Boxes, Target, to_input
 from training.options.augment import AugmentConfig
 
@@ -32,28 +32,18 @@ SampleT = TypeVar("SampleT", SegmentationSample, DetectionSample, Classification
 _LARGEST_ID = 255
 
 
-def split_of(
-    sets: MiniSets, task: Task
-) -> Split[SegmentationSample] | Split[DetectionSample] | Split[ClassificationSample]:
-    """Choose the set of a task."""
-    if task is Task.SEGMENTATION:
-        return sets.segmentation
-    if task is Task.DETECTION:
-        return sets.detection
-    return sets.classification
-
-
-def hold_out(sets: MiniSets, share: float) -> MiniSets:
+def hold_out(sets: DataSets, share: float) -> DataSets:
     """Measure on a share of the training pictures in place of the validation split, so that choices do not see it.
 
     Which pictures, only their number and the share decide: every seed is measured on the same.
     """
     if not share:
         return sets
-    return MiniSets(
-        segmentation=_hold_out(sets.segmentation, share),
-        detection=_hold_out(sets.detection, share),
-        classification=_hold_out(sets.classification, share),
+    return DataSets(
+        taxonomy=sets.taxonomy,
+        segmentation=sets.segmentation and _hold_out(sets.segmentation, share),
+        detection=sets.detection and _hold_out(sets.detection, share),
+        classification=sets.classification and _hold_out(sets.classification, share),
     )
 
 
@@ -63,13 +53,14 @@ def _hold_out(split: Split[SampleT], share: float) -> Split[SampleT]:
     return Split(
         train=tuple(sample for index, sample in enumerate(split.train) if index not in held),
         val=tuple(sample for index, sample in enumerate(split.train) if index in held),
+        choose=split.choose,
     )
 
 
-def load_sample(sample: Sample) -> tuple[UInt8Array, Target]:
+def load_sample(sample: Sample, taxonomy: Taxonomy) -> tuple[UInt8Array, Target]:
     """Decode one picture, as the service does, with its labels in pixels of the picture."""
     if isinstance(sample, SegmentationSample):
-        return load_segmentation(sample, len(VOC_CLASSES))
+        return load_segmentation(sample, len(taxonomy.segmentation))
     image = load_image(sample.image)
     if isinstance(sample, DetectionSample):
         return image, Boxes(sample.boxes, sample.labels)
@@ -79,9 +70,10 @@ def load_sample(sample: Sample) -> tuple[UInt8Array, Target]:
 class TaskDataset:
     """The training pictures of one task; decoded ones are kept until `cache_mib` is full."""
 
-    def __init__(self, samples: Sequence[Sample], config: Config) -> None:
+    def __init__(self, samples: Sequence[Sample], config: Config, taxonomy: Taxonomy) -> None:
         self._samples = samples
         self._config = config
+        self._taxonomy = taxonomy
         self._cache: dict[int, tuple[UInt8Array, Target]] = {}
         self._free_bytes = config.cache_mib * 2**20
 
@@ -117,7 +109,7 @@ class TaskDataset:
             target = self.load(index)[1]
             if isinstance(target, np.ndarray):
                 counts += np.bincount(target.ravel(), minlength=len(counts))
-        return counts[: len(VOC_CLASSES)]
+        return counts[: len(self._taxonomy.segmentation)]
 
     def make_batch(self, indices: Sequence[int]) -> Batch:
         """The pictures letterboxed as the service does it, without augmentation."""
@@ -125,7 +117,7 @@ class TaskDataset:
         return collate([to_input(*self.load(index), size=size, mask_stride=stride) for index in indices], indices)
 
     def _load(self, index: int) -> tuple[UInt8Array, Target]:
-        image, target = load_sample(self._samples[index])
+        image, target = load_sample(self._samples[index], self._taxonomy)
         size = image.nbytes + (target.nbytes if isinstance(target, np.ndarray) else 0)
         if size <= self._free_bytes:
             self._free_bytes -= size

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from service.engine.contract import LetterboxRule
 from service.pictures.imaging import UInt8Array
-from training.data.classes import VOID
 from training.data.colour import colour_jitter
 from training.data.geometry import place_boxes, place_image, place_mask
 from training.data.placement import Placement, draw_placement
+from training.data.taxonomy import VOID
 from training.data.transforms import Boxes
 from training.options.augment import AugmentConfig
 

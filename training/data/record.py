@@ -8,18 +8,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from training.data.datasets import ClassificationSample, DetectionSample, MiniSets, SegmentationSample
+from training.data.datasets import ClassificationSample, DataSets, DetectionSample, SegmentationSample
 from training.data.doctor.findings import Examination
+from training.data.mini_sets import FOLDERS
 from training.files import write_whole
 from training.options.base import Frozen, Task
 
 DATA_NAME = "data.json"
-# Below the folder that a run is given; the doctor looks at whatever else lies there too.
-FOLDERS = {
-    Task.SEGMENTATION: "mini_voc_seg",
-    Task.DETECTION: "mini_coco_det",
-    Task.CLASSIFICATION: "imagenette_160",
-}
 
 
 class RecordError(ValueError):
@@ -57,11 +52,11 @@ class DataRecord(Frozen):
     faults: tuple[FaultRecord, ...]
 
 
-def record_data(examination: Examination, sets: MiniSets) -> DataRecord:
+def record_data(examination: Examination, sets: DataSets) -> DataRecord:
     """Describe the data of a run.
 
     Args:
-        examination: of the folder that holds the three sets.
+        examination: of the folder that holds the sets; the doctor looks at whatever else lies there too.
         sets: as read from it.
     """
     by_name = {summary.name: summary for summary in examination.sets}
@@ -88,11 +83,11 @@ def record_data(examination: Examination, sets: MiniSets) -> DataRecord:
     )
 
 
-def compute_fingerprint(sets: MiniSets) -> str:
+def compute_fingerprint(sets: DataSets) -> str:
     """Hash every picture and label that training and measuring see, in their order; where they lie does not count."""
     digest = hashlib.sha256()
-    for part in (sets.segmentation, sets.detection, sets.classification):
-        for split in (part.train, part.val):
+    for part in map(sets.split, sets.taxonomy.tasks):
+        for split in (part.train, part.val, *([part.choose] if part.choose else [])):
             digest.update(f"{len(split)} pictures\n".encode())
             for sample in split:
                 digest.update(hashlib.sha256(sample.image.read_bytes()).digest())

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from service.engine.contract import LetterboxRule
 from service.pictures.imaging import FloatArray, Letterbox, UInt8Array, letterbox
-from training.data.classes import VOID
+from training.data.taxonomy import VOID
 
 
 @dataclass(frozen=True, slots=True, init=False)

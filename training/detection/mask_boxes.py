@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from training.config import Task
 from training.data.batches import BoxTargets
-from training.data.classes import VOC_AS_COCO
 from training.data.components import find_objects
 from training.data.geometry import place_boxes
 from training.data.placement import Placement
@@ -32,13 +29,13 @@ class MaskBoxes(Hook):
 
     name = "mask_boxes"
 
-    def __init__(self, context: StageContext, detection_classes: Sequence[int | None] = VOC_AS_COCO) -> None:
+    def __init__(self, context: StageContext) -> None:
         """Draw the boxes of all training pictures.
 
         Args:
-            context: of a stage that learns segmentation.
-            detection_classes: detection's class for each of segmentation's; None for those that it does not have.
+            context: of a stage that learns segmentation, whose taxonomy says which class of boxes a class of masks is.
         """
+        detection_classes = context.taxonomy.segmentation_as_detection()
         self._model = context.model
         self._weight = context.stage.mask_boxes
         self._augment = context.stage.augment

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from training.config import Config, StageConfig, Task
 from training.data.loaders import TaskDataset
+from training.data.taxonomy import Taxonomy
 from training.hooks.anchor import Anchor
 from training.models.multitask import MultiTaskModel
 
@@ -27,6 +28,7 @@ class StageContext:
         learned: the earlier tasks, in the order in which they were learned.
         datasets: the training pictures by task, of the earlier ones and the stage's own.
         device: where the network is.
+        taxonomy: the classes of the network's tasks.
     """
 
     config: Config
@@ -37,3 +39,4 @@ class StageContext:
     learned: tuple[Task, ...]
     datasets: Mapping[Task, TaskDataset]
     device: torch.device
+    taxonomy: Taxonomy

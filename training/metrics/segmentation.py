@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.pictures.imaging import UInt8Array
-from training.data.classes import VOID
+from training.data.taxonomy import VOID
 from training.metrics.bootstrap import CountArray, DoubleArray, mean_over_present
 
 

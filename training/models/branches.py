@@ -108,7 +108,11 @@ class ClassificationBranch(nn.Module):
 
 
 class Branches(nn.Module):
-    """One branch a task, each with a gate of its own on the shared levels where routing is on."""
+    """One branch a task, each with a gate of its own on the shared levels where routing is on.
+
+    Attributes:
+        tasks: that have a branch; the attribute of another task's name is None.
+    """
 
     def __init__(
         self,
@@ -120,39 +124,53 @@ class Branches(nn.Module):
     ) -> None:
         super().__init__()
         s4, s8, _, s32 = backbone_channels
-        self.segmentation: nn.Module = (
-            LrasppBranch(s8, s32, num_classes[Task.SEGMENTATION])
-            if config.segmentation == "lraspp"
-            else SegmentationBranch(config, s4, s32, num_classes[Task.SEGMENTATION])
-        )
-        self.detection = DetectionBranch(config, config.num_levels, num_classes[Task.DETECTION])
-        self.classification = ClassificationBranch(config, s32, num_classes[Task.CLASSIFICATION], tail)
+        self.tasks = tuple(task for task in Task if task in num_classes)
+        self.segmentation: nn.Module | None = None
+        self.detection: nn.Module | None = None
+        self.classification: ClassificationBranch | None = None
+        if Task.SEGMENTATION in num_classes:
+            self.segmentation = (
+                LrasppBranch(s8, s32, num_classes[Task.SEGMENTATION])
+                if config.segmentation == "lraspp"
+                else SegmentationBranch(config, s4, s32, num_classes[Task.SEGMENTATION])
+            )
+        if Task.DETECTION in num_classes:
+            self.detection = DetectionBranch(config, config.num_levels, num_classes[Task.DETECTION])
+        if Task.CLASSIFICATION in num_classes:
+            self.classification = ClassificationBranch(config, s32, num_classes[Task.CLASSIFICATION], tail)
         self.gates = nn.ModuleDict()
         if config.routing != "none":
             for task in (Task.SEGMENTATION, Task.DETECTION):
-                self.gates[str(task)] = TaskGate(config.num_levels, config.neck_channels, config.routing)
+                if task in num_classes:
+                    self.gates[str(task)] = TaskGate(config.num_levels, config.neck_channels, config.routing)
 
     def part(self, task: Task) -> nn.Module:
         """What learns for one task alone: its branch, without a tail, and its gate where it has one."""
         gate = [self.gates[str(task)]] if str(task) in self.gates else []
-        if task is Task.CLASSIFICATION:  # its tail learns at a rate of its own
-            return nn.ModuleDict({"drop": self.classification.drop, "predict": self.classification.predict})
-        return nn.ModuleList([getattr(self, str(task)), *gate])
+        branch = self._branch(task)
+        if isinstance(branch, ClassificationBranch):  # its tail learns at a rate of its own
+            return nn.ModuleDict({"drop": branch.drop, "predict": branch.predict})
+        return nn.ModuleList([branch, *gate])
+
+    @property
+    def tail(self) -> nn.Sequential | None:
+        """The copy of the backbone's last layers that classification has for itself; None where it has none."""
+        return self.classification.tail if self.classification is not None else None
 
     def forward(self, features: Features) -> TaskLogits:
-        """The logits of the three tasks."""
-        return TaskLogits(
-            detection=self.answer(features, Task.DETECTION),
-            segmentation=self.answer(features, Task.SEGMENTATION),
-            classification=self.answer(features, Task.CLASSIFICATION),
-        )
+        """The logits of the tasks."""
+        order = (Task.DETECTION, Task.SEGMENTATION, Task.CLASSIFICATION)
+        return TaskLogits(**{task.value: self.answer(features, task) for task in order if task in self.tasks})
 
     def answer(self, features: Features, task: Task) -> Tensor:
         """The logits of one task; the other branches are not run."""
         if str(task) in self.gates:
             features = features._replace(levels=self.gates[str(task)](features.levels))
+        return self._branch(task)(features)  # type: ignore[no-any-return]  # Module call
+
+    def _branch(self, task: Task) -> nn.Module:
         branch: nn.Module = getattr(self, str(task))
-        return branch(features)  # type: ignore[no-any-return]  # Module call
+        return branch
 
 
 def prior_bias(prior: float) -> float:

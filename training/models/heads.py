@@ -13,7 +13,7 @@ BOX_ROWS = 5  # of detection, before its classes: cx, cy, w, h, confidence
 
 
 class TaskLogits(NamedTuple):
-    """What the network says before any sigmoid or softmax.
+    """What the network says before any sigmoid or softmax; None where it has no head.
 
     Attributes:
         detection: as the model's detection scheme wants it (`training.detection.schemes`).
@@ -21,41 +21,34 @@ class TaskLogits(NamedTuple):
         classification: [N, P] class logits.
     """
 
-    detection: Tensor
-    segmentation: Tensor
-    classification: Tensor
+    detection: Tensor | None = None
+    segmentation: Tensor | None = None
+    classification: Tensor | None = None
 
 
 class UnifiedHead(nn.Module):
     """A shared 3x3 conv, then one 1x1 conv whose output rows are split among the tasks.
 
     Attributes:
-        rows: the output rows of `predict` that belong to each task.
+        rows: the output rows of `predict` that belong to each task that there is.
     """
 
     def __init__(self, in_channels: int, channels: int, num_classes: dict[Task, int]) -> None:
         super().__init__()
-        sizes = {
-            Task.DETECTION: BOX_ROWS + num_classes[Task.DETECTION],
-            Task.SEGMENTATION: num_classes[Task.SEGMENTATION],
-            Task.CLASSIFICATION: num_classes[Task.CLASSIFICATION],
-        }
         self.rows: dict[Task, slice] = {}
         end = 0
-        for task, size in sizes.items():
-            self.rows[task] = slice(end, end + size)
-            end += size
+        for task in (Task.DETECTION, Task.SEGMENTATION, Task.CLASSIFICATION):
+            if task in num_classes:
+                size = num_classes[task] + (BOX_ROWS if task is Task.DETECTION else 0)
+                self.rows[task] = slice(end, end + size)
+                end += size
         self.stem = nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1), nn.ReLU())
         self.predict = nn.Conv2d(channels, end, 1)
 
     def forward(self, features: Features) -> TaskLogits:
-        """The coarsest level [N, in_channels, h, w] to the logits of the three tasks, on its grid."""
+        """The coarsest level [N, in_channels, h, w] to the logits of the tasks, on its grid."""
         rows = self.predict(self.stem(features.levels[-1]))
-        return TaskLogits(
-            detection=self._read(rows, Task.DETECTION),
-            segmentation=self._read(rows, Task.SEGMENTATION),
-            classification=self._read(rows, Task.CLASSIFICATION),
-        )
+        return TaskLogits(**{task.value: self._read(rows, task) for task in self.rows})
 
     def answer(self, features: Features, task: Task) -> Tensor:
         """The logits of one task."""

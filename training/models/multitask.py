@@ -1,4 +1,4 @@
-"""The whole network: uint8 pictures in, the logits of three tasks out, one forward pass."""
+"""The whole network: uint8 pictures in, the logits of all its tasks out, one forward pass."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class MultiTaskModel(nn.Module):
     """Backbone, neck and head; normalisation is inside, so no task can be fed differently from another.
 
     Attributes:
+        num_classes: of each task that there is a head for.
         strides: of the neck's levels; in input pixels.
     """
 
@@ -68,21 +69,17 @@ class MultiTaskModel(nn.Module):
         return Features(pyramid, self.neck(pyramid))
 
     def forward(self, images: Tensor) -> TaskLogits:
-        """[N, S, S, 3] uint8 RGB, letterboxed, to the logits of the three tasks."""
+        """[N, S, S, 3] uint8 RGB, letterboxed, to the logits of the tasks."""
         return self.head(self.extract(images))  # type: ignore[no-any-return]  # Module call
 
     def parts(self) -> dict[Part, nn.Module]:
         """The network in pieces that can learn at rates of their own; the unified head's rows are in its stem."""
         if isinstance(self.head, UnifiedHead):
             return {"backbone": self.backbone, "neck": self.neck, "stem": self.head}
-        tail = self.head.classification.tail
-        branches: dict[Part, nn.Module] = {
-            "backbone": self.backbone,
-            "neck": self.neck,
-            "segmentation": self.head.part(Task.SEGMENTATION),
-            "detection": self.head.part(Task.DETECTION),
-            "classification": self.head.part(Task.CLASSIFICATION),
-        }
+        tail = self.head.tail
+        branches: dict[Part, nn.Module] = {"backbone": self.backbone, "neck": self.neck}
+        for task in self.head.tasks:
+            branches[task.value] = self.head.part(task)
         return branches if tail is None else {**branches, "tail": tail}
 
     def begin_stage(self, *, frozen: Collection[Part] = (), still_norms: Collection[Part] = ()) -> None:
@@ -127,7 +124,7 @@ def build_model(config: ModelConfig, num_classes: dict[Task, int], *, weights: P
 
     Args:
         config: see `ModelConfig`.
-        num_classes: per task; background counts for segmentation.
+        num_classes: per task that the network is to have a head for; background counts for segmentation.
         weights: a state dict to take the ImageNet weights from; None lets torchvision download them.
 
     Raises:
@@ -136,6 +133,6 @@ def build_model(config: ModelConfig, num_classes: dict[Task, int], *, weights: P
     model = MultiTaskModel(config, num_classes)
     if config.backbone_weights == "imagenet" and isinstance(model.backbone, MobileNetV3Small):
         load_imagenet_weights(model.backbone, weights)
-        if isinstance(model.head, Branches) and model.head.classification.tail is not None:
-            model.head.classification.tail.load_state_dict(model.backbone.tail().state_dict())
+        if isinstance(model.head, Branches) and (tail := model.head.tail) is not None:
+            tail.load_state_dict(model.backbone.tail().state_dict())
     return model.to(memory_format=torch.channels_last)

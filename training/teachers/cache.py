@@ -13,15 +13,15 @@ from torch import Tensor
 from service.engine.contract import LetterboxRule
 from service.pictures.imaging import Letterbox, UInt8Array, letterbox, resize
 from training.config import Task
-from training.data.classes import NUM_CLASSES
 from training.data.geometry import place_map
 from training.data.loaders import TaskDataset
 from training.data.placement import Placement
+from training.data.taxonomy import Taxonomy
 from training.teachers.storage import Float16Array, compute_key, load_or_compute
 from training.teachers.teacher import Teacher, TeacherError
 
 # To be raised when answers come to mean something else, so that no file of an earlier version is read.
-_VERSION = "answers 1"
+_VERSION = "answers 2"
 _BATCH_SIZE = 8
 
 
@@ -57,7 +57,9 @@ class TeacherCache:
         return maps.permute(0, 3, 1, 2).float(), torch.from_numpy(np.stack([valid for _, valid in placed]))
 
 
-def cache_answers(teacher: Teacher, dataset: TaskDataset, *, folder: Path | None = None) -> TeacherCache:
+def cache_answers(
+    teacher: Teacher, dataset: TaskDataset, taxonomy: Taxonomy, *, folder: Path | None = None
+) -> TeacherCache:
     """Ask a teacher about every picture of a dataset, whole and as it is.
 
     A `TaskDataset` is what a stage learns from, so no validation picture ever comes before a teacher's eyes.
@@ -65,6 +67,7 @@ def cache_answers(teacher: Teacher, dataset: TaskDataset, *, folder: Path | None
     Args:
         teacher: of segmentation or classification.
         dataset: of any task; its labels are not used.
+        taxonomy: the classes that the answers are about.
         folder: keeps the answers on disk, under the teacher and the pixels that they belong to.
 
     Raises:
@@ -74,11 +77,12 @@ def cache_answers(teacher: Teacher, dataset: TaskDataset, *, folder: Path | None
         raise TeacherError(
             "detection cannot be taught by cached logits: they depend on a picture's scale, which augmentation changes"
         )
-    key = compute_key(dataset, _VERSION, teacher.sha256, teacher.task, str(teacher.input_size))
+    names = taxonomy.names(teacher.task)
+    key = compute_key(dataset, _VERSION, teacher.sha256, teacher.task, str(teacher.input_size), *names)
 
     def compute() -> list[Float16Array]:
         starts = range(0, len(dataset), _BATCH_SIZE)
-        return [answer for start in starts for answer in _ask(teacher, dataset, start)]
+        return [answer for start in starts for answer in _ask(teacher, dataset, start, len(names))]
 
     return TeacherCache(load_or_compute(folder, key, compute))
 
@@ -105,12 +109,11 @@ def crop_to_picture(maps: Tensor, place: Letterbox, input_size: int) -> Tensor:
     return F.grid_sample(maps[None].float(), grid[None], padding_mode="border", align_corners=False)[0]
 
 
-def _ask(teacher: Teacher, dataset: TaskDataset, start: int) -> list[Float16Array]:
+def _ask(teacher: Teacher, dataset: TaskDataset, start: int, classes: int) -> list[Float16Array]:
     """The answers for the pictures from `start` on, one batch of them."""
     shown = [_show(dataset.load(row)[0], teacher) for row in range(start, min(start + _BATCH_SIZE, len(dataset)))]
     logits = teacher.answer(torch.from_numpy(np.stack([square for square, _ in shown])))
     dimensions = 4 if teacher.task is Task.SEGMENTATION else 2
-    classes = NUM_CLASSES[teacher.task]
     if logits.ndim != dimensions or logits.shape[1] != classes:
         raise TeacherError(f"a teacher of {teacher.task} gave {tuple(logits.shape)}; wanted {classes} classes")
     if teacher.task is Task.SEGMENTATION:

@@ -1,32 +1,45 @@
-"""From ImageNet's thousand classes to Imagenette's ten."""
+"""From ImageNet's thousand classes to those that are to be taught, by name."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from torch import Tensor
+from torchvision.models import MobileNet_V3_Small_Weights
 
 from training.config import Task
-from training.data.classes import NUM_CLASSES
+from training.data.taxonomy import Taxonomy, TaxonomyError
 from training.teachers.teacher import TeacherError
 
-# Rows of ILSVRC 2012 that Imagenette's classes are, in the order of `training.data.classes.IMAGENETTE_CLASSES`:
-# where torchvision's `MobileNet_V3_Small_Weights.IMAGENET1K_V1.meta["categories"]` has their names.
-IMAGENETTE_COLUMNS: Final = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)
-IMAGENET_CLASSES: Final = 1000
+# The names of ILSVRC 2012 in its order; all of torchvision's weights list the same.
+IMAGENET_CLASSES: Final[tuple[str, ...]] = tuple(MobileNet_V3_Small_Weights.IMAGENET1K_V1.meta["categories"])
 # What a classifier is shown that leaves the size open; torchvision's weights were trained at it too.
 IMAGENET_SIZE: Final = 224
 
 
-def keep_imagenette(logits: Tensor) -> Tensor:
-    """Cut [N, 1000] logits to the ten classes, [N, 10]; those of ten classes stay as they are.
+def find_columns(taxonomy: Taxonomy, names: tuple[str, ...] = IMAGENET_CLASSES) -> list[int]:
+    """Find the classes that are to be taught among those that a classifier knows.
 
     Raises:
-        TeacherError: another shape.
+        TeacherError: it does not know one of them.
     """
-    shape = tuple(logits.shape)
-    if shape[1:] == (IMAGENET_CLASSES,):
-        return logits[:, list(IMAGENETTE_COLUMNS)]
-    if shape[1:] == (NUM_CLASSES[Task.CLASSIFICATION],):
+    try:
+        return list(taxonomy.match(Task.CLASSIFICATION, names))
+    except TaxonomyError as error:
+        raise TeacherError(f"a classification teacher does not know the classes of the data: {error}") from error
+
+
+def keep_classes(logits: Tensor, taxonomy: Taxonomy) -> Tensor:
+    """Cut [N, 1000] logits to the classes that are to be taught, [N, P]; those of P classes stay as they are.
+
+    Raises:
+        TeacherError: another shape, or ImageNet has no such classes.
+    """
+    shape, wanted = tuple(logits.shape), len(taxonomy.classification)
+    if shape[1:] == (wanted,):
         return logits
-    raise TeacherError(f"a classification teacher gave {shape}; wanted logits of 10 or of ImageNet's 1000 classes")
+    if shape[1:] == (len(IMAGENET_CLASSES),):
+        return logits[:, find_columns(taxonomy)]
+    raise TeacherError(
+        f"a classification teacher gave {shape}; wanted logits of {wanted} or of ImageNet's 1000 classes"
+    )

@@ -102,7 +102,7 @@ def build_teacher_loss(context: StageContext, *, folder: Path | None = None) -> 
     lessons = []
     for config in context.stage.teachers:
         task = config.task or context.stage.task
-        teacher = open_teacher(config.source, task, device=context.device)
-        answers = cache_answers(teacher, dataset, folder=folder)
+        teacher = open_teacher(config.source, task, taxonomy=context.taxonomy, device=context.device)
+        answers = cache_answers(teacher, dataset, context.taxonomy, folder=folder)
         lessons.append(Lesson(task, answers, config.weight, config.temperature))
     return TeacherLoss(context.model, context.stage.task, lessons)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,11 +12,11 @@ from torchvision import models
 
 from training.checkpoint import CheckpointError, load_checkpoint
 from training.config import Task
-from training.data.classes import IMAGENETTE_CLASSES
+from training.data.taxonomy import Taxonomy, TaxonomyError
 from training.inference import compute_weights_sha256, restore_model
 from training.models.backbone import WeightsError
 from training.models.efficientnet_lite import load_efficientnet_lite
-from training.teachers.imagenet import IMAGENETTE_COLUMNS, keep_imagenette
+from training.teachers.imagenet import IMAGENET_CLASSES, find_columns
 from training.teachers.teacher import TeacherError
 
 # TensorFlow's lite models: 127 levels around 127, and a size that grows with the network.
@@ -28,11 +29,12 @@ class CheckpointTeacher:
 
     letterboxed = True
 
-    def __init__(self, path: Path, task: Task, device: torch.device) -> None:
+    def __init__(self, path: Path, task: Task, taxonomy: Taxonomy, device: torch.device) -> None:
         """Restore the network.
 
         Raises:
-            TeacherError: the file is no checkpoint, its backbone cannot be built, or it has not learned the task.
+            TeacherError: the file is no checkpoint, its backbone cannot be built, or it has not learned the task or one
+                of its classes.
         """
         try:
             checkpoint = load_checkpoint(path)
@@ -43,6 +45,14 @@ class CheckpointTeacher:
         learned = [stage.task for stage in config.stages[: checkpoint.stage]]
         if task not in learned:
             raise TeacherError(f"the teacher {path} has learned {[str(one) for one in learned]}; wanted {task}")
+        theirs = checkpoint.taxonomy.names(task)
+        try:
+            columns = taxonomy.match(task, theirs)
+        except TaxonomyError as error:
+            raise TeacherError(f"the teacher {path} does not know the data's classes of {task}: {error}") from error
+        self._columns = list(columns) if columns != tuple(range(len(theirs))) else None
+        if self._columns and task is Task.DETECTION:  # what its logits stand for is the scheme's affair
+            raise TeacherError(f"the teacher {path} has the classes of {task} in another order, or others too")
         self.task = task
         self.input_size = config.input_size
         self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -52,11 +62,12 @@ class CheckpointTeacher:
     @torch.no_grad()
     def answer(self, images: Tensor) -> Tensor:
         """[N, S, S, 3] uint8 RGB, letterboxed, to the logits of the task; detection's are as the scheme has them."""
-        return self._model.head.answer(self._model.extract(images.to(self._device)), self.task)
+        logits = self._model.head.answer(self._model.extract(images.to(self._device)), self.task)
+        return logits if self._columns is None else logits[:, self._columns]
 
 
 class ImagenetTeacher:
-    """A classifier of ImageNet's thousand classes, of which ten are read."""
+    """A classifier of ImageNet's thousand classes, of which those that are to be taught are read."""
 
     task = Task.CLASSIFICATION
     letterboxed = False
@@ -68,6 +79,7 @@ class ImagenetTeacher:
         input_size: int,
         mean: tuple[float, ...],
         std: tuple[float, ...],
+        columns: Sequence[int],
         device: torch.device,
     ) -> None:
         """Hold the network.
@@ -77,53 +89,60 @@ class ImagenetTeacher:
             input_size: what it was trained at; in pixels.
             mean: of its normalisation, a channel; in levels of 0..255.
             std: likewise.
+            columns: of the logits, that are read.
             device: where it is to run.
         """
         self.input_size = input_size
         self.sha256 = compute_weights_sha256(network.state_dict())
+        self._columns = list(columns)
         self._network = network.eval().to(device)
         self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
 
     @torch.no_grad()
     def answer(self, images: Tensor) -> Tensor:
-        """[N, S, S, 3] uint8 RGB to [N, 10] logits."""
+        """[N, S, S, 3] uint8 RGB to [N, P] logits."""
         pixels = images.to(self._mean.device).permute(0, 3, 1, 2).float()
-        return keep_imagenette(self._network((pixels - self._mean) / self._std))
+        logits: Tensor = self._network((pixels - self._mean) / self._std)
+        if logits.shape[1:] != (len(IMAGENET_CLASSES),):
+            raise TeacherError(f"a classification teacher gave {tuple(logits.shape)}; wanted ImageNet's 1000 classes")
+        return logits[:, self._columns]
 
 
-def open_efficientnet_lite(number: int, device: torch.device) -> ImagenetTeacher:
+def open_efficientnet_lite(number: int, taxonomy: Taxonomy, device: torch.device) -> ImagenetTeacher:
     """Open EfficientNet-Lite 0, 1 or 2.
 
     Raises:
-        TeacherError: its packages are not installed.
+        TeacherError: its packages are not installed, or ImageNet has not all of the classes.
     """
+    columns = find_columns(taxonomy)
     try:
         network = load_efficientnet_lite(number)
     except WeightsError as error:
         raise TeacherError(str(error)) from error
-    return ImagenetTeacher(
-        network, input_size=LITE_SIZES[number], mean=(LITE_MEAN,) * 3, std=(LITE_STD,) * 3, device=device
-    )
+    mean, std = (LITE_MEAN,) * 3, (LITE_STD,) * 3
+    return ImagenetTeacher(network, input_size=LITE_SIZES[number], mean=mean, std=std, columns=columns, device=device)
 
 
-def open_torchvision(name: str, device: torch.device) -> ImagenetTeacher:
+def open_torchvision(name: str, taxonomy: Taxonomy, device: torch.device) -> ImagenetTeacher:
     """Open a classifier of torchvision with its best weights, which are downloaded if they are not there yet.
 
     Raises:
-        TeacherError: there is no such classifier, or its weights cannot be downloaded.
+        TeacherError: there is no such classifier, it does not know the classes, or its weights cannot be downloaded.
     """
     try:
         weights = models.get_model_weights(name).DEFAULT
     except ValueError as error:
         raise TeacherError(f"torchvision has no model {name!r}; see torchvision.models.list_models()") from error
-    names = weights.meta["categories"]
-    if [names[column] for column in IMAGENETTE_COLUMNS if column < len(names)] != list(IMAGENETTE_CLASSES.values()):
+    names = tuple(weights.meta["categories"])
+    if names != IMAGENET_CLASSES:
         raise TeacherError(f"torchvision:{name} knows {len(names)} classes; wanted a classifier of ImageNet's 1000")
+    columns = find_columns(taxonomy, names)
     try:
         network = models.get_model(name, weights=weights)
     except (OSError, RuntimeError) as error:  # the latter: a download of which a part is missing
         raise TeacherError(f"the weights of torchvision:{name} cannot be downloaded: {error}") from error
     preset = weights.transforms()
     mean, std = (tuple(255 * value for value in values) for values in (preset.mean, preset.std))
-    return ImagenetTeacher(network, input_size=preset.crop_size[0], mean=mean, std=std, device=device)
+    size = preset.crop_size[0]
+    return ImagenetTeacher(network, input_size=size, mean=mean, std=std, columns=columns, device=device)

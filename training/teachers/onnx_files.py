@@ -16,9 +16,9 @@ from service.engine.contract import METADATA_KEY
 from service.engine.session import OnnxSession, read_model
 from service.errors import ContractError
 from training.config import Task
-from training.data.classes import CLASSES, NUM_CLASSES
+from training.data.taxonomy import Taxonomy, TaxonomyError
 from training.models.backbone import MEAN, STD
-from training.teachers.imagenet import IMAGENET_SIZE, keep_imagenette
+from training.teachers.imagenet import IMAGENET_SIZE, keep_classes
 from training.teachers.teacher import Teacher, TeacherError
 
 # Where the channels are in each type of input.
@@ -30,7 +30,7 @@ _SURE = 10.0
 _TINY = 1e-6
 
 
-def open_onnx(path: Path, task: Task) -> Teacher:
+def open_onnx(path: Path, task: Task, taxonomy: Taxonomy) -> Teacher:
     """Open an ONNX file in ONNX Runtime, on the CPU.
 
     Raises:
@@ -42,17 +42,17 @@ def open_onnx(path: Path, task: Task) -> Teacher:
     except Exception as error:  # ONNX Runtime's errors have no class in common
         raise TeacherError(f"the teacher {path} cannot be loaded: {error}") from error
     if METADATA_KEY in session.get_modelmeta().custom_metadata_map:
-        return ExportedTeacher(path, task)
+        return ExportedTeacher(path, task, taxonomy)
     if task is not Task.CLASSIFICATION:
         raise TeacherError(f"the teacher {path} is no file of `unihead-export`, so it can only teach classification")
     try:
-        return OnnxClassifier(session, sha256=hashlib.sha256(model).hexdigest())
+        return OnnxClassifier(session, taxonomy, sha256=hashlib.sha256(model).hexdigest())
     except TeacherError as error:
         raise TeacherError(f"the teacher {path}: {error}") from error
 
 
 class OnnxClassifier:
-    """A file with one picture input and one output of 10 or 1000 logits.
+    """A file with one picture input and one output of ImageNet's 1000 logits, or of as many as the data has classes.
 
     The input is float32 [N, 3, S, S], normalised by ImageNet's mean and deviation, or uint8 [N, S, S, 3] of raw RGB.
     """
@@ -60,7 +60,7 @@ class OnnxClassifier:
     task = Task.CLASSIFICATION
     letterboxed = False
 
-    def __init__(self, session: Any, *, sha256: str) -> None:  # noqa: ANN401 - ONNX Runtime has no types
+    def __init__(self, session: Any, taxonomy: Taxonomy, *, sha256: str) -> None:  # noqa: ANN401 - ONNX Runtime has no types
         """Find out how the session is to be fed.
 
         Raises:
@@ -81,19 +81,20 @@ class OnnxClassifier:
         self.input_size = fixed.pop() if fixed else IMAGENET_SIZE
         self.sha256 = sha256
         self._session = session
+        self._taxonomy = taxonomy
         self._name = inputs[0].name
         self._is_float = axis == 1
         self._one_by_one = batch == 1
 
     def answer(self, images: Tensor) -> Tensor:
-        """[N, S, S, 3] uint8 RGB to [N, 10] logits."""
+        """[N, S, S, 3] uint8 RGB to [N, P] logits."""
         pixels = images.numpy()
         if self._is_float:
             mean, std = (255 * np.array(values, dtype=np.float32) for values in (MEAN, STD))
             pixels = np.ascontiguousarray(((pixels - mean) / std).transpose(0, 3, 1, 2))
         pieces = np.split(pixels, len(pixels)) if self._one_by_one else [pixels]
         answers = [self._session.run(None, {self._name: piece})[0] for piece in pieces]
-        return keep_imagenette(torch.from_numpy(np.concatenate(answers)))
+        return keep_classes(torch.from_numpy(np.concatenate(answers)), self._taxonomy)
 
 
 class ExportedTeacher:
@@ -104,11 +105,11 @@ class ExportedTeacher:
 
     letterboxed = True
 
-    def __init__(self, path: Path, task: Task) -> None:
+    def __init__(self, path: Path, task: Task, taxonomy: Taxonomy) -> None:
         """Load the file.
 
         Raises:
-            TeacherError: its contract does not fit, its classes are others, or the task is detection.
+            TeacherError: its contract does not fit, it lacks one of the classes, or the task is detection.
         """
         try:
             self._session = OnnxSession(read_model(path), name=str(path))
@@ -121,8 +122,11 @@ class ExportedTeacher:
         }
         if task not in known:
             raise TeacherError(f"the teacher {path} gives no logits of {task}; a checkpoint does")
-        if known[task] != CLASSES[task]:
-            raise TeacherError(f"the teacher {path} was trained with other classes of {task}: {known[task]}")
+        try:
+            self._columns = list(taxonomy.match(task, known[task]))
+        except TaxonomyError as error:
+            raise TeacherError(f"the teacher {path} was trained with other classes of {task}: {error}") from error
+        self._known = len(known[task])
         self.task = task
         self.input_size = contract.input_size
         self.sha256 = self._session.sha256
@@ -131,6 +135,7 @@ class ExportedTeacher:
         """[N, S, S, 3] uint8 RGB, letterboxed, to [N, G, h, w] or [N, P] logits."""
         outputs = self._session.run(images.numpy())
         if self.task is Task.CLASSIFICATION:
-            return torch.from_numpy(outputs["class_probs"].astype(np.float32)).clamp(min=_TINY).log()
+            probs = torch.from_numpy(outputs["class_probs"].astype(np.float32))
+            return probs[:, self._columns].clamp(min=_TINY).log()
         mask = torch.from_numpy(outputs["mask"].astype(np.int64))
-        return _SURE * F.one_hot(mask, NUM_CLASSES[self.task]).permute(0, 3, 1, 2).float()
+        return _SURE * F.one_hot(mask, self._known)[..., self._columns].permute(0, 3, 1, 2).float()

@@ -22,9 +22,9 @@ def fill(polygons: list[Polygon], height: int, width: int) -> NDArray[np.bool_]:
             for (x1, y1), (x2, y2) in zip(ring, ring[1:] + ring[:1], strict=True):
                 if y1 == y2:
                     continue
-                crossed = (y1 > y) != (y2 > y)
-                meets = (x2 - x1) * (y - y1) / (y2 - y1) + x1
-                inside ^= crossed[:, None] & (x[None, :] < meets[:, None])
+                crossed = np.flatnonzero((y1 > y) != (y2 > y))
+                meets = (x2 - x1) * (y[crossed] - y1) / (y2 - y1) + x1
+                inside[crossed] ^= x[None, :] < meets[:, None]
     return inside
 
 

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import io
 from collections.abc import AsyncIterator
-from typing import Any
 
 import httpx
 import numpy as np
@@ -14,34 +13,14 @@ from PIL import Image
 from service.app import create_app
 from service.engine.engine import Engine
 from service.settings import Settings
-from tests.service.conftest import connect
+from tests.attacks.bombs import scan_bomb
+from tests.service.clients import PICTURE, ask, connect, count, refuse
 from tests.service.fakes import GOLDEN, FakeSession, encode, make_contract, make_form, make_picture
-from tests.service.hostile.bombs import scan_bomb
 
 pytestmark = pytest.mark.anyio
 
 STAGES = ["decode", "preprocess", "queue", "forward", "postprocess", "encode", "total"]
 ROUTES = ["/segment", "/detect", "/classify", "/predict"]
-PICTURE = encode(make_picture(64, 48), "JPEG")
-
-
-async def ask(client: httpx.AsyncClient, path: str, body: bytes = PICTURE, **headers: str) -> Any:  # noqa: ANN401 - JSON
-    response = await client.post(path, content=body, headers={name.replace("_", "-"): v for name, v in headers.items()})
-    assert response.status_code == 200, response.text
-    return response.json()
-
-
-async def refuse(client: httpx.AsyncClient, path: str, body: bytes, status: int, code: str, **headers: str) -> str:
-    response = await client.post(path, content=body, headers={name.replace("_", "-"): v for name, v in headers.items()})
-    problem = response.json()
-    assert (response.status_code, problem["status"], problem["code"]) == (status, status, code), response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    return str(problem["detail"])
-
-
-async def count(client: httpx.AsyncClient, sample: str) -> float:
-    lines = (await client.get("/metrics")).text.splitlines()
-    return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(sample))
 
 
 async def test_detect_tells_boxes_in_pixels_of_the_original(client: httpx.AsyncClient) -> None:

@@ -12,7 +12,7 @@ from service.app import create_app
 from service.engine.contract import ModelContract
 from service.engine.engine import Engine
 from service.settings import Settings
-from tests.service.conftest import connect
+from tests.service.clients import connect
 from tests.service.fakes import BrokenSession, encode, make_picture
 
 pytestmark = pytest.mark.anyio

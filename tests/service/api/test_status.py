@@ -15,7 +15,7 @@ from service.engine.engine import Engine
 from service.engine.golden import GOLDEN_PICTURES
 from service.machine import available_cpus
 from service.settings import Settings
-from tests.service.conftest import connect
+from tests.service.clients import connect
 from tests.service.fakes import FakeSession, make_contract
 
 pytestmark = pytest.mark.anyio

@@ -19,7 +19,7 @@ from service.engine.contract import ModelContract
 from service.engine.engine import Engine
 from service.pictures.imaging import UInt8Array
 from service.settings import Settings
-from tests.service.conftest import connect
+from tests.service.clients import connect
 from tests.service.fakes import FakeSession, encode, make_picture, write_keys
 
 pytestmark = pytest.mark.anyio

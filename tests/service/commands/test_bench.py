@@ -38,6 +38,7 @@ def test_it_prints_a_table(capsys: pytest.CaptureFixture[str], tiny_model: Path)
     assert "p99 ms" in out
 
 
+@pytest.mark.slow
 def test_a_service_that_runs_already_is_measured_alone(capsys: pytest.CaptureFixture[str], tiny_model: Path) -> None:
     with spawn_service(["--model", str(tiny_model), "--log-level", "error"]) as service:
         url = f"http://{service.host}:{service.port}"

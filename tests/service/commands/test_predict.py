@@ -301,6 +301,7 @@ def test_a_service_that_leaves_ends_the_run_and_keeps_the_results(
     assert [Path(one["file"]).name for one in read(tmp_path / "out" / "results.jsonl")] == ["0.png", "1.png"]
 
 
+@pytest.mark.slow
 def test_the_right_key_opens_a_service(
     run: Callable[..., Run], folder: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

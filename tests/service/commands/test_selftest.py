@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from service.cli import main
-from tests.service.fakes import make_contract, write_tiny_model
+from tests.service.fakes import make_contract
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int | str | None, str, str]:
@@ -26,7 +27,12 @@ def test_the_shipped_service_holds(capsys: pytest.CaptureFixture[str]) -> None:
     [("none", 0, "cannot be read"), ("without answers", 1, "carries no answers about the golden pictures")],
 )
 def test_what_does_not_hold_is_told(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, held: int, sentence: str
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    write_tiny_model: Callable[..., Path],
+    name: str,
+    held: int,
+    sentence: str,
 ) -> None:
     model = tmp_path / "model.onnx"
     if name != "none":

@@ -11,6 +11,7 @@ from service.commands.spawn import spawn_service
 from tests.service.fakes import write_keys
 
 
+@pytest.mark.slow
 def test_a_service_beside_another_takes_neither_its_keys_nor_its_ports(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_model: Path
 ) -> None:

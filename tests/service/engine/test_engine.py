@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from service.engine.engine import Engine, load_engine
 from service.errors import ContractError
 from service.pictures.imaging import UInt8Array, decode, letterbox
 from service.settings import Settings
-from tests.service.fakes import BOXES, FOUND, GOLDEN, SIZE, FakeSession, make_contract, make_picture, write_tiny_model
+from tests.service.fakes import BOXES, FOUND, GOLDEN, SIZE, FakeSession, make_contract, make_picture
 
 
 def test_predict_cuts_each_picture_to_what_was_found() -> None:
@@ -50,12 +50,12 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
         load_engine(tmp_path / "text.onnx")
 
 
-def test_a_model_without_contract_is_refused(tmp_path: Path) -> None:
+def test_a_model_without_contract_is_refused(tmp_path: Path, write_tiny_model: Callable[..., Path]) -> None:
     with pytest.raises(ContractError, match=r"no 'unihead\.contract' in its metadata"):
         load_engine(write_tiny_model(tmp_path / "mute.onnx", None))
 
 
-def test_a_model_with_other_outputs_is_refused(tmp_path: Path) -> None:
+def test_a_model_with_other_outputs_is_refused(tmp_path: Path, write_tiny_model: Callable[..., Path]) -> None:
     with pytest.raises(ContractError, match="outputs are"):
         load_engine(write_tiny_model(tmp_path / "few.onnx", make_contract(), outputs=slice(0, 5)))
 

@@ -17,7 +17,7 @@ from service.scheduling.batches import PassRunner
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.timing import Stopwatch
-from tests.service.conftest import connect
+from tests.service.clients import connect
 from tests.service.fakes import BOXES, FOUND, LABELS, SCORES, SIZE, STRIDE, FakeSession, encode, make_contract
 
 Outputs = dict[str, NDArray[Any]]

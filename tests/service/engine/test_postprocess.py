@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from service.engine import postprocess
 from service.engine.engine import Prediction
@@ -13,15 +16,15 @@ from tests.service.fakes import BOXES, LABELS, SCORES
 NAMES = ("person", "bicycle", "car", "kite")
 
 
-def make_prediction(**changes: object) -> Prediction:
-    values: dict[str, object] = {
+def make_prediction(**changes: NDArray[Any]) -> Prediction:
+    values: dict[str, NDArray[Any]] = {
         "boxes": BOXES[:3],
         "scores": SCORES[:3],
         "labels": LABELS[:3],
         "mask": np.array([[0, 0], [2, 1]], dtype=np.uint8),
         "class_probs": np.array([0.2, 0.5, 0.2, 0.1], dtype=np.float32),
     }
-    return Prediction(**(values | changes))  # type: ignore[arg-type]  # each has the type of its default
+    return Prediction(values | changes)
 
 
 def test_boxes_are_told_in_pixels_of_the_original() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from service.pictures.exif import read_orientation
-from tests.service.hostile.bombs import exif_bomb
+from tests.attacks.bombs import exif_bomb
 
 
 def tiff(order: str, *entries: bytes, start: int = 8) -> bytes:

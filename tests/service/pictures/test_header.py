@@ -22,8 +22,8 @@ from service.errors import (
     UnsupportedImage,
 )
 from service.pictures.header import PictureHeader, PictureLimits, check_picture, name_format, read_header, sniff_kind
+from tests.attacks import bombs
 from tests.service.fakes import GOLDEN, encode, make_picture
-from tests.service.hostile import bombs
 
 TEN_MB = 10_000_000
 # The code takes a fifth of it on a machine that does nothing else.

@@ -23,8 +23,8 @@ from service.pictures import imaging
 from service.pictures.header import sniff_kind
 from service.pictures.imaging import UInt8Array, decode, decode_for, letterbox
 from service.pictures.limits import PictureHeader, PictureLimits
+from tests.attacks import bombs
 from tests.service.fakes import GOLDEN, encode, make_picture
-from tests.service.hostile import bombs
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 

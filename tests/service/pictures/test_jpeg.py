@@ -6,8 +6,8 @@ import pytest
 
 from service.errors import DamagedImage, PictureTooCostly
 from service.pictures.jpeg import count_scans, read_jpeg_header
+from tests.attacks.bombs import jpeg, jpeg_frame, jpeg_scan, jpeg_segment, scan_bomb
 from tests.service.fakes import encode, make_picture
-from tests.service.hostile.bombs import jpeg, jpeg_frame, jpeg_scan, jpeg_segment, scan_bomb
 
 FRAME, SCAN = jpeg_frame(40, 30), jpeg_scan()
 PROGRESSIVE = jpeg_frame(40, 30, code=0xC2)

@@ -9,7 +9,7 @@ from service.errors import PictureTooCostly, RequestError, TooManyPixels
 from service.pictures.header import check_picture
 from service.pictures.limits import PictureHeader, PictureLimits
 from service.settings import Settings
-from tests.service.hostile import bombs
+from tests.attacks import bombs
 
 LIMITS = PictureLimits(
     max_pixels=1_000_000, max_side=4000, max_aspect=20, max_scans=30, max_scan_megapixels=10, max_frames=3

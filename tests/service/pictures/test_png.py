@@ -7,9 +7,9 @@ import pytest
 
 from service.errors import DamagedImage, PictureTooCostly
 from service.pictures.png import read_png_header
+from tests.attacks import bombs
+from tests.attacks.bombs import png, png_chunk
 from tests.service.fakes import encode, make_picture
-from tests.service.hostile import bombs
-from tests.service.hostile.bombs import png, png_chunk
 
 PACKED = [b"iCCP", b"zTXt", b"iTXt"]
 MEGABYTE = 2**20

@@ -6,9 +6,9 @@ import pytest
 
 from service.errors import DamagedImage, PictureTooCostly
 from service.pictures.webp import read_webp_header
+from tests.attacks import bombs
+from tests.attacks.bombs import anmf, vp8l, vp8x, webp, webp_chunk
 from tests.service.fakes import encode, make_picture
-from tests.service.hostile import bombs
-from tests.service.hostile.bombs import anmf, vp8l, vp8x, webp, webp_chunk
 
 LOSSY = encode(make_picture(40, 30), "WEBP")
 STILL = webp_chunk(b"VP8L", vp8l(40, 30))

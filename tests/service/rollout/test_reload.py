@@ -17,7 +17,7 @@ from service.rollout.loading import load_verified
 from service.rollout.reload import Reload
 from service.settings import Settings
 from tests.service.bad_models import BAD_AT_START, BAD_MODELS, rewrite, set_weight, write_model
-from tests.service.conftest import connect
+from tests.service.clients import connect
 from tests.service.fakes import encode, make_picture
 from tests.service.harness import until
 
@@ -175,7 +175,7 @@ async def test_replacing_the_model_under_load_fails_no_request_and_mixes_no_answ
             assert {item["label"] for item in answer["classes"]} == set(names[version])
 
     clients = [asyncio.create_task(ask(number)) for number in range(8)]
-    for number in range(30):
+    for number in range(10):
         version = "ba"[number % 2]
         write_model(model, version, classification_classes=names[version])
         assert (await reload(app)).outcome == "swapped"

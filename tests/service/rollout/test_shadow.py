@@ -17,7 +17,7 @@ from service.pictures.limits import PictureLimits
 from service.rollout.shadow import Shadow
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
-from tests.service.conftest import connect
+from tests.service.clients import connect
 from tests.service.fakes import FakeSession, encode, make_contract, make_picture
 
 BODY = encode(make_picture())

@@ -21,9 +21,9 @@ from service.errors import (
 )
 from service.scheduling.flight import Job
 from service.telemetry.timing import Stopwatch
+from tests.attacks import bombs
 from tests.service.fakes import FakeSession, encode, make_contract, make_picture
 from tests.service.harness import LIMITS, Harness, body_of, keep, until
-from tests.service.hostile import bombs
 
 pytestmark = pytest.mark.anyio
 

@@ -18,8 +18,7 @@ from service.engine.contract import ModelContract
 from service.engine.engine import Engine
 from service.pictures.imaging import UInt8Array
 from service.settings import Settings
-from tests.service.api.test_routes import PICTURE, count
-from tests.service.conftest import connect
+from tests.service.clients import PICTURE, connect, count
 from tests.service.fakes import FakeSession, encode, make_picture
 from tests.service.harness import GatedSession, body_of, until
 

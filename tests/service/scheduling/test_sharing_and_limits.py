@@ -14,8 +14,7 @@ from service.engine.contract import ModelContract
 from service.engine.engine import Engine
 from service.pictures.imaging import UInt8Array
 from service.settings import Settings
-from tests.service.api.test_routes import PICTURE, ask, count
-from tests.service.conftest import connect
+from tests.service.clients import PICTURE, ask, connect, count
 from tests.service.fakes import FakeSession, encode, make_form, make_picture
 
 pytestmark = pytest.mark.anyio

@@ -12,10 +12,9 @@ from service.app import create_app
 from service.engine.contract import ModelContract
 from service.engine.engine import Engine
 from service.settings import Settings
-from tests.service.api.test_routes import count
-from tests.service.conftest import connect
+from tests.attacks.bombs import scan_bomb
+from tests.service.clients import connect, count
 from tests.service.fakes import FakeSession, encode, make_picture
-from tests.service.hostile.bombs import scan_bomb
 
 pytestmark = pytest.mark.anyio
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from service.commands.spawn import Spawned, spawn_service
-from tests.service.hostile.sockets import connect, read_answer, read_to_end, statuses
-from tests.service.hostile.watching import look, reset_peak
+from tests.attacks.sockets import connect, read_answer, read_to_end, statuses
+from tests.attacks.watching import look, reset_peak
 
 pytestmark = pytest.mark.slow
 
@@ -97,17 +97,14 @@ def test_a_body_in_many_chunks_of_a_usual_size_is_taken(service: Spawned) -> Non
         assert read_answer(connection)[0] == 415
 
 
-def test_an_idle_connection_makes_room_for_a_new_one() -> None:
-    with (
-        spawn_service(["--max-connections", "10", "--log-level", "error"]) as service,
-        contextlib.ExitStack() as stack,
-    ):
-        kept = [stack.enter_context(connect(service)) for _ in range(10)]
+def test_an_idle_connection_makes_room_for_a_new_one(narrow: Spawned) -> None:
+    with contextlib.ExitStack() as stack:
+        kept = [stack.enter_context(connect(narrow)) for _ in range(25)]
         for connection in kept:
             connection.sendall(GET)
             assert read_answer(connection)[0] == 200
             time.sleep(0.01)
-        new = stack.enter_context(connect(service))
+        new = stack.enter_context(connect(narrow))
         new.sendall(GET)
         assert read_answer(new)[0] == 200
         assert kept[0].recv(1) == b""  # it had idled longest

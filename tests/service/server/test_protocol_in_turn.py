@@ -6,19 +6,17 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from service.commands.spawn import Spawned, spawn_service
 from service.engine.golden import GOLDEN_PICTURES
-from tests.service.hostile.sockets import connect, read_answer, read_to_end, statuses
-from tests.service.hostile.watching import scrape
+from tests.attacks.sockets import connect, read_answer, read_to_end, statuses
+from tests.attacks.watching import scrape
 
 pytestmark = pytest.mark.slow
 
 PICTURE = (GOLDEN_PICTURES / "chelsea.jpg").read_bytes()
-WORDS = ["--header-timeout-s", "1", "--body-timeout-s", "2", "--log-level", "error"]
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 POST = b"POST /predict HTTP/1.1\r\nHost: x\r\nCache-Control: no-cache\r\nContent-Length: %d\r\n\r\n%b"
@@ -26,12 +24,6 @@ ASK = POST % (len(PICTURE), PICTURE)
 BROKEN_CHUNK = b"POST /classify HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
 UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
 H2C = b"POST /predict HTTP/1.1\r\nHost: x\r\n" + UPGRADE + b"Content-Length: 3\r\n\r\nabc"
-
-
-@pytest.fixture(scope="module")
-def service() -> Iterator[Spawned]:
-    with spawn_service(WORDS) as spawned:
-        yield spawned
 
 
 @pytest.mark.parametrize("bad", [BROKEN_CHUNK, b"GET / HTTP/1.1\r\n\r\n", b"\0\1\2", b"BREW / HTTP/1.1\r\n\r\n"])
@@ -63,25 +55,6 @@ def test_clients_of_the_inference_protocol_are_refused_in_its_words(service: Spa
     assert set(json.loads(body)) == {"error"}
 
 
-def test_half_a_head_behind_a_request_has_no_more_time_than_any_other(service: Spawned) -> None:
-    started = time.monotonic()
-    with connect(service) as connection:
-        connection.sendall(GET + b"GET /heal")
-        assert statuses(read_to_end(connection)) == [200, 408]
-    assert 0.9 < time.monotonic() - started < 2.5
-
-
-def test_the_time_of_a_body_begins_with_its_request_and_not_with_the_one_before(service: Spawned) -> None:
-    with connect(service) as connection:
-        connection.sendall(POST % (4, b"abc"))
-        time.sleep(1.5)
-        connection.sendall(b"d" + POST % (4, b"abc"))
-        assert read_answer(connection)[0] == 415
-        time.sleep(1)
-        connection.sendall(b"d")
-        assert read_answer(connection)[0] == 415
-
-
 @pytest.mark.parametrize("cut", [0, 20, H2C.index(b"rade: h2c"), H2C.index(b"abc"), len(H2C) - 1])
 def test_a_proposal_of_another_protocol_costs_no_body_however_it_comes(service: Spawned, cut: int) -> None:
     sent = GET + H2C
@@ -106,8 +79,13 @@ def test_noise_behind_the_last_request_does_not_take_its_answer(service: Spawned
         assert statuses(read_to_end(connection)) == [200]
 
 
-def test_at_the_end_who_idles_is_closed_and_who_has_just_connected_is_answered() -> None:
-    with spawn_service(["--log-level", "error"]) as service, connect(service) as kept, connect(service) as new:
+def test_at_the_end_who_idles_is_closed_who_has_just_connected_is_answered_and_nobody_else_is_waited_for() -> None:
+    with (
+        spawn_service(["--log-level", "error"]) as service,
+        connect(service) as kept,
+        connect(service) as new,
+        connect(service) as silent,
+    ):
         kept.sendall(GET)
         assert read_answer(kept)[0] == 200
         os.kill(service.pid, signal.SIGTERM)
@@ -117,11 +95,5 @@ def test_at_the_end_who_idles_is_closed_and_who_has_just_connected_is_answered()
         new.sendall(GET)
         status, headers, _ = read_answer(new)
         assert (status, headers["connection"]) == (200, "close")
-
-
-def test_at_the_end_who_never_asks_is_not_waited_for_long() -> None:
-    with spawn_service(["--log-level", "error"]) as service, connect(service) as silent:
-        started = time.monotonic()
-        os.kill(service.pid, signal.SIGTERM)
         assert silent.recv(1) == b""
         assert time.monotonic() - started < 2.5

@@ -13,7 +13,7 @@ from service.engine.engine import Engine
 from service.settings import Settings
 from service.telemetry.profile import Profile, ProfileError, open_profile
 from service.telemetry.timing import Stopwatch
-from tests.service.conftest import connect
+from tests.service.clients import connect
 from tests.service.fakes import FakeSession, encode, make_contract, make_picture
 
 

@@ -21,7 +21,7 @@ from service.app import create_app
 from service.engine.engine import Engine
 from service.settings import Settings
 from service.telemetry.spans import Tracing
-from tests.service.conftest import connect
+from tests.service.clients import connect
 from tests.service.fakes import BrokenSession, FakeSession, encode, make_contract, make_form, make_picture
 from tests.service.harness import GatedSession, until
 

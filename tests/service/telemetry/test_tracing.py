@@ -21,7 +21,7 @@ from service.engine.contract import ModelContract
 from service.engine.engine import Engine
 from service.settings import Settings
 from service.telemetry.tracing import TracingError, open_tracing
-from tests.service.conftest import connect
+from tests.service.clients import connect
 from tests.service.fakes import FakeSession, encode, make_picture
 
 ROOT = Path(__file__).parents[3]

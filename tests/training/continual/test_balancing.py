@@ -10,7 +10,7 @@ from training.config import ConfigError, StageConfig, load_config
 from training.continual.balancing import Balancer, build_balancer
 from training.continual.surgery import Surgery
 from training.continual.weighing import GradNormWeights, UncertaintyWeights, Weights
-from training.data.classes import NUM_CLASSES
+from training.data.taxonomy import MINI
 from training.models.multitask import MultiTaskModel, build_model
 
 NAMES = ["task", "ewc", "distillation"]
@@ -67,7 +67,7 @@ def make_stage(**changes: object) -> StageConfig:
 
 def make_model(**changes: object) -> MultiTaskModel:
     torch.manual_seed(0)
-    return build_model(load_config("tiny").model.model_copy(update=changes), NUM_CLASSES)
+    return build_model(load_config("tiny").model.model_copy(update=changes), MINI.num_classes)
 
 
 def test_fixed_weights_give_the_gradient_of_the_plain_sum_to_the_bit() -> None:

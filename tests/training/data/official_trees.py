@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.training.make_sets import write_palette_mask
-from training.data.classes import IMAGENETTE_CLASSES, VOID
+from training.data.taxonomy import IMAGENETTE, VOID
 
 GOLDEN = Path(__file__).parents[3] / "service" / "models" / "golden"
 WIDTH, HEIGHT = 96, 64
@@ -109,7 +109,7 @@ def write_coco(root: Path, album: Album) -> None:
 
 def write_imagenette(root: Path, album: Album) -> None:
     for split in SPLITS:
-        for wnid in IMAGENETTE_CLASSES:
+        for wnid in IMAGENETTE:
             for number in range(IMAGENETTE_COUNTS[split]):
                 put(root / "imagenette2-160" / split / wnid / f"{wnid}_{split}{number}.JPEG", album.next())
 

@@ -6,10 +6,10 @@ import pytest
 from service.engine.contract import LetterboxRule
 from service.pictures.imaging import UInt8Array
 from training.data.augment import Augmented, Pick, Recipe, augment, choose_focus
-from training.data.classes import VOID
 from training.data.geometry import place_boxes, place_image, place_mask
 from training.data.placement import letterboxed
 from training.data.rand_augment import rand_augment
+from training.data.taxonomy import VOID
 from training.data.transforms import Boxes, Target, flip, to_input
 from training.options.augment import AugmentConfig
 

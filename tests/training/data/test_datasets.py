@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from tests.training.make_sets import COCO_IDS, VOC_LABELS, write_palette_mask
-from training.data.classes import COCO_CLASSES, IMAGENETTE_CLASSES, VOC_CLASSES, VOID
 from training.data.datasets import (
     DataError,
     DataWarning,
@@ -17,9 +16,10 @@ from training.data.datasets import (
     read_classification,
     read_detection,
     read_mask,
-    read_mini_sets,
     read_segmentation,
 )
+from training.data.mini_sets import read_mini_sets
+from training.data.taxonomy import COCO, IMAGENETTE, VOC, VOID
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_the_three_layouts_are_read(tiny_sets: Path) -> None:
 
 def test_a_mask_lies_beside_its_picture(tiny_sets: Path) -> None:
     for sample in read_segmentation(tiny_sets / "mini_voc_seg").train:
-        image, mask = load_segmentation(sample, len(VOC_CLASSES))
+        image, mask = load_segmentation(sample, len(VOC))
         assert sample.mask.stem == sample.image.stem
         assert image.shape == (*mask.shape, 3)
         assert set(np.unique(mask)) <= {0, *VOC_LABELS, VOID}
@@ -52,7 +52,7 @@ def test_detection_classes_are_joined_by_name_though_the_ids_differ(tiny_sets: P
             image = load_image(sample.image)
             for (x1, y1, x2, y2), label in zip(sample.boxes.astype(int), sample.labels, strict=True):
                 colour = image[y1:y2, x1:x2].mean(axis=(0, 1))
-                assert COCO_CLASSES[label] == ("cat", "dog", "person")[colour.argmax()]
+                assert COCO[label] == ("cat", "dog", "person")[colour.argmax()]
 
 
 def test_detection_boxes_are_xyxy(tiny_sets: Path) -> None:
@@ -67,7 +67,7 @@ def test_detection_boxes_are_xyxy(tiny_sets: Path) -> None:
 def test_crowds_are_kept_apart(tiny_sets: Path) -> None:
     split = read_detection(tiny_sets / "mini_coco_det")
     assert [len(sample.crowd_boxes) for sample in split.val] == [1, 0, 0, 0]
-    assert COCO_CLASSES[split.val[0].crowd_labels[0]] == "person"
+    assert COCO[split.val[0].crowd_labels[0]] == "person"
     assert len(split.val[0].boxes) == len(split.val[0].labels) <= 2
 
 
@@ -77,7 +77,7 @@ def test_a_picture_without_objects_has_empty_boxes(tiny_sets: Path) -> None:
 
 
 def test_classification_labels_are_positions_of_wnids(tiny_sets: Path) -> None:
-    wnids = list(IMAGENETTE_CLASSES)
+    wnids = list(IMAGENETTE)
     for sample in read_classification(tiny_sets / "imagenette_160").train:
         assert wnids[sample.label] == sample.image.parent.name
 

@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 from service.engine.contract import LetterboxRule
 from service.pictures.imaging import UInt8Array
-from training.data.classes import VOID
 from training.data.geometry import place_boxes, place_image, place_map, place_mask
 from training.data.placement import Placement, Span, draw_placement, letterboxed
+from training.data.taxonomy import VOID
 from training.data.transforms import Boxes, flip, to_input
 
 FILL = LetterboxRule().fill

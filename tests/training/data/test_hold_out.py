@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from training.config import Task
-from training.data.datasets import MiniSets
-from training.data.loaders import Sample, hold_out, split_of
+from training.data.datasets import DataSets
+from training.data.loaders import Sample, hold_out
 
 
 def as_set(samples: tuple[Sample, ...]) -> set[Path]:
@@ -16,19 +16,19 @@ def as_set(samples: tuple[Sample, ...]) -> set[Path]:
 @pytest.mark.parametrize(("share", "held"), [(0.01, 1), (1 / 3, 2), (0.49, 3)])
 @pytest.mark.parametrize("task", list(Task))
 def test_a_share_of_the_training_pictures_is_held_out_to_measure_on(
-    sets: MiniSets, task: Task, share: float, held: int
+    sets: DataSets, task: Task, share: float, held: int
 ) -> None:
-    everything, split = split_of(sets, task), split_of(hold_out(sets, share), task)
+    everything, split = sets.split(task), hold_out(sets, share).split(task)
     assert (len(split.train), len(split.val)) == (6 - held, held)
     assert as_set(split.train) | as_set(split.val) == as_set(everything.train)
     assert [sample for sample in everything.train if sample.image in as_set(split.train)] == list(split.train)
 
 
-def test_who_holds_nothing_out_measures_on_the_validation_split(sets: MiniSets) -> None:
+def test_who_holds_nothing_out_measures_on_the_validation_split(sets: DataSets) -> None:
     assert hold_out(sets, 0.0) is sets
 
 
-def test_what_is_held_out_no_seed_decides(sets: MiniSets) -> None:
+def test_what_is_held_out_no_seed_decides(sets: DataSets) -> None:
     held = []
     for seed in range(3):
         np.random.seed(seed)  # noqa: NPY002 - hidden state that must not matter

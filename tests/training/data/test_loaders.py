@@ -11,9 +11,9 @@ from tests.training.fakes import SIZE, STRIDE, make_config
 from training.config import Config, Task
 from training.data import loaders
 from training.data.batches import Batch, collate, move_batch
-from training.data.classes import VOID
-from training.data.datasets import ClassificationSample, MiniSets, load_image
-from training.data.loaders import TaskDataset, count_batches, iterate_batches, load_sample, split_of
+from training.data.datasets import ClassificationSample, DataSets, load_image
+from training.data.loaders import TaskDataset, count_batches, iterate_batches, load_sample
+from training.data.taxonomy import VOID
 from training.data.transforms import Target, flip, to_input
 from training.detection.cells import assign_to_cells, decode_cell_boxes
 from training.options.augment import AugmentConfig
@@ -98,15 +98,15 @@ def test_whether_pictures_are_mirrored_does_not_change_their_order() -> None:
 
 
 @pytest.mark.parametrize("task", list(Task))
-def test_each_task_has_its_own_split(sets: MiniSets, task: Task) -> None:
-    assert split_of(sets, task) is getattr(sets, task.value)
+def test_each_task_has_its_own_split(sets: DataSets, task: Task) -> None:
+    assert sets.split(task) is getattr(sets, task.value)
 
 
 @pytest.mark.parametrize("task", list(Task))
 @pytest.mark.parametrize("options", [PLAIN, MIRRORED])
-def test_the_same_examples_come_with_and_without_a_cache(sets: MiniSets, task: Task, options: AugmentConfig) -> None:
-    kept = TaskDataset(split_of(sets, task).train, CONFIG)
-    fresh = TaskDataset(split_of(sets, task).train, make_config(cache_mib=0))
+def test_the_same_examples_come_with_and_without_a_cache(sets: DataSets, task: Task, options: AugmentConfig) -> None:
+    kept = TaskDataset(sets.split(task).train, CONFIG)
+    fresh = TaskDataset(sets.split(task).train, make_config(cache_mib=0))
 
     def go_through(dataset: TaskDataset) -> list[Batch]:
         rng = np.random.default_rng(0)
@@ -132,7 +132,7 @@ def test_the_cache_keeps_what_fits_and_no_more(monkeypatch: pytest.MonkeyPatch, 
     assert calls.total() == decoded
 
 
-def test_segmentation_batches_hold_masks_at_their_stride_with_void_on_the_padding(sets: MiniSets) -> None:
+def test_segmentation_batches_hold_masks_at_their_stride_with_void_on_the_padding(sets: DataSets) -> None:
     dataset = TaskDataset(sets.segmentation.train, CONFIG)
     batch = dataset.make_batch(range(6))
     assert batch.images.shape == (6, SIZE, SIZE, 3)
@@ -142,7 +142,7 @@ def test_segmentation_batches_hold_masks_at_their_stride_with_void_on_the_paddin
     assert {0, VOID} < set(masks.flatten().tolist()) <= {0, 8, 12, 15, VOID}
 
 
-def test_classification_batches_hold_class_ids(sets: MiniSets) -> None:
+def test_classification_batches_hold_class_ids(sets: DataSets) -> None:
     dataset = TaskDataset(sets.classification.train, CONFIG)
     labels = as_tensor(dataset.make_batch(range(6)))
     assert labels.dtype == torch.long
@@ -150,7 +150,7 @@ def test_classification_batches_hold_class_ids(sets: MiniSets) -> None:
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_detection_targets_are_the_boxes_on_disk_and_cells_decode_to_them(sets: MiniSets, mirrored: bool) -> None:
+def test_detection_targets_are_the_boxes_on_disk_and_cells_decode_to_them(sets: DataSets, mirrored: bool) -> None:
     """Fails where xywh is taken for xyxy, a box is not scaled, or not mirrored with its picture."""
     samples = sets.detection.train
     dataset = TaskDataset(samples, CONFIG)
@@ -182,8 +182,8 @@ def test_detection_targets_are_the_boxes_on_disk_and_cells_decode_to_them(sets: 
 
 
 @pytest.mark.parametrize("task", list(Task))
-def test_a_batch_knows_the_rows_of_its_pictures(sets: MiniSets, task: Task) -> None:
-    dataset = TaskDataset(split_of(sets, task).train, CONFIG)
+def test_a_batch_knows_the_rows_of_its_pictures(sets: DataSets, task: Task) -> None:
+    dataset = TaskDataset(sets.split(task).train, CONFIG)
     rng = np.random.default_rng(3)
     for batch in iterate_batches(dataset, CONFIG, batch_size=4, options=PLAIN, rng=rng):
         assert_same([batch], [dataset.make_batch(batch.indices.tolist())])
@@ -191,8 +191,8 @@ def test_a_batch_knows_the_rows_of_its_pictures(sets: MiniSets, task: Task) -> N
 
 
 @pytest.mark.parametrize("task", list(Task))
-def test_a_moved_batch_is_the_same_batch(sets: MiniSets, task: Task) -> None:
-    batch = TaskDataset(split_of(sets, task).train, CONFIG).make_batch(range(3))
+def test_a_moved_batch_is_the_same_batch(sets: DataSets, task: Task) -> None:
+    batch = TaskDataset(sets.split(task).train, CONFIG).make_batch(range(3))
     moved = move_batch(batch, torch.device("cpu"))
     assert_same([moved], [batch])
     assert torch.equal(moved.indices, batch.indices)
@@ -206,11 +206,11 @@ def test_a_batch_has_one_of_the_sizes_and_each_comes_up() -> None:
     assert sorted(numbers(batches_of(60, options=options))) == list(range(60))
 
 
-def test_masks_and_boxes_have_the_size_of_their_batch(sets: MiniSets) -> None:
+def test_masks_and_boxes_have_the_size_of_their_batch(sets: DataSets) -> None:
     options = AugmentConfig(sizes=(128,), flip=False)
 
     def only(task: Task) -> Batch:
-        dataset = TaskDataset(split_of(sets, task).train, CONFIG)
+        dataset = TaskDataset(sets.split(task).train, CONFIG)
         rng = np.random.default_rng(0)
         (batch,) = iterate_batches(dataset, CONFIG, batch_size=6, options=options, rng=rng)
         assert batch.images.shape[1:3] == (128, 128)
@@ -231,7 +231,7 @@ def test_any_picture_may_be_picked_and_each_comes_up() -> None:
     assert {dataset.pick(rng)[1] for _ in range(60)} == set(range(5))
 
 
-def test_a_class_weighs_one_by_the_share_of_pictures_that_show_it(sets: MiniSets) -> None:
+def test_a_class_weighs_one_by_the_share_of_pictures_that_show_it(sets: DataSets) -> None:
     dataset = TaskDataset(sets.detection.train, CONFIG)
     weights = dataset.class_weights
     assert weights is not None
@@ -244,7 +244,7 @@ def test_a_class_weighs_one_by_the_share_of_pictures_that_show_it(sets: MiniSets
     assert TaskDataset(sets.classification.train, CONFIG).class_weights is None
 
 
-def test_a_sample_is_decoded_at_its_own_size(sets: MiniSets) -> None:
+def test_a_sample_is_decoded_at_its_own_size(sets: DataSets) -> None:
     sample = sets.segmentation.val[0]
     image, target = load_sample(sample)
     assert isinstance(target, np.ndarray)

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from service.pictures.imaging import UInt8Array
-from training.data.classes import VOID
 from training.data.mixing import copy_paste, mosaic
 from training.data.placement import Placement, Span, letterboxed
+from training.data.taxonomy import VOID
 from training.data.transforms import Boxes
 from training.options.augment import AugmentConfig
 

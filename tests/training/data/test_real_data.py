@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.data.classes import COCO_CLASSES, IMAGENETTE_CLASSES, VOC_CLASSES
-from training.data.datasets import DataWarning, DetectionSample, MiniSets, load_segmentation, read_mini_sets
+from training.data.datasets import DataSets, DataWarning, DetectionSample, load_segmentation
+from training.data.mini_sets import read_mini_sets
+from training.data.taxonomy import COCO, IMAGENETTE, VOC
 
 LEAKED = ["000000323751", "000000370486", "000000428111", "000000511204", "000000513567"]
 
@@ -17,7 +18,7 @@ def labels_of(samples: tuple[DetectionSample, ...]) -> set[int]:
     return {label for sample in samples for label in sample.labels.tolist()}
 
 
-def test_only_the_five_leaked_coco_pictures_are_dropped(mini_sets: MiniSets) -> None:
+def test_only_the_five_leaked_coco_pictures_are_dropped(mini_sets: DataSets) -> None:
     assert (len(mini_sets.segmentation.train), len(mini_sets.segmentation.val)) == (240, 60)
     assert (len(mini_sets.detection.train), len(mini_sets.detection.val)) == (235, 60)
     assert (len(mini_sets.classification.train), len(mini_sets.classification.val)) == (240, 60)
@@ -33,7 +34,7 @@ def test_the_warning_names_the_leaked_pictures_and_reading_is_quick(mini_sets_ro
     assert str(warning.message).endswith(": " + ", ".join(f"{stem}.jpg" for stem in LEAKED))
 
 
-def test_boxes_crowds_and_classes_are_those_that_were_counted(mini_sets: MiniSets) -> None:
+def test_boxes_crowds_and_classes_are_those_that_were_counted(mini_sets: DataSets) -> None:
     train, val = mini_sets.detection.train, mini_sets.detection.val
     # 2258 annotations: 52 in leaked pictures (one a crowd) and 5 under 2 px are gone, the other 30 crowds stand apart.
     assert (sum(len(s.boxes) for s in train), sum(len(s.crowd_boxes) for s in train)) == (2171, 30)
@@ -42,7 +43,7 @@ def test_boxes_crowds_and_classes_are_those_that_were_counted(mini_sets: MiniSet
     assert (len(labels_of(train)), len(labels_of(val))) == (75, 63)
 
 
-def test_labels_agree_with_the_names_though_no_id_does(mini_sets: MiniSets, mini_sets_root: Path) -> None:
+def test_labels_agree_with_the_names_though_no_id_does(mini_sets: DataSets, mini_sets_root: Path) -> None:
     ids: dict[str, dict[str, int]] = {}
     for split, samples in (("train", mini_sets.detection.train), ("val", mini_sets.detection.val)):
         document = json.loads((mini_sets_root / "mini_coco_det" / split / "labels.json").read_text())
@@ -54,24 +55,24 @@ def test_labels_agree_with_the_names_though_no_id_does(mini_sets: MiniSets, mini
             if not row["iscrowd"] and min(row["bbox"][2:]) >= 2:
                 named[file_of_id[row["image_id"]]].append(name_of_id[row["category_id"]])
         for sample in samples:
-            assert [COCO_CLASSES[label] for label in sample.labels] == named[sample.image.name]
+            assert [COCO[label] for label in sample.labels] == named[sample.image.name]
     assert not ids["train"].items() & ids["val"].items()
 
 
-def test_a_known_box_is_xyxy_under_its_name(mini_sets: MiniSets) -> None:
+def test_a_known_box_is_xyxy_under_its_name(mini_sets: DataSets) -> None:
     (sample,) = (s for s in mini_sets.detection.train if s.image.stem == "000000399655")
-    assert COCO_CLASSES[sample.labels[0]] == "dog"
+    assert COCO[sample.labels[0]] == "dog"
     np.testing.assert_allclose(sample.boxes[0], [15.09, 26.55, 499.50, 333.64], atol=1e-3)
 
 
-def test_every_val_mask_fits_its_picture_and_holds_classes_only(mini_sets: MiniSets) -> None:
+def test_every_val_mask_fits_its_picture_and_holds_classes_only(mini_sets: DataSets) -> None:
     seen: set[int] = set()
     for sample in mini_sets.segmentation.val:
-        _, mask = load_segmentation(sample, len(VOC_CLASSES))
+        _, mask = load_segmentation(sample, len(VOC))
         seen |= set(np.unique(mask).tolist())
     assert seen == {*range(21), 255}
 
 
-def test_every_class_has_24_train_and_6_val_pictures(mini_sets: MiniSets) -> None:
+def test_every_class_has_24_train_and_6_val_pictures(mini_sets: DataSets) -> None:
     for samples, count in ((mini_sets.classification.train, 24), (mini_sets.classification.val, 6)):
-        assert np.bincount([sample.label for sample in samples]).tolist() == [count] * len(IMAGENETTE_CLASSES)
+        assert np.bincount([sample.label for sample in samples]).tolist() == [count] * len(IMAGENETTE)

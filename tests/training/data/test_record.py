@@ -7,13 +7,14 @@ from PIL import Image
 
 from tests.training.make_sets import write_tiny_sets
 from training.config import Task
-from training.data.datasets import MiniSets, read_mini_sets
+from training.data.datasets import DataSets
 from training.data.doctor.examine import examine
+from training.data.mini_sets import read_mini_sets
 from training.data.record import RecordError, compute_fingerprint, read_record, record_data, write_record
 
 
 def test_a_record_says_what_was_learned_from_without_saying_where_it_lies(
-    tiny_sets: Path, sets: MiniSets, tmp_path: Path
+    tiny_sets: Path, sets: DataSets, tmp_path: Path
 ) -> None:
     record = record_data(examine(tiny_sets), sets)
     assert record.splits.keys() == set(Task)
@@ -39,7 +40,7 @@ def test_a_record_of_another_version_is_one_sentence(tmp_path: Path) -> None:
         read_record(tmp_path)
 
 
-def test_the_same_data_elsewhere_has_the_same_fingerprint(tiny_sets: Path, sets: MiniSets, tmp_path: Path) -> None:
+def test_the_same_data_elsewhere_has_the_same_fingerprint(tiny_sets: Path, sets: DataSets, tmp_path: Path) -> None:
     shutil.copytree(tiny_sets, tmp_path / "moved")
     assert compute_fingerprint(read_mini_sets(tmp_path / "moved")) == compute_fingerprint(sets)
 
@@ -62,7 +63,7 @@ def erase(root: Path) -> None:
 
 @pytest.mark.parametrize("change", [recolour, relabel, erase])
 def test_other_pictures_or_labels_have_another_fingerprint(
-    sets: MiniSets, tmp_path: Path, change: Callable[[Path], None]
+    sets: DataSets, tmp_path: Path, change: Callable[[Path], None]
 ) -> None:
     root = write_tiny_sets(tmp_path)
     assert compute_fingerprint(read_mini_sets(root)) == compute_fingerprint(sets)

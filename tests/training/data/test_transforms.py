@@ -5,7 +5,7 @@ import pytest
 
 from service.engine.contract import LetterboxRule
 from service.pictures.imaging import UInt8Array, fit, letterbox
-from training.data.classes import VOID
+from training.data.taxonomy import VOID
 from training.data.transforms import Boxes, flip, letterbox_mask, to_input
 
 SIZES = [(40, 64), (64, 40), (97, 61), (500, 375), (64, 64), (3, 200)]  # width, height; in pixels

@@ -8,8 +8,7 @@ from service.engine.engine import Engine
 from service.pictures.imaging import letterbox
 from tests.training.fakes import Answer, KnownSession, make_config
 from training.config import Task
-from training.data.datasets import MiniSets, load_image
-from training.data.loaders import split_of
+from training.data.datasets import DataSets, load_image
 from training.inference import make_contract
 from training.metrics.details import (
     ClassificationDetails,
@@ -33,19 +32,19 @@ def make_engine() -> Engine:
     return Engine(KnownSession(answer), make_contract(make_config(), {}, git_commit="0123abc"))
 
 
-def measure(sets: MiniSets, task: Task) -> tuple[dict[str, float], Details]:
-    return measure_details(make_engine(), task, split_of(sets, task).val, batch_size=3)
+def measure(sets: DataSets, task: Task) -> tuple[dict[str, float], Details]:
+    return measure_details(make_engine(), task, sets.split(task).val, batch_size=3)
 
 
 @pytest.mark.parametrize("task", list(Task))
-def test_the_metrics_are_those_of_the_evaluation(sets: MiniSets, task: Task) -> None:
+def test_the_metrics_are_those_of_the_evaluation(sets: DataSets, task: Task) -> None:
     metrics, details = measure(sets, task)
-    assert metrics == evaluate_task(make_engine(), task, split_of(sets, task).val, batch_size=2)
+    assert metrics == evaluate_task(make_engine(), task, sets.split(task).val, batch_size=2)
     assert details.metrics == metrics
-    assert [one.picture for one in details.pictures] == [sample.image.name for sample in split_of(sets, task).val]
+    assert [one.picture for one in details.pictures] == [sample.image.name for sample in sets.split(task).val]
 
 
-def test_masks_are_told_class_by_class_and_picture_by_picture(sets: MiniSets) -> None:
+def test_masks_are_told_class_by_class_and_picture_by_picture(sets: DataSets) -> None:
     metrics, details = measure(sets, Task.SEGMENTATION)
     assert isinstance(details, SegmentationDetails)
     counts = np.array(details.confusion)
@@ -59,7 +58,7 @@ def test_masks_are_told_class_by_class_and_picture_by_picture(sets: MiniSets) ->
         assert (decode_mask(answer) == 8).all()
 
 
-def test_boxes_are_told_class_by_class_and_picture_by_picture(sets: MiniSets) -> None:
+def test_boxes_are_told_class_by_class_and_picture_by_picture(sets: DataSets) -> None:
     metrics, details = measure(sets, Task.DETECTION)
     assert isinstance(details, DetectionDetails)
     assert sum(details.objects) == sum(len(sample.boxes) for sample in sets.detection.val)
@@ -79,7 +78,7 @@ def test_boxes_are_told_class_by_class_and_picture_by_picture(sets: MiniSets) ->
         assert box == pytest.approx(place.boxes_to_original(BOXES)[0].tolist(), abs=0.06)
 
 
-def test_classes_are_told_class_by_class_and_picture_by_picture(sets: MiniSets) -> None:
+def test_classes_are_told_class_by_class_and_picture_by_picture(sets: DataSets) -> None:
     metrics, details = measure(sets, Task.CLASSIFICATION)
     assert isinstance(details, ClassificationDetails)
     counts = np.array(details.confusion)
@@ -90,14 +89,14 @@ def test_classes_are_told_class_by_class_and_picture_by_picture(sets: MiniSets) 
     assert scores == [float(sample.label == 3) for sample in sets.classification.val]
 
 
-def test_a_picture_without_objects_has_no_score(sets: MiniSets) -> None:
+def test_a_picture_without_objects_has_no_score(sets: DataSets) -> None:
     empty = [sample for sample in sets.detection.train if not len(sample.boxes)]
     _, details = measure_details(make_engine(), Task.DETECTION, [*sets.detection.val, *empty], batch_size=3)
     assert [answer.score is None for answer in details.pictures] == [False] * len(sets.detection.val) + [True]
     assert len(details.pictures[-1].boxes) == 1
 
 
-def test_details_come_back_as_they_were_written(sets: MiniSets, tmp_path: Path) -> None:
+def test_details_come_back_as_they_were_written(sets: DataSets, tmp_path: Path) -> None:
     written = {task: measure(sets, task)[1] for task in Task}
     for _ in range(2):  # a resumed run writes again
         write_details(tmp_path, "classification", list(written.values()))

@@ -10,23 +10,24 @@ from typer.testing import CliRunner, Result
 from service.engine.contract import ModelContract
 from service.engine.engine import Engine, load_engine
 from service.pictures.imaging import letterbox
-from tests.service.fakes import GOLDEN, write_tiny_model
+from tests.service.fakes import GOLDEN
 from tests.service.fakes import make_contract as make_service_contract
+from tests.service.onnx_models import write_tiny_model
 from tests.training.fakes import Answer, KnownSession, make_config, make_model
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.cli import app
 from training.config import Task
-from training.data.classes import VOID
 from training.data.datasets import (
     ClassificationSample,
     DataError,
+    DataSets,
     DetectionSample,
-    MiniSets,
     SegmentationSample,
     load_image,
     read_mask,
 )
-from training.data.loaders import Sample, split_of
+from training.data.loaders import Sample
+from training.data.taxonomy import VOID
 from training.data.transforms import letterbox_mask
 from training.inference import build_engine, make_contract
 from training.metrics.bootstrap import Interval, bootstrap_interval
@@ -67,26 +68,26 @@ def truth(sample: Sample, contract: ModelContract, *, as_xywh: bool = False) -> 
     return square.tobytes(), Answer(answer.mask, class_id=sample.label)
 
 
-def engine_that_knows(sets: MiniSets, contract: ModelContract, *, as_xywh: bool = False) -> Engine:
-    known = dict(truth(sample, contract, as_xywh=as_xywh) for task in Task for sample in split_of(sets, task).val)
+def engine_that_knows(sets: DataSets, contract: ModelContract, *, as_xywh: bool = False) -> Engine:
+    known = dict(truth(sample, contract, as_xywh=as_xywh) for task in Task for sample in sets.split(task).val)
     return Engine(KnownSession(all_background(contract), known), contract)
 
 
-def evaluate(engine: Engine, sets: MiniSets, task: Task, *, batch_size: int = 3) -> dict[str, float]:
-    return evaluate_task(engine, task, split_of(sets, task).val, batch_size=batch_size)
+def evaluate(engine: Engine, sets: DataSets, task: Task, *, batch_size: int = 3) -> dict[str, float]:
+    return evaluate_task(engine, task, sets.split(task).val, batch_size=batch_size)
 
 
 @pytest.mark.parametrize("task", list(Task))
-def test_who_answers_the_truth_scores_1_in_everything(sets: MiniSets, task: Task) -> None:
+def test_who_answers_the_truth_scores_1_in_everything(sets: DataSets, task: Task) -> None:
     """Through decode, letterbox and back: at 128 px every picture is enlarged, so nothing is lost on the way."""
     metrics = evaluate(engine_that_knows(sets, contract_for(128, 1)), sets, task)
     assert metrics == pytest.approx(dict.fromkeys(metrics, 1.0), abs=1e-6)
 
 
 @pytest.mark.parametrize("task", list(Task))
-def test_the_counted_pictures_give_the_primary_metric_again(sets: MiniSets, task: Task) -> None:
+def test_the_counted_pictures_give_the_primary_metric_again(sets: DataSets, task: Task) -> None:
     contract = contract_for(64, 4)
-    samples = split_of(sets, task).val
+    samples = sets.split(task).val
     measured = measure_task(engine_that_knows(sets, contract), task, samples, batch_size=3)
     assert measured.metrics == evaluate(engine_that_knows(sets, contract), sets, task)
     assert measured.counted.num_pictures == len(samples)
@@ -95,24 +96,24 @@ def test_the_counted_pictures_give_the_primary_metric_again(sets: MiniSets, task
 
 
 @pytest.mark.parametrize("task", list(Task))
-def test_who_answers_the_truth_is_beyond_doubt(sets: MiniSets, task: Task) -> None:
+def test_who_answers_the_truth_is_beyond_doubt(sets: DataSets, task: Task) -> None:
     engine = engine_that_knows(sets, contract_for(128, 1))
-    counted = measure_task(engine, task, split_of(sets, task).val, batch_size=3).counted
+    counted = measure_task(engine, task, sets.split(task).val, batch_size=3).counted
     interval = bootstrap_interval(counted, rng=np.random.default_rng(0), draws=50)
     assert (interval.low, interval.high) == pytest.approx((1, 1), abs=1e-6)
 
 
-def test_a_coarse_mask_of_the_truth_loses_borders_only(sets: MiniSets) -> None:
+def test_a_coarse_mask_of_the_truth_loses_borders_only(sets: DataSets) -> None:
     metrics = evaluate(engine_that_knows(sets, contract_for(64, 4)), sets, Task.SEGMENTATION)
     assert 0.75 < metrics["mean_iou"] < 1
 
 
-def test_boxes_answered_as_xywh_are_wrong(sets: MiniSets) -> None:
+def test_boxes_answered_as_xywh_are_wrong(sets: DataSets) -> None:
     metrics = evaluate(engine_that_knows(sets, contract_for(128, 1), as_xywh=True), sets, Task.DETECTION)
     assert metrics["map_50"] < 0.5  # not 0: near the top left corner x2 and the width are close
 
 
-def test_all_background_scores_what_it_deserves(sets: MiniSets) -> None:
+def test_all_background_scores_what_it_deserves(sets: DataSets) -> None:
     contract = contract_for(64, 4)
     metrics = evaluate(Engine(KnownSession(all_background(contract)), contract), sets, Task.SEGMENTATION)
     masks = [read_mask(sample.mask, 21) for sample in sets.segmentation.val]
@@ -132,7 +133,7 @@ def test_all_background_scores_what_it_deserves(sets: MiniSets) -> None:
     assert metrics["mean_iou"] < 0.4
 
 
-def test_who_finds_nothing_and_always_says_tench_scores_that(sets: MiniSets) -> None:
+def test_who_finds_nothing_and_always_says_tench_scores_that(sets: DataSets) -> None:
     contract = contract_for(64, 4)
     engine = Engine(KnownSession(all_background(contract)), contract)
     assert evaluate(engine, sets, Task.DETECTION) == {"map_50": 0, "map_50_95": 0}
@@ -142,12 +143,12 @@ def test_who_finds_nothing_and_always_says_tench_scores_that(sets: MiniSets) -> 
 
 
 @pytest.mark.parametrize("task", list(Task))
-def test_the_batch_size_changes_no_figure(sets: MiniSets, task: Task) -> None:
+def test_the_batch_size_changes_no_figure(sets: DataSets, task: Task) -> None:
     engine = engine_that_knows(sets, contract_for(64, 4))
     assert evaluate(engine, sets, task, batch_size=1) == evaluate(engine, sets, task, batch_size=3)
 
 
-def test_pictures_are_answered_in_order_in_batches_with_a_short_last_one(sets: MiniSets) -> None:
+def test_pictures_are_answered_in_order_in_batches_with_a_short_last_one(sets: DataSets) -> None:
     contract = contract_for(64, 4)
     session = KnownSession(all_background(contract))
     samples = sets.classification.val
@@ -188,7 +189,7 @@ def ask(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["evaluate", *(str(argument) for argument in arguments)], env=environment)
 
 
-def test_an_onnx_file_is_measured_in_all_tasks_as_its_engine_is(tiny_sets: Path, sets: MiniSets) -> None:
+def test_an_onnx_file_is_measured_in_all_tasks_as_its_engine_is(tiny_sets: Path, sets: DataSets) -> None:
     result = ask("--data", tiny_sets, "--model", EMBEDDED)
     assert result.exit_code == 0, result.output
     engine = load_engine(EMBEDDED, threads=1)
@@ -197,7 +198,7 @@ def test_an_onnx_file_is_measured_in_all_tasks_as_its_engine_is(tiny_sets: Path,
 
 
 def test_a_checkpoint_is_measured_in_the_tasks_that_it_has_learned_with_intervals_where_asked(
-    tiny_sets: Path, sets: MiniSets, tmp_path: Path
+    tiny_sets: Path, sets: DataSets, tmp_path: Path
 ) -> None:
     config, model = make_config(), make_model()
     checkpoint = Checkpoint(config.model_dump(mode="json"), "0123abc", model.state_dict(), stage=2)
@@ -208,7 +209,7 @@ def test_a_checkpoint_is_measured_in_the_tasks_that_it_has_learned_with_interval
     found = json.loads(with_intervals.stdout)
     engine = build_engine(model, config, torch.device("cpu"), git_commit="0123abc")
     for task in (Task.SEGMENTATION, Task.DETECTION):
-        counted = measure_task(engine, task, split_of(sets, task).val, batch_size=4).counted
+        counted = measure_task(engine, task, sets.split(task).val, batch_size=4).counted
         interval = Interval(*found[task].pop(f"{PRIMARY_METRIC[task]}_interval_95"))
         assert interval == bootstrap_interval(counted, rng=np.random.default_rng(0), draws=100)
     assert found == json.loads(plain.stdout)

@@ -6,8 +6,8 @@ import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassJaccardIndex
 
 from service.pictures.imaging import UInt8Array
-from training.data.classes import VOID
-from training.data.datasets import MiniSets, read_mask
+from training.data.datasets import DataSets, read_mask
+from training.data.taxonomy import VOID
 from training.metrics.segmentation import ConfusionMatrix, SegmentationMetrics, miou_eps_per_image
 
 
@@ -120,23 +120,23 @@ def test_eps_is_added_to_intersection_and_union() -> None:
     assert miou_eps_per_image(mask([0, 0]), mask([0, 1]), 2, eps=1.0) == pytest.approx((2 / 3 + 1 / 2) / 2)
 
 
-def val_masks(mini_sets: MiniSets) -> list[UInt8Array]:
+def val_masks(mini_sets: DataSets) -> list[UInt8Array]:
     return [read_mask(Path(sample.mask), 21) for sample in mini_sets.segmentation.val]
 
 
-def test_all_background_scores_a_thirtieth_on_the_real_val_masks(mini_sets: MiniSets) -> None:
+def test_all_background_scores_a_thirtieth_on_the_real_val_masks(mini_sets: DataSets) -> None:
     found = measure(*((np.zeros_like(target), target) for target in val_masks(mini_sets)), num_classes=21)
     assert found.mean_iou == pytest.approx(0.03428, abs=1e-5)
     assert found.pixel_accuracy == pytest.approx(0.71981, abs=1e-5)
     assert found.foreground_mean_iou == 0.0
 
 
-def test_all_background_scores_nine_tenths_in_the_metric_of_the_report(mini_sets: MiniSets) -> None:
+def test_all_background_scores_nine_tenths_in_the_metric_of_the_report(mini_sets: DataSets) -> None:
     scores = [miou_eps_per_image(np.zeros_like(target), target, 21) for target in val_masks(mini_sets)]
     assert np.mean(scores) == pytest.approx(0.91868, abs=1e-5)
 
 
-def test_the_real_ground_truth_scores_one(mini_sets: MiniSets) -> None:
+def test_the_real_ground_truth_scores_one(mini_sets: DataSets) -> None:
     # What is predicted on void does not matter.
     found = measure(*((np.where(t == VOID, 3, t).astype(np.uint8), t) for t in val_masks(mini_sets)), num_classes=21)
     assert found == SegmentationMetrics(1.0, 1.0, 1.0, (1.0,) * 21)

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from tests.training.fakes import make_images
 from training.config import ModelConfig, Task
-from training.data.classes import NUM_CLASSES
+from training.data.taxonomy import MINI
 from training.models.efficientnet_lite import EfficientNetLite, load_efficientnet_lite
 from training.models.multitask import build_model
 
@@ -37,9 +37,9 @@ def test_the_features_are_those_of_the_package_for_its_own_normalisation(backbon
 
 def test_branches_grow_on_it_and_nothing_of_its_normalisation_is_a_weight() -> None:
     config = ModelConfig(backbone="efficientnet_lite0", neck="fpn", neck_channels=16, head="branches")
-    model = build_model(config, NUM_CLASSES).eval()
+    model = build_model(config, MINI.num_classes).eval()
     with torch.inference_mode():
         logits = model(make_images(1))
-    assert logits.segmentation.shape == (1, NUM_CLASSES[Task.SEGMENTATION], 8, 8)
+    assert logits.segmentation.shape == (1, MINI.num_classes[Task.SEGMENTATION], 8, 8)
     assert not {"backbone.mean", "backbone.std"} & model.state_dict().keys()
     assert any(isinstance(module, nn.ReLU6) for module in model.backbone.modules())

@@ -8,7 +8,7 @@ from torchvision.transforms.functional import normalize, to_tensor
 
 from tests.training.fakes import make_branches_config, make_config, make_images, make_model
 from training.config import ModelConfig, Task, load_config
-from training.data.classes import NUM_CLASSES
+from training.data.taxonomy import MINI
 from training.models.branches import Branches
 from training.models.heads import UnifiedHead
 from training.models.multitask import MultiTaskModel, build_model
@@ -23,11 +23,11 @@ def count(model: nn.Module) -> int:
 
 def test_with_63_detection_classes_the_model_is_that_of_the_report_to_the_parameter() -> None:
     seed = load_config("seed").model
-    assert count(MultiTaskModel(seed, NUM_CLASSES | {Task.DETECTION: 63})) == 1_265_987
+    assert count(MultiTaskModel(seed, MINI.num_classes | {Task.DETECTION: 63})) == 1_265_987
 
 
 def test_with_the_80_coco_names_the_model_has_17_rows_more() -> None:
-    model = MultiTaskModel(load_config("seed").model, NUM_CLASSES)
+    model = MultiTaskModel(load_config("seed").model, MINI.num_classes)
     assert count(model) == 1_268_724 == 1_265_987 + 17 * (160 + 1)
     assert count(model.backbone) == 927_008
     assert isinstance(model.head, UnifiedHead)
@@ -36,7 +36,7 @@ def test_with_the_80_coco_names_the_model_has_17_rows_more() -> None:
 
 def test_512_px_give_logits_on_a_grid_of_16_by_16() -> None:
     with torch.inference_mode():
-        logits = MultiTaskModel(RANDOM, NUM_CLASSES).eval()(torch.zeros(1, 512, 512, 3, dtype=torch.uint8))
+        logits = MultiTaskModel(RANDOM, MINI.num_classes).eval()(torch.zeros(1, 512, 512, 3, dtype=torch.uint8))
     assert logits.detection.shape == (1, 5 + 80, 16, 16)
     assert logits.segmentation.shape == (1, 21, 16, 16)
     assert logits.classification.shape == (1, 10)
@@ -99,7 +99,7 @@ def test_imagenet_weights_go_into_the_tail_of_classification_too(tmp_path: Path)
     reference = mobilenet_v3_small(weights=None)
     torch.save(reference.state_dict(), tmp_path / "weights.pth")
     config = BRANCHES.model_copy(update={"backbone_weights": "imagenet", "classification": "tail"})
-    head = build_model(config, NUM_CLASSES, weights=tmp_path / "weights.pth").head
+    head = build_model(config, MINI.num_classes, weights=tmp_path / "weights.pth").head
     assert isinstance(head, Branches)
     assert head.classification.tail is not None
     expected = reference.features[9:].state_dict()
@@ -122,10 +122,10 @@ def test_imagenet_weights_go_into_the_backbone_and_random_ones_need_no_file(tmp_
     torch.manual_seed(5)
     reference = mobilenet_v3_small(weights=None)
     torch.save(reference.state_dict(), tmp_path / "weights.pth")
-    model = build_model(ModelConfig(), NUM_CLASSES, weights=tmp_path / "weights.pth")
+    model = build_model(ModelConfig(), MINI.num_classes, weights=tmp_path / "weights.pth")
     expected = reference.features.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in model.backbone.state_dict().items())
-    build_model(RANDOM, NUM_CLASSES, weights=tmp_path / "absent.pth")
+    build_model(RANDOM, MINI.num_classes, weights=tmp_path / "absent.pth")
 
 
 def test_the_callers_pictures_stay_as_they_are() -> None:

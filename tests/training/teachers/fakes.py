@@ -13,9 +13,9 @@ from torch import Tensor
 from service.pictures.imaging import UInt8Array
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import Config, ModelConfig, StageConfig, Task
-from training.data.classes import NUM_CLASSES
 from training.data.datasets import ClassificationSample
 from training.data.loaders import TaskDataset
+from training.data.taxonomy import MINI
 from training.data.transforms import Target
 from training.models.multitask import MultiTaskModel, build_model
 
@@ -31,7 +31,7 @@ def make_config(tasks: Sequence[Task] = tuple(Task)) -> Config:
 
 def make_model(seed: int = 0) -> MultiTaskModel:
     torch.manual_seed(seed)
-    return build_model(make_config().model, NUM_CLASSES)
+    return build_model(make_config().model, MINI.num_classes)
 
 
 def write_checkpoint(path: Path, *, stage: int = 3, seed: int = 0) -> MultiTaskModel:
@@ -72,5 +72,5 @@ class ColourTeacher:
     def answer(self, images: Tensor) -> Tensor:
         self.shown.extend(images.numpy())
         colours = F.avg_pool2d(images.permute(0, 3, 1, 2).float() / 16, self.stride)
-        logits = F.pad(colours, (0, 0, 0, 0, 0, NUM_CLASSES[self.task] - 3))
+        logits = F.pad(colours, (0, 0, 0, 0, 0, MINI.num_classes[self.task] - 3))
         return logits if self.task is Task.SEGMENTATION else logits.mean(dim=(2, 3))

@@ -11,8 +11,8 @@ from service.engine.contract import LetterboxRule
 from service.pictures.imaging import Letterbox, UInt8Array, fit, letterbox, resize
 from tests.training.teachers.fakes import SIZE, ColourTeacher, Pictures, make_config, make_pictures
 from training.config import Task
-from training.data.datasets import read_mini_sets
-from training.data.loaders import TaskDataset, load_sample, split_of
+from training.data.loaders import TaskDataset, load_sample
+from training.data.mini_sets import read_mini_sets
 from training.data.placement import Placement, Span, letterboxed
 from training.data.transforms import flip
 from training.teachers.cache import TeacherCache, cache_answers, crop_to_picture
@@ -28,14 +28,14 @@ def square_of(image: UInt8Array) -> UInt8Array:
 @pytest.mark.parametrize("task", list(Task))
 def test_a_teacher_sees_each_training_picture_once_and_no_other(tiny_sets: Path, task: Task) -> None:
     sets = read_mini_sets(tiny_sets)
-    split = split_of(sets, task)
+    split = sets.split(task)
     teacher = ColourTeacher(Task.SEGMENTATION)
     cache = cache_answers(teacher, TaskDataset(split.train, make_config()))
     shown = [square.tobytes() for square in teacher.shown]
     assert shown == [square_of(load_sample(sample)[0]).tobytes() for sample in split.train]
     assert len(cache) == len(split.train)
     for other in Task:
-        assert not set(shown) & {square_of(load_sample(one)[0]).tobytes() for one in split_of(sets, other).val}
+        assert not set(shown) & {square_of(load_sample(one)[0]).tobytes() for one in sets.split(other).val}
 
 
 def test_classes_come_back_by_row_in_half_precision() -> None:

@@ -2,14 +2,14 @@ import pytest
 import torch
 from torchvision.models import MobileNet_V3_Small_Weights
 
-from training.data.classes import IMAGENETTE_CLASSES
+from training.data.taxonomy import IMAGENETTE
 from training.teachers.imagenet import IMAGENETTE_COLUMNS, keep_imagenette
 from training.teachers.teacher import TeacherError
 
 
 def test_the_columns_are_where_torchvision_names_the_ten_classes() -> None:
     names = MobileNet_V3_Small_Weights.IMAGENET1K_V1.meta["categories"]
-    assert [names[column] for column in IMAGENETTE_COLUMNS] == list(IMAGENETTE_CLASSES.values())
+    assert [names[column] for column in IMAGENETTE_COLUMNS] == list(IMAGENETTE.values())
 
 
 def test_a_thousand_logits_become_ten_and_ten_stay() -> None:

@@ -10,8 +10,8 @@ from tests.training.fakes import random_logits
 from tests.training.teachers.fakes import CPU, SIZE, ColourTeacher, make_config, make_model
 from training.config import StageConfig, Task
 from training.data.batches import Batch
-from training.data.datasets import read_mini_sets
-from training.data.loaders import TaskDataset, load_sample, split_of
+from training.data.loaders import TaskDataset, load_sample
+from training.data.mini_sets import read_mini_sets
 from training.data.placement import Placement, Span, letterboxed
 from training.hooks.context import StageContext
 from training.hooks.divergences import compute_divergence
@@ -128,7 +128,7 @@ def make_context(root: Path, teachers: tuple[TeacherConfig, ...]) -> StageContex
         before={},
         anchors={},
         learned=(Task.SEGMENTATION,),
-        datasets={task: TaskDataset(split_of(sets, task).train, config) for task in Task},
+        datasets={task: TaskDataset(sets.split(task).train, config) for task in Task},
         device=CPU,
     )
 
@@ -147,7 +147,7 @@ def test_the_teachers_of_a_stage_see_its_training_pictures_alone(
     taught = (Task.SEGMENTATION, Task.CLASSIFICATION)
     context = make_context(tiny_sets, tuple(TeacherConfig(source=f"{task}.pt", task=task) for task in taught))
     hook = build_teacher_loss(context, folder=tmp_path)
-    samples = split_of(read_mini_sets(tiny_sets), Task.DETECTION)
+    samples = read_mini_sets(tiny_sets).split(Task.DETECTION)
     for teacher in opened:
         assert len(teacher.shown) == len(samples.train)
     val = [load_sample(sample)[0] for sample in samples.val]

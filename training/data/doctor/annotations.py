@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, TypeGuard
 
-from training.data.classes import COCO_CLASSES
 from training.data.doctor.boxes import AnnotatedBox, parse_xywh, report_boxes
 from training.data.doctor.codes import Ledger
 from training.data.doctor.findings import PictureBox
+from training.data.taxonomy import COCO
 
 Row: TypeAlias = Mapping[str, object]
 Document: TypeAlias = Mapping[str, Sequence[object]]
@@ -121,10 +121,8 @@ def _sound_categories(path: Path, rows: Sequence[object], ledger: Ledger) -> dic
         else:
             categories[category_id] = name
     for name, count in Counter(categories.values()).items():
-        if name not in COCO_CLASSES:
-            ledger.add(
-                "unknown-class-name", path, f"{name!r}; wanted a class of COCO 2017, such as {COCO_CLASSES[0]!r}"
-            )
+        if name not in COCO:
+            ledger.add("unknown-class-name", path, f"{name!r}; wanted a class of COCO 2017, such as {COCO[0]!r}")
         if count > 1:
             ledger.add("duplicate-class-name", path, f"{name!r} names {count} categories; wanted one")
     return categories

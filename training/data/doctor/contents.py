@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from training.data.classes import IMAGENETTE_CLASSES
 from training.data.doctor.annotations import examine_annotations, load_document
 from training.data.doctor.codes import Ledger
 from training.data.doctor.findings import PictureBox
@@ -21,6 +20,7 @@ from training.data.doctor.layouts import (
     list_files,
     list_folders,
 )
+from training.data.taxonomy import IMAGENETTE
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +144,12 @@ def _read_class_folders(split: FoundSplit, ledger: Ledger) -> SplitContents:
 
 
 def _class_name(folder: Path) -> str:
-    return IMAGENETTE_CLASSES.get(folder.name, folder.name)
+    return IMAGENETTE.get(folder.name, folder.name)
 
 
 def _report_folder_names(contents: Mapping[str, SplitContents], ledger: Ledger) -> None:
     """Where one folder is named after a class of Imagenette, all must be; other sets have names of their own."""
-    official = set(IMAGENETTE_CLASSES.values())
+    official = set(IMAGENETTE.values())
     is_imagenette = any(official & each.class_ids.keys() for each in contents.values())
     for each in contents.values():
         spellings: dict[str, list[str]] = defaultdict(list)

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
-from training.data.classes import VOC_CLASSES, VOID
 from training.data.doctor.balance import report_cells, report_classes
 from training.data.doctor.codes import Ledger
 from training.data.doctor.contents import Entry, read_contents
@@ -16,6 +15,7 @@ from training.data.doctor.findings import Examination, Picture, SetSummary, Spli
 from training.data.doctor.layouts import FoundSet, find_sets
 from training.data.doctor.overlaps import Seen, report_overlaps
 from training.data.doctor.pictures import MaskFacts, PictureFacts, inspect_mask, inspect_picture
+from training.data.taxonomy import VOC, VOID
 
 
 def examine(root: Path) -> Examination:
@@ -75,9 +75,9 @@ def _report_files(entry: Entry, fact: PictureFacts, masks: Mapping[Path, MaskFac
     if None not in {fact.size, mask.size} and fact.size != mask.size:
         ledger.add("mask-size-differs", entry.mask, f"{_sides(mask.size)}; its picture is {_sides(fact.size)}")
     values = mask.pixels_by_value or ()
-    strange = [value for value, count in enumerate(values) if count and len(VOC_CLASSES) <= value != VOID]
+    strange = [value for value, count in enumerate(values) if count and len(VOC) <= value != VOID]
     if strange:
-        wanted = f"wanted classes 0..{len(VOC_CLASSES) - 1} or void {VOID}"
+        wanted = f"wanted classes 0..{len(VOC) - 1} or void {VOID}"
         ledger.add("mask-value-unknown", entry.mask, f"holds {strange}; {wanted}")
 
 
@@ -94,8 +94,8 @@ def _count_classes(pictures: Sequence[Picture], masks: Mapping[Path, MaskFacts])
             counts[picture.label] += 1
         if picture.mask is not None:
             values = masks[picture.mask].pixels_by_value or ()
-            pixels = dict(zip(VOC_CLASSES, values, strict=False))
-            counts.update({name: count for name, count in pixels.items() if count and name != VOC_CLASSES[0]})
+            pixels = dict(zip(VOC, values, strict=False))
+            counts.update({name: count for name, count in pixels.items() if count and name != VOC[0]})
         counted.append(counts)
     return counted
 

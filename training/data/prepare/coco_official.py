@@ -9,11 +9,11 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from training.config import Task
-from training.data.classes import COCO_CLASSES
 from training.data.prepare.instances import Box, Instances, parse_instances
 from training.data.prepare.official import SPLITS, OfficialSet, Picture, Size
 from training.data.prepare.releases import PrepareError
 from training.data.prepare.sources import Files
+from training.data.taxonomy import COCO
 
 MIN_SIDE_PX: Final = 8.0  # the side of the finest cell; a smaller box is no reason to draw a picture
 ALL_CLASSES: Final = "coco80"
@@ -86,7 +86,7 @@ def choose_classes(wanted: str, train: Instances) -> tuple[str, ...]:
     Raises:
         PrepareError: a name is none of those in the train file, or there are not so many.
     """
-    known = [label for label in COCO_CLASSES if label in train.categories]
+    known = [label for label in COCO if label in train.categories]
     if wanted == ALL_CLASSES:
         return tuple(known)
     if wanted.isascii() and wanted.isdecimal():

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from training.config import Task
-from training.data.classes import IMAGENETTE_CLASSES
 from training.data.prepare.coco_official import ALL_CLASSES, CocoSet
 from training.data.prepare.download import download_release
 from training.data.prepare.imagenette import ImagenetteSet
@@ -23,6 +22,7 @@ from training.data.prepare.selection import Selection, select_pictures
 from training.data.prepare.sources import Files, open_release
 from training.data.prepare.voc import VocSet
 from training.data.prepare.writer import WriteFile, check_out, write_sets
+from training.data.taxonomy import IMAGENETTE
 
 if TYPE_CHECKING:
     Subparsers: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse names it so
@@ -130,7 +130,7 @@ def format_summary(selection: Selection) -> str:
     for task in dict.fromkeys(task for task, _ in selection.pictures):
         counts = [selection.counts[task, split] for split in SPLITS]
         rows: list[Sequence[object]] = [
-            (IMAGENETTE_CLASSES.get(label, label), *(count[label] for count in counts)) for label in counts[0]
+            (IMAGENETTE.get(label, label), *(count[label] for count in counts)) for label in counts[0]
         ]
         rows.append(("pictures", *(len(selection.pictures[task, split]) for split in SPLITS)))
         width = max(len(task), *(len(str(row[0])) for row in rows))

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from training.config import Task
-from training.data.classes import IMAGENETTE_CLASSES
 from training.data.prepare.official import OfficialSet, Picture
 from training.data.prepare.releases import PrepareError
 from training.data.prepare.sources import Files
+from training.data.taxonomy import IMAGENETTE
 
 _ROOT = "imagenette2-160"
 _SUFFIXES = {".jpeg", ".jpg", ".png"}
@@ -20,7 +20,7 @@ class ImagenetteSet(OfficialSet):
 
     task = Task.CLASSIFICATION
     folder = "imagenette_160"
-    classes: tuple[str, ...] = tuple(IMAGENETTE_CLASSES)
+    classes: tuple[str, ...] = tuple(IMAGENETTE)
 
     def __init__(self, files: Files) -> None:
         self.files = files

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from training.data.classes import COCO_CLASSES
 from training.data.prepare.releases import PrepareError
+from training.data.taxonomy import COCO
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -66,7 +66,7 @@ def parse_instances(body: bytes, name: str) -> Instances:
         document = json.loads(body, object_hook=_slim)
         images = {row["id"]: _check_image(row) for row in document["images"]}
         names = {row["id"]: row["name"] for row in document["categories"]}
-        if strange := [label for label in names.values() if label not in COCO_CLASSES]:
+        if strange := [label for label in names.values() if label not in COCO]:
             raise PrepareError(f"{name}: has the category {strange[0]!r}; wanted COCO's 80 class names")
         boxes: dict[int, list[Box]] = {image_id: [] for image_id in images}
         for raw in document["annotations"]:

@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from training.config import Task
-from training.data.classes import VOC_CLASSES, VOID
 from training.data.prepare.official import OfficialSet, Picture, Size
 from training.data.prepare.releases import PrepareError
 from training.data.prepare.sources import Files
+from training.data.taxonomy import VOC, VOID
 
 _ROOT = "VOCdevkit/VOC2012"
 
@@ -23,7 +23,7 @@ class VocSet(OfficialSet):
 
     task = Task.SEGMENTATION
     folder = "mini_voc_seg"
-    classes: tuple[str, ...] = VOC_CLASSES[1:]  # every picture shows background
+    classes: tuple[str, ...] = VOC[1:]  # every picture shows background
 
     def __init__(self, files: Files) -> None:
         self.files = files
@@ -44,10 +44,10 @@ class VocSet(OfficialSet):
         with self._open_mask(picture_id) as mask:
             values = np.flatnonzero(np.bincount(np.asarray(mask).ravel(), minlength=VOID + 1)).tolist()
             size = Size(*mask.size)
-        if strange := [value for value in values if value >= len(VOC_CLASSES) and value != VOID]:
-            wanted = f"classes 0..{len(VOC_CLASSES) - 1} or void {VOID}"
+        if strange := [value for value in values if value >= len(VOC) and value != VOID]:
+            wanted = f"classes 0..{len(VOC) - 1} or void {VOID}"
             raise PrepareError(f"{_mask_path(picture_id)}: the mask holds {strange}; wanted {wanted}")
-        shown = tuple(VOC_CLASSES[value] for value in values if 0 < value < len(VOC_CLASSES))
+        shown = tuple(VOC[value] for value in values if 0 < value < len(VOC))
         return Picture(f"{_ROOT}/JPEGImages/{picture_id}.jpg", shown, size)
 
     def _open_mask(self, picture_id: str) -> Image.Image:

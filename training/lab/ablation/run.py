@@ -15,8 +15,8 @@ from rich.console import Console
 
 from training.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
 from training.config import Task
-from training.data.datasets import DataError, MiniSets
-from training.data.loaders import hold_out, split_of
+from training.data.datasets import DataError, DataSets
+from training.data.loaders import hold_out
 from training.environment import find_git_commit
 from training.inference import restore_model
 from training.lab.ablation.records import Record, Results, append_record, choose_best, find_results, read_records
@@ -123,7 +123,7 @@ class RowTrainer:
         shelf: stages that rows have in common.
     """
 
-    sets: MiniSets
+    sets: DataSets
     device: torch.device
     weights: Path | None
     console: Console
@@ -141,8 +141,8 @@ class RowTrainer:
             save_checkpoint(begun, out / CHECKPOINT_NAME)
             run = Run.resume(out, self.device)
         else:
-            run = Run.start(config, out, self.device, weights=self.weights)
-        held = {task: split_of(hold_out(self.sets, config.holdout), task) for task in Task}
+            run = Run.start(config, out, self.device, taxonomy=self.sets.taxonomy, weights=self.weights)
+        held = {task: hold_out(self.sets, config.holdout).split(task) for task in Task}
         pictures = {task: len(split.train) for task, split in held.items()}
         with RunProgress(config, pictures, out, self.console) as progress:
             run.finish(self.sets, progress, on_stage=self.shelf.keep)

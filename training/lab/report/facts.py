@@ -11,6 +11,7 @@ from training.config import Config, ConfigError, Task, load_config
 from training.data.doctor.findings import SplitSummary
 from training.data.doctor.html import charts
 from training.data.record import DataRecord, FaultRecord, SplitRecord
+from training.data.taxonomy import MINI
 from training.lab.report.html import Cell, format_seconds, note, section, table
 from training.lab.report.record import RunRecord
 from training.metrics.evaluation import PRIMARY_METRIC
@@ -25,6 +26,7 @@ IMAGENETTE_NOTE = (
 
 def data_section(record: RunRecord) -> str:
     """Sets, classes, faults, fingerprint."""
+    remark = note(IMAGENETTE_NOTE) if record.taxonomy.classification == MINI.classification else ""
     used = {task: record.pictures[task] for task in Task if task in record.pictures}
     measured = (
         f"A share of {record.config.holdout:g} of the training pictures was held out and measured on."
@@ -33,7 +35,7 @@ def data_section(record: RunRecord) -> str:
     )
     if record.data is None:
         rows = [[task, f"{count:,}"] for task, count in used.items()]
-        return section("data", "Data", table(["Task", "Trained on"], rows), note(measured), note(IMAGENETTE_NOTE))
+        return section("data", "Data", table(["Task", "Trained on"], rows), note(measured), remark)
     return section(
         "data",
         "Data",
@@ -45,7 +47,7 @@ def data_section(record: RunRecord) -> str:
             numbers_from=2,
         ),
         note(measured),
-        note(IMAGENETTE_NOTE),
+        remark,
         "<h3>Faults that the doctor found</h3>",
         _faults(record.data.faults),
         *(_class_counts(task, splits) for task, splits in record.data.splits.items()),

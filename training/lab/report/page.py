@@ -7,9 +7,10 @@ from importlib import resources
 from pathlib import Path
 
 from training.config import Task
-from training.data.datasets import MiniSets
+from training.data.datasets import DataSets
 from training.data.doctor.html import svg
 from training.data.loaders import hold_out
+from training.data.taxonomy import require_same_classes
 from training.files import write_whole
 from training.lab.report.curves import stage_charts, whole_run_chart
 from training.lab.report.facts import (
@@ -30,7 +31,7 @@ from training.metrics.evaluation import PRIMARY_METRIC
 REPORT_NAME = "report.html"
 
 
-def write_report(folder: Path, sets: MiniSets | None = None) -> Path:
+def write_report(folder: Path, sets: DataSets | None = None) -> Path:
     """Write the report into a run's folder; the same folder and data give the same bytes.
 
     Args:
@@ -43,16 +44,20 @@ def write_report(folder: Path, sets: MiniSets | None = None) -> Path:
     Raises:
         CheckpointError: there is no run, or it has measured nothing yet.
         DetailsError, RecordError: a file of the run is of another version.
-        DataError: the data is not that of the run.
+        DataError, TaxonomyError: the data is not that of the run.
         OSError: the page cannot be written.
     """
     record = load_run_record(folder)
+    if sets is not None:
+        tasks = [task for task in record.tasks if task in sets.taxonomy.tasks]
+        advice = "name the data that it learned from"
+        require_same_classes(record.taxonomy, sets.taxonomy, tasks, owner="the run", advice=advice)
     measured = sets if sets is None else hold_out(sets, record.config.holdout)
     write_whole(folder / REPORT_NAME, make_page(record, measured))
     return folder / REPORT_NAME
 
 
-def make_page(record: RunRecord, sets: MiniSets | None) -> str:
+def make_page(record: RunRecord, sets: DataSets | None) -> str:
     """Build the page.
 
     Args:

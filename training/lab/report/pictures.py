@@ -10,7 +10,6 @@ from PIL import Image
 
 from service.pictures.imaging import UInt8Array, fit, resize
 from training.config import Task
-from training.data.classes import CLASSES, VOC_CLASSES, VOID
 from training.data.datasets import (
     ClassificationSample,
     DataError,
@@ -22,6 +21,7 @@ from training.data.datasets import (
 from training.data.doctor.findings import PictureBox
 from training.data.doctor.html.drawing import Colour, draw_boxes, encode_data_uri, make_colours, tint
 from training.data.loaders import Sample
+from training.data.taxonomy import VOID
 from training.lab.report.html import figure
 from training.metrics.details import PictureAnswer, decode_mask
 
@@ -48,11 +48,14 @@ def choose_pictures(answers: Sequence[PictureAnswer]) -> tuple[list[PictureAnswe
     return [one for _, one in worst_first[:count]], [one for _, one in best_first[:count]]
 
 
-def picture_sheets(task: Task, answers: Sequence[PictureAnswer], samples: Sequence[Sample], *, input_size: int) -> str:
+def picture_sheets(
+    task: Task, names: Sequence[str], answers: Sequence[PictureAnswer], samples: Sequence[Sample], *, input_size: int
+) -> str:
     """Draw the worst and the best pictures of a task, as markup.
 
     Args:
         task: of the answers.
+        names: of its classes.
         answers: of all pictures that were measured on.
         samples: what the data has in their place.
         input_size: side of the network's square; in pixels.
@@ -66,7 +69,7 @@ def picture_sheets(task: Task, answers: Sequence[PictureAnswer], samples: Sequen
         missing = [one.picture for one in chosen if one.picture not in by_name]
         if missing:
             raise DataError(f"the data has no validation picture {missing[0]}; give that which the run was measured on")
-        entries = "".join(_entry(task, one, by_name[one.picture], input_size) for one in chosen)
+        entries = "".join(_entry(task, names, one, by_name[one.picture], input_size) for one in chosen)
         if entries:
             sheets.append(
                 figure(f"{title}, by {_SCORES[task]}", f'<ul class="sheet {layout}">{entries}</ul>', wide=True)
@@ -74,14 +77,14 @@ def picture_sheets(task: Task, answers: Sequence[PictureAnswer], samples: Sequen
     return "".join(sheets)
 
 
-def _entry(task: Task, answer: PictureAnswer, sample: Sample, input_size: int) -> str:
+def _entry(task: Task, names: Sequence[str], answer: PictureAnswer, sample: Sample, input_size: int) -> str:
     image = load_image(sample.image)
     if isinstance(sample, SegmentationSample):
-        panels, words = _mask_panels(image, sample, answer, input_size)
+        panels, words = _mask_panels(image, names, sample, answer, input_size)
     elif isinstance(sample, DetectionSample):
-        panels, words = _box_panels(image, sample, answer)
+        panels, words = _box_panels(image, names, sample, answer)
     else:
-        panels, words = {"": _shrink(image)}, _class_words(sample, answer)
+        panels, words = {"": _shrink(image)}, _class_words(names, sample, answer)
     frames = "".join(
         f'<div><div class="frame"><img alt="{escape(f"{answer.picture} {name}".strip(), quote=True)}" loading="lazy" '
         f'src="{encode_data_uri(pixels)}"></div>{f"<span class=soft>{name}</span>" if name else ""}</div>'
@@ -102,26 +105,27 @@ def _shrink(image: UInt8Array) -> UInt8Array:
 
 
 def _mask_panels(
-    image: UInt8Array, sample: SegmentationSample, answer: PictureAnswer, input_size: int
+    image: UInt8Array, names: Sequence[str], sample: SegmentationSample, answer: PictureAnswer, input_size: int
 ) -> tuple[dict[str, UInt8Array], str]:
     height, width = image.shape[:2]
     cells = decode_mask(answer)
-    truth = read_mask(sample.mask, len(VOC_CLASSES))
+    truth = read_mask(sample.mask, len(names))
     predicted = fit(width, height, input_size).mask_to_original(cells, input_size // len(cells))
-    small, colours = _shrink(image), make_colours(VOC_CLASSES)
-    panels = {"truth": _tint(small, truth, colours), "prediction": _tint(small, predicted, colours)}
+    small, colours = _shrink(image), make_colours(names)
+    panels = {"truth": _tint(small, truth, names, colours), "prediction": _tint(small, predicted, names, colours)}
     shown = [value for value in np.union1d(truth, predicted).tolist() if value not in {0, VOID}]
-    chips = "".join(f"<li>{_key(colours[VOC_CLASSES[value]])}{escape(VOC_CLASSES[value])}</li>" for value in shown)
+    chips = "".join(f"<li>{_key(colours[names[value]])}{escape(names[value])}</li>" for value in shown)
     return panels, f'<ul class="chips">{chips}</ul>'
 
 
-def _tint(image: UInt8Array, class_ids: UInt8Array, colours: Mapping[str, Colour]) -> UInt8Array:
+def _tint(image: UInt8Array, class_ids: UInt8Array, names: Sequence[str], colours: Mapping[str, Colour]) -> UInt8Array:
     size = (image.shape[1], image.shape[0])
-    return tint(image, np.asarray(Image.fromarray(class_ids).resize(size, Image.Resampling.NEAREST)), colours)
+    return tint(image, np.asarray(Image.fromarray(class_ids).resize(size, Image.Resampling.NEAREST)), names, colours)
 
 
-def _box_panels(image: UInt8Array, sample: DetectionSample, answer: PictureAnswer) -> tuple[dict[str, UInt8Array], str]:
-    names = CLASSES[Task.DETECTION]
+def _box_panels(
+    image: UInt8Array, names: Sequence[str], sample: DetectionSample, answer: PictureAnswer
+) -> tuple[dict[str, UInt8Array], str]:
     colours = make_colours(names)
     small = _shrink(image)
     scale = small.shape[1] / image.shape[1], small.shape[0] / image.shape[0]
@@ -147,8 +151,7 @@ def _scale_box(text: str, box: Sequence[float], scale: tuple[float, float], *, i
     return text, (x1 * scale[0], y1 * scale[1], x2 * scale[0], y2 * scale[1]), is_crowd
 
 
-def _class_words(sample: ClassificationSample, answer: PictureAnswer) -> str:
-    names = CLASSES[Task.CLASSIFICATION]
+def _class_words(names: Sequence[str], sample: ClassificationSample, answer: PictureAnswer) -> str:
     best = sorted(range(len(names)), key=lambda label: (-answer.class_probs[label], label))[:_TOP_CLASSES]
     shown = [*best, *([] if sample.label in best else [sample.label])]
     rows = "".join(

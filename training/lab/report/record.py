@@ -10,6 +10,7 @@ from typing import Any
 from training.checkpoint import CHECKPOINT_NAME, CheckpointError, load_checkpoint
 from training.config import Config, Task
 from training.data.record import DataRecord, read_record
+from training.data.taxonomy import Taxonomy
 from training.environment import Environment, read_environments
 from training.inference import restore_model
 from training.metrics.details import Details, read_details
@@ -21,6 +22,7 @@ class RunRecord:
 
     Attributes:
         config: of the run.
+        taxonomy: its classes.
         git_commit: of the code that began it.
         is_finished: all stages are done.
         parameters: of the network.
@@ -32,6 +34,7 @@ class RunRecord:
     """
 
     config: Config
+    taxonomy: Taxonomy
     git_commit: str
     is_finished: bool
     parameters: int
@@ -84,6 +87,7 @@ def load_run_record(folder: Path) -> RunRecord:
         raise CheckpointError(f"{folder} has finished no stage yet, so there is nothing to report")
     return RunRecord(
         config=config,
+        taxonomy=checkpoint.taxonomy,
         git_commit=checkpoint.git_commit,
         is_finished=checkpoint.stage >= config.num_stages,
         parameters=sum(parameter.numel() for parameter in restore_model(checkpoint).parameters()),

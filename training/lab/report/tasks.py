@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from html import escape
 
 from training.config import Task
-from training.data.classes import CLASSES
-from training.data.datasets import MiniSets
+from training.data.datasets import DataSets
 from training.data.doctor.html import charts
-from training.data.loaders import split_of
 from training.lab.report.charts import Line, colour_keys, legend, line_chart, make_axis, matrix_chart, reliability_chart
 from training.lab.report.html import columns, figure, format_metric, note, section, thirds
 from training.lab.report.pictures import picture_sheets
@@ -28,7 +26,7 @@ _ONE_TABLE = 24  # more classes are laid out in two
 _CURVES_OF_CLASSES = 6
 
 
-def task_section(record: RunRecord, task: Task, sets: MiniSets | None) -> str:
+def task_section(record: RunRecord, task: Task, sets: DataSets | None) -> str:
     """The part of the page about one task, as it is at the end of the run.
 
     Args:
@@ -42,17 +40,18 @@ def task_section(record: RunRecord, task: Task, sets: MiniSets | None) -> str:
     details = record.end_details(task)
     if details is None:
         return section(task, _TITLES[task], note("The run's folder does not hold this task's answers."))
+    names, own = record.taxonomy.names(task), record.own_details(task)
     if isinstance(details, SegmentationDetails):
-        parts = _segmentation(details, record.own_details(task))
+        parts = _segmentation(details, names, own)
     elif isinstance(details, DetectionDetails):
-        parts = _detection(details, record.own_details(task))
+        parts = _detection(details, names, own)
     else:
-        parts = _classification(details, record.own_details(task))
-    if sets is None:
+        parts = _classification(details, names, own)
+    if sets is None or task not in sets.taxonomy.tasks:
         parts.append(note("Pictures are drawn where the data is named: unihead-train report RUN --data FOLDER."))
     else:
         parts.append(
-            picture_sheets(task, details.pictures, split_of(sets, task).val, input_size=record.config.input_size)
+            picture_sheets(task, names, details.pictures, sets.split(task).val, input_size=record.config.input_size)
         )
         parts.append(note(_PICTURE_NOTES[task]))
     return section(task, _TITLES[task], *parts)
@@ -66,8 +65,7 @@ _PICTURE_NOTES = {
 }
 
 
-def _segmentation(details: SegmentationDetails, own: Details | None) -> list[str]:
-    names = CLASSES[Task.SEGMENTATION]
+def _segmentation(details: SegmentationDetails, names: Sequence[str], own: Details | None) -> list[str]:
     earlier = own.class_iou if isinstance(own, SegmentationDetails) else None
     bars = class_bars("IoU", names, details.class_iou, earlier, [sum(row) for row in details.confusion], "Pixels")
     return [
@@ -81,8 +79,7 @@ def _segmentation(details: SegmentationDetails, own: Details | None) -> list[str
     ]
 
 
-def _detection(details: DetectionDetails, own: Details | None) -> list[str]:
-    names = CLASSES[Task.DETECTION]
+def _detection(details: DetectionDetails, names: Sequence[str], own: Details | None) -> list[str]:
     earlier = own.class_ap_50 if isinstance(own, DetectionDetails) else None
     absent = sum(1 for count in details.objects if not count)
     bars = class_bars("AP@0.5", names, details.class_ap_50, earlier, details.objects, "Objects")
@@ -93,8 +90,7 @@ def _detection(details: DetectionDetails, own: Details | None) -> list[str]:
     return [figure("Average precision of each class", bars, silent, wide=True), thirds(*drawings)]
 
 
-def _classification(details: ClassificationDetails, own: Details | None) -> list[str]:
-    names = CLASSES[Task.CLASSIFICATION]
+def _classification(details: ClassificationDetails, names: Sequence[str], own: Details | None) -> list[str]:
     earlier = own.class_accuracy if isinstance(own, ClassificationDetails) else None
     counts = [sum(row) for row in details.confusion]
     bars = class_bars("top-1", names, details.class_accuracy, earlier, counts, "Pictures")

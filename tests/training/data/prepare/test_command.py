@@ -10,8 +10,8 @@ import pytest
 
 from tests.training.data.official_trees import CATEGORIES, COCO_COUNTS, IMAGENETTE_COUNTS, VOC_COUNTS
 from tests.training.data.prepare.running import SETS, Run, parse, read_labels, read_manifest, read_pictures, read_tree
-from training.data.classes import COCO_CLASSES, VOC_CLASSES
-from training.data.datasets import read_mini_sets
+from training.data.mini_sets import read_mini_sets
+from training.data.taxonomy import COCO, VOC
 
 
 def without_sources(tree: dict[str, bytes]) -> dict[str, object]:
@@ -133,7 +133,7 @@ def test_every_class_is_drawn_though_the_quota_is_one(prepare: Run, tmp_path: Pa
     prepare(tmp_path / "out", "--tasks", "segmentation")
 
     rows = read_pictures(tmp_path / "out", "mini_voc_seg", "train").values()
-    assert {label for row in rows for label in row["classes"]} == set(VOC_CLASSES[1:])
+    assert {label for row in rows for label in row["classes"]} == set(VOC[1:])
 
 
 def test_a_shortage_is_named(prepare: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -260,7 +260,7 @@ def test_coco80_is_all_classes_in_coco_order(prepare: Run, tmp_path: Path) -> No
     prepare(tmp_path / "out", "--tasks", "detection", "--detection-classes", "coco80")
 
     classes = read_manifest(tmp_path / "out", "mini_coco_det")["classes"]
-    assert classes == [name for name in COCO_CLASSES if name in CATEGORIES["train"]]
+    assert classes == [name for name in COCO if name in CATEGORIES["train"]]
 
 
 def test_the_command_runs_without_the_training_extra(trees: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.training.data.official_trees import encode
-from training.data.classes import COCO_CLASSES
+from training.data.taxonomy import COCO
 
 PICTURES, BOXES = 118_287, 860_001
 WIDTH, HEIGHT = 640, 480
@@ -67,7 +67,7 @@ def write_annotations(path: Path, pictures: int, boxes: int) -> None:
         f'"flickr_url": "http://farm9.staticflickr.com/8186/{first + number}_7784ee91_z.jpg","id": {first + number}}}'
         for number in range(pictures)
     )
-    categories = json.dumps([{"id": position + 1, "name": name} for position, name in enumerate(COCO_CLASSES)])
+    categories = json.dumps([{"id": position + 1, "name": name} for position, name in enumerate(COCO)])
     path.parent.mkdir(exist_ok=True)
     with path.open("w") as stream:
         stream.write('{"licenses": [],"images": [')

@@ -1,7 +1,8 @@
 from pathlib import Path
 
 from tests.training.data.prepare.running import Run, read_labels, read_tree
-from training.data.datasets import load_segmentation, read_mini_sets
+from training.data.datasets import load_segmentation
+from training.data.mini_sets import read_mini_sets
 
 
 def test_max_side_scales_boxes_and_masks_with_the_picture(prepare: Run, tmp_path: Path) -> None:

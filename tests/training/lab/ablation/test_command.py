@@ -18,13 +18,13 @@ from tests.training.lab.ablation.tables import (
 )
 from training.cli import app
 from training.config import Task
-from training.data.datasets import MiniSets
+from training.data.datasets import DataSets
 from training.lab.ablation.run import RowTrainer
 from training.lab.ablation.shelf import Shelf
 
 
 @pytest.mark.slow
-def test_a_row_is_trained_and_measured_on_the_pictures_that_are_held_out(sets: MiniSets, tmp_path: Path) -> None:
+def test_a_row_is_trained_and_measured_on_the_pictures_that_are_held_out(sets: DataSets, tmp_path: Path) -> None:
     base, *_ = read_table(tmp_path, TINY)
     shelf = Shelf(tmp_path / "shared", [base], [3])
     train = RowTrainer(sets, torch.device("cpu"), weights=None, console=Console(quiet=True), shelf=shelf)

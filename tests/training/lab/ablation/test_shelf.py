@@ -7,7 +7,7 @@ from rich.console import Console
 from tests.training.lab.ablation.tables import TINY, read_table
 from training.checkpoint import load_checkpoint
 from training.config import Config
-from training.data.datasets import MiniSets
+from training.data.datasets import DataSets
 from training.lab.ablation.run import RowTrainer
 from training.lab.ablation.shelf import Shelf, describe_prefix
 from training.lab.ablation.table import Experiment
@@ -66,7 +66,7 @@ def test_what_lies_there_from_before_is_not_used(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_row_goes_on_where_another_has_been_and_ends_as_it_would_alone(sets: MiniSets, folder: Path) -> None:
+def test_a_row_goes_on_where_another_has_been_and_ends_as_it_would_alone(sets: DataSets, folder: Path) -> None:
     base = make_base(folder)
     row = make_row(folder, "overrides.stages.detection.augment.mosaic = 0.5")
 

@@ -10,8 +10,8 @@ from tests.training.lab.report.records import EVALUATIONS, evaluation, make_deta
 from tests.training.outline import Outline
 from training.checkpoint import CHECKPOINT_NAME, CheckpointError, load_checkpoint, save_checkpoint
 from training.config import Task
-from training.data.classes import VOC_CLASSES
-from training.data.datasets import MiniSets
+from training.data.datasets import DataSets
+from training.data.taxonomy import VOC
 from training.lab.report.page import make_page, write_report
 
 SECTIONS = [
@@ -29,7 +29,7 @@ SECTIONS = [
 
 
 @pytest.fixture(scope="module")
-def page(sets: MiniSets) -> str:
+def page(sets: DataSets) -> str:
     return make_page(make_record(details={"classification": make_details(sets)}), sets)
 
 
@@ -90,7 +90,7 @@ def test_one_stage_forgets_nothing() -> None:
 
 
 @pytest.mark.slow
-def test_the_numbers_of_a_run_are_those_of_its_files(finished_run: Path, sets: MiniSets, tmp_path: Path) -> None:
+def test_the_numbers_of_a_run_are_those_of_its_files(finished_run: Path, sets: DataSets, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(finished_run, folder)
     path = write_report(folder, sets)
@@ -106,7 +106,7 @@ def test_the_numbers_of_a_run_are_those_of_its_files(finished_run: Path, sets: M
                 assert any(cell.startswith(f"{value:.4f}") for cell in cells)
     ious = json.loads((folder / "evaluations" / "classification.jsonl").read_text().splitlines()[0])["class_iou"]
     assert ious[0] is not None  # every picture has background
-    for name, iou in zip(VOC_CLASSES, ious, strict=True):
+    for name, iou in zip(VOC, ious, strict=True):
         if iou is not None:
             listed = [row for row in outline.rows if row[0] == name and f"{iou:.4f}" in row]
             assert listed or (iou == 0 and f"{name} (" in outline.text)
@@ -115,7 +115,7 @@ def test_the_numbers_of_a_run_are_those_of_its_files(finished_run: Path, sets: M
 
 @pytest.mark.slow
 def test_the_same_folder_gives_the_same_page_and_leaves_nothing_beside_it(
-    finished_run: Path, sets: MiniSets, tmp_path: Path
+    finished_run: Path, sets: DataSets, tmp_path: Path
 ) -> None:
     pages = []
     for name in ("one", "another"):

@@ -3,8 +3,7 @@ import pytest
 from tests.training.lab.report.records import make_details
 from tests.training.outline import Outline
 from training.config import Task
-from training.data.datasets import DataError, MiniSets
-from training.data.loaders import split_of
+from training.data.datasets import DataError, DataSets
 from training.lab.report.pictures import choose_pictures, picture_sheets
 from training.metrics.details import PictureAnswer
 
@@ -36,25 +35,25 @@ def test_of_equals_the_fuller_picture_is_shown_and_one_without_objects_never() -
 
 
 @pytest.mark.parametrize("task", list(Task))
-def test_each_picture_has_truth_beside_prediction(sets: MiniSets, task: Task) -> None:
+def test_each_picture_has_truth_beside_prediction(sets: DataSets, task: Task) -> None:
     details = make_details(sets)[task]
-    outline = Outline(picture_sheets(task, details.pictures, split_of(sets, task).val, input_size=64))
+    outline = Outline(picture_sheets(task, details.pictures, sets.split(task).val, input_size=64))
     panels = 1 if task is Task.CLASSIFICATION else 2
     assert len(outline.images) == 4 * panels
     for image in outline.images:
         assert (image["src"] or "").startswith("data:image/jpeg;base64,")
     shown = {(image["alt"] or "").split()[0] for image in outline.images}
-    assert shown == {sample.image.name for sample in split_of(sets, task).val}
+    assert shown == {sample.image.name for sample in sets.split(task).val}
 
 
-def test_the_true_class_is_shown_though_it_came_late(sets: MiniSets) -> None:
+def test_the_true_class_is_shown_though_it_came_late(sets: DataSets) -> None:
     details = make_details(sets)[Task.CLASSIFICATION]
     outline = Outline(picture_sheets(Task.CLASSIFICATION, details.pictures, sets.classification.val, input_size=64))
     assert ["parachute (true)", "", "0.00"] in outline.rows
     assert ["chain saw (true)", "", "1.00"] in outline.rows
 
 
-def test_other_data_is_refused_by_name(sets: MiniSets) -> None:
+def test_other_data_is_refused_by_name(sets: DataSets) -> None:
     details = make_details(sets)[Task.SEGMENTATION]
     with pytest.raises(DataError, match="the data has no validation picture 2007_val_"):
         picture_sheets(Task.SEGMENTATION, details.pictures, sets.segmentation.train, input_size=64)

@@ -6,7 +6,7 @@ import pytest
 from tests.training.lab.report.records import make_details, make_record
 from tests.training.outline import Outline
 from training.config import Task
-from training.data.datasets import MiniSets
+from training.data.datasets import DataSets
 from training.lab.report.tasks import class_bars, task_section
 from training.metrics.details import SegmentationDetails
 
@@ -50,7 +50,7 @@ def test_where_nothing_came_after_there_is_nothing_to_compare() -> None:
 
 
 @pytest.mark.parametrize("task", list(Task))
-def test_each_task_has_its_figures(sets: MiniSets, task: Task) -> None:
+def test_each_task_has_its_figures(sets: DataSets, task: Task) -> None:
     record = make_record(details={"classification": make_details(sets)})
     page = task_section(record, task, sets)
     expected = {
@@ -63,7 +63,7 @@ def test_each_task_has_its_figures(sets: MiniSets, task: Task) -> None:
     Outline(page)
 
 
-def test_the_figures_are_those_of_the_details(sets: MiniSets) -> None:
+def test_the_figures_are_those_of_the_details(sets: DataSets) -> None:
     details = make_details(sets)
     segmentation = details[Task.SEGMENTATION]
     assert isinstance(segmentation, SegmentationDetails)
@@ -73,11 +73,11 @@ def test_the_figures_are_those_of_the_details(sets: MiniSets) -> None:
     assert outline.row("dog")[2:] == [f"{dog:.4f}", f"{np.array(segmentation.confusion)[12].sum():,}"]
 
 
-def test_without_data_the_page_says_how_to_have_pictures(sets: MiniSets) -> None:
+def test_without_data_the_page_says_how_to_have_pictures(sets: DataSets) -> None:
     page = task_section(make_record(details={"classification": make_details(sets)}), Task.DETECTION, None)
     assert "unihead-train report RUN --data FOLDER" in page
     assert "<img" not in page
 
 
-def test_a_run_without_details_says_so(sets: MiniSets) -> None:
+def test_a_run_without_details_says_so(sets: DataSets) -> None:
     assert "does not hold this task" in task_section(make_record(), Task.DETECTION, sets)

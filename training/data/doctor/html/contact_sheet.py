@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 
 from service.pictures.imaging import UInt8Array, fit, resize
-from training.data.classes import VOC_CLASSES, VOID
 from training.data.datasets import DataError, load_image, read_mask
 from training.data.doctor.findings import Picture, PictureBox, SetSummary
 from training.data.doctor.html.drawing import Colour, class_name, draw_boxes, make_colours, tint
+from training.data.taxonomy import VOC, VOID
 
 SAMPLES: Final = 9
 FRAME_PX: Final = (560, 420)  # every picture is scaled to fit, so that the lines and names in it have one size
@@ -61,7 +61,7 @@ def colours_of_set(summary: SetSummary) -> Mapping[str, Colour]:
     """One colour for each class name of the set, the same in all its pictures."""
     drawn = {name for picture in summary.pictures for name, _, _ in picture.boxes}
     counted = {name for split in summary.splits for name in split.class_counts}
-    return make_colours(VOC_CLASSES if summary.task == "segmentation" else sorted(drawn | counted))
+    return make_colours(VOC if summary.task == "segmentation" else sorted(drawn | counted))
 
 
 def draw_sample(picture: Picture, colours: Mapping[str, Colour]) -> Sample:
@@ -88,7 +88,9 @@ def draw_sample(picture: Picture, colours: Mapping[str, Colour]) -> Sample:
             if mask.shape != image.shape[:2]:
                 note = f"the mask is {mask.shape[1]} x {mask.shape[0]}, stretched here"
             size = (place.resized_width, place.resized_height)
-            pixels = tint(pixels, np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)), colours)
+            pixels = tint(
+                pixels, np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)), VOC, colours
+            )
     if picture.boxes:
         across, down = place.resized_width / width, place.resized_height / height
         pixels = draw_boxes(pixels, [_scale_box(box, across, down) for box in picture.boxes], colours)
@@ -149,7 +151,7 @@ def _count_classes(picture: Picture) -> tuple[tuple[str, int], ...]:
         if mask is None:
             return ()
         pixels = np.bincount(mask.ravel(), minlength=256)
-        counts = Counter({class_name(value): int(pixels[value]) for value in range(1, VOID) if pixels[value]})
+        counts = Counter({class_name(value, VOC): int(pixels[value]) for value in range(1, VOID) if pixels[value]})
     return tuple(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
 
 

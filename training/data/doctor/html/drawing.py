@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from service.pictures.imaging import UInt8Array
-from training.data.classes import VOC_CLASSES, VOID
 from training.data.doctor.findings import PictureBox
+from training.data.taxonomy import VOID
 
 Colour: TypeAlias = tuple[int, int, int]  # RGB, 0..255
 Rectangle: TypeAlias = tuple[float, float, float, float]  # xyxy, pixels of the drawing
@@ -37,9 +37,11 @@ def make_colours(names: Sequence[str]) -> Mapping[str, Colour]:
     return {name: _colour_of_index(index) for index, name in enumerate(names)}
 
 
-def tint(image: UInt8Array, class_ids: UInt8Array, colours: Mapping[str, Colour]) -> UInt8Array:
+def tint(image: UInt8Array, class_ids: UInt8Array, names: Sequence[str], colours: Mapping[str, Colour]) -> UInt8Array:
     """Lay class colours over a picture [H, W, 3] by its class ids [H, W]; background stays clear, void turns white."""
-    palette = np.array([colours.get(class_name(value), UNKNOWN_COLOUR) for value in range(256)], dtype=np.float32)
+    palette = np.array(
+        [colours.get(class_name(value, names), UNKNOWN_COLOUR) for value in range(256)], dtype=np.float32
+    )
     opacity = np.full(256, MASK_OPACITY, dtype=np.float32)
     palette[VOID], opacity[VOID], opacity[0] = VOID_COLOUR, VOID_OPACITY, 0.0
     return (image + (palette[class_ids] - image) * opacity[class_ids][..., None]).round().astype(np.uint8)
@@ -52,11 +54,11 @@ def encode_data_uri(image: UInt8Array) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
-def class_name(class_id: int) -> str:
-    """Name of a mask value: a VOC class, "void", or the number where it is neither."""
+def class_name(class_id: int, names: Sequence[str]) -> str:
+    """Name of a mask value: a class, "void", or the number where it is neither."""
     if class_id == VOID:
         return "void"
-    return VOC_CLASSES[class_id] if class_id < len(VOC_CLASSES) else f"value {class_id}"
+    return names[class_id] if class_id < len(names) else f"value {class_id}"
 
 
 def draw_boxes(image: UInt8Array, boxes: Sequence[PictureBox], colours: Mapping[str, Colour]) -> UInt8Array:

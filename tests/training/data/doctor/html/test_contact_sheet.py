@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data.classes import VOC_CLASSES
 from training.data.doctor.findings import Picture, PictureBox, SetSummary, SplitSummary
 from training.data.doctor.html.contact_sheet import FRAME_PX, colours_of_set, draw_sample, make_samples
 from training.data.doctor.html.drawing import (
@@ -20,6 +19,7 @@ from training.data.doctor.html.drawing import (
     make_colours,
     tint,
 )
+from training.data.taxonomy import VOC
 
 GREY = (100, 100, 100)
 RED = {"cat": (255, 0, 0)}
@@ -113,7 +113,7 @@ def test_hopeless_boxes_break_nothing(box: PictureBox) -> None:
 
 def test_mask_colours_are_those_of_the_classes() -> None:
     image = np.full((1, 4, 3), 100, dtype=np.uint8)
-    colours = make_colours(VOC_CLASSES)
+    colours = make_colours(VOC)
     pixels = tint(image, np.array([[0, 8, 255, 77]], dtype=np.uint8), colours)
 
     def mixed(colour: Colour, opacity: float) -> tuple[int, ...]:
