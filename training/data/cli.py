@@ -1,4 +1,4 @@
-"""`unihead-data`: make the mini sets out of the official releases, and find what is wrong with data."""
+"""`unihead-data`: make the mini sets out of the official releases, show what data is, find what is wrong with it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from training.data.doctor.examine import examine
 from training.data.doctor.layouts import WANTED, LayoutError
 from training.data.doctor.report import format_json, format_text
 from training.data.prepare.command import add_prepare_parser
+from training.data.sets.showing import format_understood
+from training.data.sources import describe_data
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -35,8 +37,42 @@ def _build_parser() -> argparse.ArgumentParser:
         shtab.add_argument_to(parser, "--print-completion", help="print a script that completes these words in a shell")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     add_prepare_parser(subparsers)
+    _add_show_parser(subparsers)
     _add_doctor_parser(subparsers)
     return parser
+
+
+def _add_show_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    show = subparsers.add_parser(
+        "show",
+        help="print what is understood of data, and the data file that says it",
+        description="Print the sources, splits, classes and counts of data, and the data file that says so; exits "
+        "1 if it cannot be trained on as it is.",
+        epilog=f"DATA is a data file, `large` (which ships), or a folder: {WANTED}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_data_arguments(show)
+    show.set_defaults(run=_run_show)
+
+
+def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", type=Path, help="a data file, a data set, or a folder of data sets")
+    parser.add_argument(
+        "--root",
+        metavar="DIR",
+        type=Path,
+        help="what the paths of a data file count from; else its own folder, then UNIHEAD_DATA",
+    )
+
+
+def _run_show(namespace: argparse.Namespace) -> int:
+    try:
+        understood = describe_data(namespace.data, root=namespace.root)
+    except OSError as error:
+        print(f"unihead-data: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    print(format_understood(understood))
+    return EXIT_ERRORS if understood.problems else 0
 
 
 def _add_doctor_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -15,24 +15,19 @@ from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from service.errors import RequestError
 from service.pictures.imaging import FloatArray, UInt8Array, decode
 from training.data.coco import LabelledBox, parse_coco
+from training.data.layouts.faults import DataError as DataError  # noqa: PLC0414 - those who read data catch it from here
+from training.data.layouts.faults import DataWarning as DataWarning  # noqa: PLC0414 - as above
+from training.data.layouts.masks import read_values
+from training.data.layouts.outlines import Outlines
 from training.data.taxonomy import COCO, IMAGENETTE, VOID, Taxonomy
 from training.options.base import Task
 
 _JPEG_SUFFIXES = {".jpg", ".jpeg"}
 _PICTURE_SUFFIXES = {*_JPEG_SUFFIXES, ".png"}
-
-
-class DataError(ValueError):
-    """The data on disk is not what was asked for; the sentence names the file."""
-
-
-class DataWarning(UserWarning):
-    """The data on disk has a fault that was mended by leaving something out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +36,13 @@ class SegmentationSample:
 
     Attributes:
         image: the picture's file.
-        mask: the mask's file.
-        values: the label, or `VOID`, of each of 256 values of the mask; None where the mask stores labels.
+        mask: the mask's file, or the outlines that it is drawn from.
+        values: the label, `VOID`, or -1 for none of both, of each of 256 values of the mask; None where the mask stores
+            labels.
     """
 
     image: Path
-    mask: Path
+    mask: Path | Outlines
     values: tuple[int, ...] | None = None
 
 
@@ -88,11 +84,19 @@ Sample = TypeVar("Sample", bound=SegmentationSample | DetectionSample | Classifi
 
 @dataclass(frozen=True, slots=True)
 class Split(Generic[Sample]):
-    """What is learned from, what is measured on, and what is measured for choices; no picture is in two of them."""
+    """What is learned from, what is measured on, and what is measured for choices; no picture is in two of them.
+
+    Attributes:
+        train: learned from.
+        val: measured on.
+        choose: measured for choices, never trained on.
+        weights: how often each picture of train is drawn, beside others; empty where all are drawn alike.
+    """
 
     train: tuple[Sample, ...]
     val: tuple[Sample, ...]
     choose: tuple[Sample, ...] = ()
+    weights: tuple[float, ...] = ()
 
 
 AnySplit: TypeAlias = Split[SegmentationSample] | Split[DetectionSample] | Split[ClassificationSample]
@@ -171,38 +175,47 @@ def load_image(path: Path) -> UInt8Array:
         raise DataError(f"{path}: {error}; wanted a JPEG, PNG or WebP picture") from error
 
 
-def read_mask(path: Path, num_classes: int) -> UInt8Array:
-    """Decode a palette (or grey) PNG into the class ids that it stores: [H, W], 0..num_classes-1 or `VOID`.
+def read_mask(path: Path | Outlines, num_classes: int, values: Sequence[int] | None = None) -> UInt8Array:
+    """Decode a mask into labels: [H, W], 0..num_classes-1 or `VOID`.
+
+    Args:
+        path: a palette or grey PNG that stores numbers; or outlines.
+        num_classes: how many labels there are.
+        values: label of each of 256 numbers, see `SegmentationSample`.
 
     Raises:
-        DataError: the file cannot be decoded, has colours in place of ids, or holds a value that is no class.
+        DataError: the file cannot be decoded, has colours in place of numbers, or holds a value that is no class.
     """
+    if isinstance(path, Outlines):
+        return path.draw()
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            mode, mask = picture.mode, np.asarray(picture)
-    except (OSError, SyntaxError) as error:  # Pillow reports a damaged chunk as a SyntaxError
-        raise DataError(f"{path}: {error}; wanted a palette PNG of class ids") from error
-    # Never convert(): the palette would turn ids into colours.
-    if mode not in {"P", "L"}:
-        raise DataError(f"{path}: the mask's mode is {mode}; wanted P or L, one class id a pixel")
-    occurring = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
-    strange = [value for value in occurring.tolist() if value >= num_classes and value != VOID]
+        stored = read_values(path)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+    occurring = np.flatnonzero(np.bincount(stored.ravel(), minlength=256)).tolist()
+    if values is None:
+        strange = [value for value in occurring if value >= num_classes and value != VOID]
+        wanted = f"classes 0..{num_classes - 1} or void {VOID}"
+    else:
+        strange = [value for value in occurring if values[value] < 0]
+        wanted = ", ".join(str(value) for value, label in enumerate(values) if label >= 0)
     if strange:
-        raise DataError(f"{path}: the mask holds {strange}; wanted classes 0..{num_classes - 1} or void {VOID}")
-    return mask
+        raise DataError(f"{path}: the mask holds {strange}; wanted {wanted}")
+    return stored if values is None else np.array(values, dtype=np.int16).astype(np.uint8)[stored]
 
 
 def load_segmentation(sample: SegmentationSample, num_classes: int) -> tuple[UInt8Array, UInt8Array]:
-    """Decode a picture [H, W, 3] RGB and its mask [H, W] of class ids or `VOID`.
+    """Decode a picture [H, W, 3] RGB and its mask [H, W] of labels or `VOID`.
 
     Raises:
         DataError: one of the files cannot be used, or their sizes differ.
     """
-    image, mask = load_image(sample.image), read_mask(sample.mask, num_classes)
+    image, mask = load_image(sample.image), read_mask(sample.mask, num_classes, sample.values)
     if image.shape[:2] != mask.shape:
         height, width = image.shape[:2]
+        path = sample.mask if isinstance(sample.mask, Path) else sample.image
         raise DataError(
-            f"{sample.mask}: the mask is {mask.shape[1]} x {mask.shape[0]}, its picture {width} x {height}; "
+            f"{path}: the mask is {mask.shape[1]} x {mask.shape[0]}, its picture {width} x {height}; "
             "wanted the same size"
         )
     return image, mask

@@ -59,7 +59,9 @@ def read_coco_masks(place: Place, faults: Faults) -> Reading:
         for row in sorted(by_image[number], key=lambda row: -row.xywh[2] * row.xywh[3]):
             shape: Shape | None = row.shape
             if shape is None:
-                faults.mend("annotation-without-outline", place.source, "has no outline; it is void", entry=row.entry)
+                faults.mend(
+                    "annotation-without-outline", place.source, "has no outline; its box is void", entry=row.entry
+                )
                 shape = (_corners(row),)
             elif isinstance(shape, Runs) and not _fits(shape, size):
                 sentence = f"its run lengths do not add up to {size[0]} x {size[1]}; export them again"

@@ -21,7 +21,7 @@ from training.data.layouts.files import (
 )
 from training.data.layouts.readings import FoundSet, Labelled, Layout, Place, Reading
 
-_IMAGE_FOLDERS: Final = ("images", "image", "imgs", "img", "JPEGImages", "pictures")
+_IMAGE_FOLDERS: Final = ("images", "image", "imgs", "img", "JPEGImages", "pictures", "data")
 _MASK_FOLDERS: Final = ("masks", "mask", "labels", "annotations", "SegmentationClass", "gt")
 _MASK_ENDINGS: Final = ("_mask", "-mask", "_masks", "_seg", "_label", "_labels", "_gt")
 _JPEG_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})

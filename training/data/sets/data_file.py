@@ -19,6 +19,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 # What `values` calls a mask value that is neither object nor background.
 VOID_NAME: Final = "void"
+# What is neither object nor void; of boxes, what is left out.
+BACKGROUND: Final = "background"
 SHIPPED: Final = {"voc": VOC, "coco": COCO, "imagenette": tuple(IMAGENETTE.values())}
 _LARGEST_VALUE: Final = 255
 
@@ -42,8 +44,11 @@ class Source(Frozen):
     aliases: dict[str, str] = Field({}, description="its name of a class = the name that the model has for it")
     known: tuple[str, ...] | Literal["all"] = Field(
         (),
-        description="classes that this source labels, or `all`; those of other sources are unknown in its pictures, not "
-        "background; not given: those that it names",
+        description="classes that this source labels, or `all`; those of other sources are unknown in its pictures, "
+        "not background; not given: those that it names",
+    )
+    others: Literal["void", "background"] | None = Field(
+        None, description="what its classes become that [classes] does not list; not given: they are an error"
     )
     values: dict[int, str] = Field({}, description="mask value = name; `void` for what is neither; others are an error")
     min_score: Share = Field(0.0, description="labels that carry a score are objects from here on")

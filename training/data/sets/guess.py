@@ -118,7 +118,8 @@ def _describe(sets: list[tuple[Path, FoundSet, Path]]) -> DataFile:
     order = list(Task)
     for path, found, root in sorted(sets, key=lambda each: order.index(each[1].layout.task)):
         task = found.layout.task
-        if path.name in _MINI_SETS and _MINI_SETS[path.name][0] is task:
+        is_mini = path.name in _MINI_SETS and _MINI_SETS[path.name][0] is task
+        if is_mini:
             classes[task.value] = _MINI_SETS[path.name][1]
         relative = path.relative_to(root).as_posix() if path != root else "."
         unsplit = "all" in found.places
@@ -133,6 +134,7 @@ def _describe(sets: list[tuple[Path, FoundSet, Path]]) -> DataFile:
                 layout=found.layout,
                 split="train" if unsplit else None,
                 hold_out=hold_out,
+                known="all" if is_mini else (),
             )
         )
     return DataFile(classes=Classes(**classes), source=tuple(sources))

@@ -15,12 +15,11 @@ import numpy as np
 from training.data.layouts.faults import DataError, Faults
 from training.data.layouts.masks import read_values
 from training.data.layouts.readings import FoundSet, Labelled, Layout, Place, Reading
-from training.data.sets.data_file import VOID_NAME, DataFile, Source
+from training.data.sets.data_file import BACKGROUND, VOID_NAME, DataFile, Source
 from training.data.sets.guess import READERS, WANTED, find_set
-from training.data.taxonomy import IMAGENETTE, VOC, VOID
+from training.data.taxonomy import IMAGENETTE, VOC, VOC_SAME_AS_COCO, VOID
 from training.options.base import Task
 
-BACKGROUND: Final = "background"
 # Layouts whose labels are numbers; the others bring names.
 _NUMBERED: Final = frozenset({Layout.MASKS, Layout.VOC_MASKS, Layout.YOLO})
 # Masks that count up to here count classes; beyond, their values mean something else, and must be named.
@@ -68,8 +67,12 @@ def open_source(source: Source, data: DataFile, roots: Sequence[Path], faults: F
     names, told = _name_numbers(source, data, path, found.layout, readings)
     own = {name for reading in readings.values() for name in names or reading.names}
     if strange := [name for name in source.aliases if name not in own]:
-        raise DataError(f"{path}: aliases has {strange[0]!r}, which is no class there; it has {_list(sorted(map(str, own)))}")
-    readings = {split: _rename(source, reading, names) for split, reading in readings.items()}
+        raise DataError(
+            f"{path}: aliases has {strange[0]!r}, which is no class there; it has {_list(sorted(map(str, own)))}"
+        )
+    readings = {
+        split: _rename(source, reading, names, data.classes.names(source.task)) for split, reading in readings.items()
+    }
     return Opened(source, path, found, readings, told)
 
 
@@ -126,7 +129,9 @@ def _hold_out(readings: dict[str, Reading], source: Source, path: Path) -> dict[
     held: set[Path] = set()
     for group in groups.values():
         # A digest of the name, so that pictures that are added later leave the others where they are.
-        order = sorted(group, key=lambda each: hashlib.sha256(os.fsencode(each.image.relative_to(path.parent))).digest())
+        order = sorted(
+            group, key=lambda each: hashlib.sha256(os.fsencode(each.image.relative_to(path.parent))).digest()
+        )
         held |= {picture.image for picture in order[: max(1, round(len(group) * source.hold_out))]}
     kept = tuple(picture for picture in train.pictures if picture.image not in held)
     if not kept:
@@ -155,14 +160,29 @@ def _name_numbers(
     return _name_values(path, values), (told,)
 
 
-def _rename(source: Source, reading: Reading, names: tuple[str | None, ...]) -> Reading:
-    """The same pictures, with the names that the model has for their labels."""
+def _rename(source: Source, reading: Reading, names: Sequence[str | None], listed: Sequence[str]) -> Reading:
+    """The same pictures, with the names that the model has for their labels.
+
+    Args:
+        source: knows aliases, and what becomes of other classes.
+        reading: with names of its own.
+        names: in place of those, where labels are mere numbers.
+        listed: all names that the model has; empty if the sources decide.
+    """
     own = names or reading.names
     if own and {*own} <= IMAGENETTE.keys():
-        own = tuple(IMAGENETTE[str(name)] for name in own)
-    return replace(
-        reading, names=tuple(source.aliases.get(name, name) if name is not None else None for name in own)
-    )
+        own = [IMAGENETTE[str(name)] for name in own]
+    return replace(reading, names=tuple(None if name is None else _translate(name, source, listed) for name in own))
+
+
+def _translate(name: str, source: Source, listed: Sequence[str]) -> str:
+    name = source.aliases.get(name, name)
+    if not listed or name in {*listed, VOID_NAME, BACKGROUND}:
+        return name
+    twins = {one: other for pair in VOC_SAME_AS_COCO for one, other in (pair, pair[::-1])}
+    if (twin := twins.get(name)) in listed:
+        return str(twin)
+    return name if source.others is None else VOID_NAME if source.others == "void" else BACKGROUND
 
 
 def find_values(readings: Mapping[str, Reading]) -> list[int]:
@@ -213,7 +233,5 @@ def _name_values(path: Path, values: Sequence[int]) -> tuple[str, ...]:
 
 
 def _list(names: Sequence[object]) -> str:
-    shown = ", ".join(str(name) for name in names[:8])  # noqa: PLR2004 - enough to see what is meant
+    shown = ", ".join(str(name) for name in names[:8])
     return shown + (f" and {len(names) - 8} more" if len(names) > 8 else "")  # noqa: PLR2004 - the rest of them
-
-
