@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.data.doctor.examine import examine
-from training.data.doctor.layouts import WANTED, LayoutError
+from training.data.doctor.layouts import LayoutError
 from training.data.doctor.report import format_json, format_text
 from training.data.prepare.command import add_prepare_parser
+from training.data.sets.guess import WANTED
 from training.data.sets.showing import format_understood
 from training.data.sources import describe_data
 
@@ -79,11 +80,13 @@ def _add_doctor_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -
     doctor = subparsers.add_parser(
         "doctor",
         help="find what ruins a training run",
-        description="Examine data sets; exits 1 if there are errors, 0 if there are none.",
-        epilog=f"DIR, or the folders in it, may each be {WANTED}",
+        description="Examine data sets; exits 1 if there are errors, 0 if there are none. What training repairs by "
+        "itself is a warning.",
+        epilog=f"DATA is a data file, `large` (which ships), or a folder: {WANTED}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    doctor.add_argument("folder", metavar="DIR", type=Path, help="a data set, or a folder of data sets")
+    _add_data_arguments(doctor)
+    doctor.add_argument("--strict", action="store_true", help="exit 1 on warnings too")
     doctor.add_argument("--json", action="store_true", help="print one JSON document with every case")
     doctor.add_argument("--html", metavar="OUT", type=Path, help="write a page with tables, histograms and samples")
     doctor.set_defaults(run=_run_doctor)
@@ -91,7 +94,7 @@ def _add_doctor_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -
 
 def _run_doctor(namespace: argparse.Namespace) -> int:
     try:
-        examination = examine(namespace.folder)
+        examination = examine(namespace.data, namespace.root)
         if namespace.html is not None:
             # The page is drawn by code that the report does not need.
             from training.data.doctor.html.page import write_page  # noqa: PLC0415 - drawing takes most of a second
@@ -101,4 +104,5 @@ def _run_doctor(namespace: argparse.Namespace) -> int:
         print(f"unihead-data: {error}", file=sys.stderr)
         return EXIT_USAGE
     print(format_json(examination) if namespace.json else format_text(examination))
-    return EXIT_ERRORS if examination.has_errors else 0
+    is_ill = examination.has_errors or (namespace.strict and examination.has_warnings)
+    return EXIT_ERRORS if is_ill else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +24,14 @@ class AnnotatedBox:
     """One box as its file has it.
 
     Attributes:
-        annotation: id of its annotation.
+        entry: what to call it in sentences: "annotation 7".
         name: class name.
         xywh: x, y, width, height in pixels of the picture, finite.
         width, height: of the picture, as the file says; in pixels.
         is_crowd: it stands for many objects.
     """
 
-    annotation: object
+    entry: str
     name: str
     xywh: tuple[float, float, float, float]
     width: int
@@ -77,16 +76,6 @@ class AnnotatedBox:
         return inside and x2 > x1 and y2 > y1
 
 
-def parse_xywh(value: object) -> tuple[float, float, float, float] | None:
-    """Read a `bbox` field; None unless it is four finite numbers."""
-    if not isinstance(value, list) or len(value) != 4:  # noqa: PLR2004 - four sides
-        return None
-    if not all(isinstance(side, (int, float)) and math.isfinite(side) for side in value):
-        return None
-    x, y, width, height = (float(side) for side in value)
-    return x, y, width, height
-
-
 def report_boxes(path: Path, boxes: Sequence[AnnotatedBox], ledger: Ledger) -> None:
     """Write a case for each fault of each box; boxes that fit in the other convention are told as that alone."""
     in_pixels = [box for box in boxes if not box.is_normalised]
@@ -96,22 +85,22 @@ def report_boxes(path: Path, boxes: Sequence[AnnotatedBox], ledger: Ledger) -> N
         corners = ", ".join(f"{side:g}" for side in box.xywh)
         size = f"the picture's {box.width} x {box.height}"
         if box.is_normalised:
-            ledger.add("normalised-box", path, f"[{corners}]; wanted pixels of {size}", annotation=box.annotation)
+            ledger.add("normalised-box", path, f"[{corners}]; wanted pixels of {size}", entry=box.entry)
         elif reading is not None and not (box.is_inside and box.has_area):
-            ledger.add("xywh-taken-for-xyxy", path, f"[{corners}] {reading}", annotation=box.annotation)
+            ledger.add("xywh-taken-for-xyxy", path, f"[{corners}] {reading}", entry=box.entry)
         else:
             _report_box(path, box, f"x, y, width, height = [{corners}]", size, ledger)
         if box.is_crowd:
-            ledger.add("crowd-box", path, f"{box.name}; wanted single objects", annotation=box.annotation)
+            ledger.add("crowd-box", path, f"{box.name}; wanted single objects", entry=box.entry)
 
 
 def _report_box(path: Path, box: AnnotatedBox, came: str, size: str, ledger: Ledger) -> None:
     if not box.has_area:
-        ledger.add("box-without-area", path, f"{came}; wanted width and height > 0", annotation=box.annotation)
+        ledger.add("box-without-area", path, f"{came}; wanted width and height > 0", entry=box.entry)
     elif not box.is_inside:
-        ledger.add("box-outside-picture", path, f"{came}; wanted it within {size}", annotation=box.annotation)
+        ledger.add("box-outside-picture", path, f"{came}; wanted it within {size}", entry=box.entry)
     elif min(box.xywh[2:]) < MIN_SIDE_PX:
-        ledger.add("tiny-box", path, f"{came}; wanted {MIN_SIDE_PX:g} px or more a side", annotation=box.annotation)
+        ledger.add("tiny-box", path, f"{came}; wanted {MIN_SIDE_PX:g} px or more a side", entry=box.entry)
 
 
 def _other_reading(boxes: Sequence[AnnotatedBox], misfits: Sequence[AnnotatedBox]) -> str | None:

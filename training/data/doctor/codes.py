@@ -10,15 +10,12 @@ from training.data.doctor.findings import REPAIRED_CODES, Case, Finding, Severit
 _ERRORS: Final = {
     "missing-split": "A split is missing; training needs train and val.",
     "empty-split": "A split holds no picture.",
-    "empty-class-folder": "A class folder holds no picture.",
-    "unreadable-annotation-file": "An annotation file cannot be read as COCO JSON.",
-    "foreign-annotation-file": "An annotation file beside the splits belongs to other pictures.",
+    "unreadable-annotation-file": "An annotation file cannot be read.",
     "corrupt-category": "A category entry has no usable id or name.",
     "corrupt-image-entry": "An image entry lacks its id, file name, width or height.",
     "corrupt-annotation": "An annotation lacks a field or has it in another shape.",
     "duplicate-id": "Two entries of one file have the same id.",
-    "category-ids-differ": "The same class has another id in each split; joining by id would mislabel it.",
-    "unknown-class-name": "A class name is none of the official ones.",
+    "unknown-class-name": "A class name is none of those that the data is to have.",
     "duplicate-class-name": "A class name occurs twice.",
     "unknown-image-id": "An annotation refers to a picture that the file does not list.",
     "unknown-category-id": "An annotation refers to a category that the file does not list.",
@@ -31,16 +28,22 @@ _ERRORS: Final = {
     "mask-not-palette": "A mask stores colours in place of class ids.",
     "mask-size-differs": "A mask has another size than its picture.",
     "mask-value-unknown": "A mask holds values that are no class.",
-    "same-picture-in-two-splits": "The same file is in two splits: what is measured was learned by heart.",
+    "masks-without-class": "No mask of a split shows a class: all of it is background or void.",
     "same-picture-in-two-tasks": "The same file is in the sets of two tasks.",
     "normalised-box": "A box is given in shares of the picture; pixels are wanted.",
     "xywh-taken-for-xyxy": "Boxes fit their pictures only in the other convention: corners and sizes were confused.",
+}
+_WARNINGS: Final = {
+    "foreign-annotation-file": "An annotation file beside the splits belongs to other pictures.",
+    "category-ids-differ": "The same class has another id in each split; joining by id would mislabel it.",
+    "same-picture-in-two-splits": "The same file is in two splits: what is measured was learned by heart.",
     "box-outside-picture": "A box reaches more than a pixel beyond its picture.",
     "box-without-area": "A box is inverted or has no area.",
     "tiny-box": "A box is under 2 px wide or high.",
     "crowd-box": "A box stands for a crowd that nobody counted.",
-}
-_WARNINGS: Final = {
+    "empty-class-folder": "A class folder holds no picture.",
+    "repeated-annotation-id": "Several annotations of one file have the same id.",
+    "annotation-without-outline": "An annotation has no outline to draw a mask from; its box is void.",
     "missing-class-name": "A class is named in one split and not in the other.",
     "class-without-training-example": "A class has no example in train.",
     "class-imbalance": "A class is in less than a twentieth of the pictures that the most common class has.",
@@ -73,18 +76,18 @@ class Ledger:
         self.root = root
         self._cases: dict[str, list[Case]] = {}
 
-    def add(self, code: str, path: Path, detail: str, *, annotation: object = None) -> None:
+    def add(self, code: str, path: Path, detail: str, *, entry: object = None) -> None:
         """Write one case.
 
         Args:
             code: a key of `CODES`.
             path: the file or folder at fault.
             detail: what came and what was wanted.
-            annotation: id of the annotation at fault, where there is one.
+            entry: the row at fault, where there is one: "annotation 7", "line 3".
         """
         where = self.place(path)
-        if annotation is not None:
-            where = f"{where} annotation {annotation}"
+        if entry is not None:
+            where = f"{where} {entry}"
         self._cases.setdefault(code, []).append(Case(where, detail))
 
     def place(self, path: Path) -> str:

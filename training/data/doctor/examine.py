@@ -12,51 +12,71 @@ from training.data.doctor.balance import report_cells, report_classes
 from training.data.doctor.codes import Ledger
 from training.data.doctor.contents import Entry, read_contents
 from training.data.doctor.findings import Examination, Picture, SetSummary, SplitSummary
-from training.data.doctor.layouts import FoundSet, find_sets
+from training.data.doctor.layouts import ExaminedSet, find_sets
+from training.data.doctor.mask_values import MaskNames, name_masks, report_masks
 from training.data.doctor.overlaps import Seen, report_overlaps
 from training.data.doctor.pictures import MaskFacts, PictureFacts, inspect_mask, inspect_picture
-from training.data.taxonomy import VOC, VOID
 
 
-def examine(root: Path) -> Examination:
-    """Examine every data set that a folder is, or holds in its sub folders; nothing on disk is changed.
+def examine(path: Path, root: Path | None = None) -> Examination:
+    """Examine every data set that a folder is, or holds, or that a data file names; nothing on disk is changed.
+
+    Args:
+        path: a folder or a data file.
+        root: folder that the paths of a data file count from.
 
     Raises:
-        LayoutError: there is no such folder, or no data set in it.
+        LayoutError: there is no such folder or file, or no data set in it.
     """
-    found = find_sets(root)
-    ledger = Ledger(root)
+    found = find_sets(path, root)
+    ledger = Ledger(path if path.is_dir() else root or path.parent)
     seen: list[Seen] = []
     # Decoding releases the GIL; more threads than cores only hold more pictures in memory.
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        sets = tuple(_examine_set(each, pool, seen, ledger) for each in found)
+        sets = tuple(_examine_set(each, found, pool, seen, ledger) for each in found)
     report_overlaps(seen, ledger)
-    return Examination(root, sets, ledger.findings())
+    return Examination(path, sets, ledger.findings())
 
 
-def _examine_set(found: FoundSet, pool: Executor, seen: list[Seen], ledger: Ledger) -> SetSummary:
-    contents = read_contents(found, ledger)
+def _examine_set(
+    each: ExaminedSet, others: Sequence[ExaminedSet], pool: Executor, seen: list[Seen], ledger: Ledger
+) -> SetSummary:
+    contents = read_contents(each, ledger, others=others)
+    names = name_masks(contents)
     summaries: list[SplitSummary] = []
     pictures: list[Picture] = []
     pictures_by_class: dict[str, Counter[str]] = {}
     for name, split in contents.items():
-        mask_paths = [entry.mask for entry in split.entries if entry.mask is not None]
-        masks = dict(zip(mask_paths, pool.map(inspect_mask, mask_paths), strict=True))
+        masks = dict(
+            zip(
+                (entry.path for entry in split.entries if entry.mask is not None),
+                pool.map(inspect_mask, [entry.mask for entry in split.entries if entry.mask is not None]),
+                strict=True,
+            )
+        )
         facts = list(pool.map(inspect_picture, [entry.path for entry in split.entries]))
         readable = []
         for entry, fact in zip(split.entries, facts, strict=True):
             _report_files(entry, fact, masks, ledger)
             if fact.size is not None and fact.thumbnail is not None:
-                seen.append(Seen(entry.path, found.root, name, fact.sha256, fact.thumbnail))
-                readable.append(Picture(entry.path, *fact.size, name, entry.boxes, entry.mask, entry.label))
-        counted = _count_classes(readable, masks)
+                seen.append(Seen(entry.path, each.found.root, name, fact.sha256, fact.thumbnail))
+                values = names.tables.get(name)
+                readable.append(Picture(entry.path, *fact.size, name, entry.boxes, entry.mask, entry.label, values))
+        report_masks(split, masks, ledger)
+        counted = _count_classes(readable, masks, names)
         pictures_by_class[name] = Counter(label for counts in counted for label in counts)
         summaries.append(_summarise(name, readable, counted))
         report_cells(name, split.source, readable, ledger)
         pictures += readable
     report_classes(contents, pictures_by_class, ledger)
     return SetSummary(
-        found.root.name, found.layout.task, found.layout.value, found.root, tuple(summaries), tuple(pictures)
+        each.name,
+        each.source.task.value,
+        each.found.layout.words,
+        each.found.root,
+        tuple(summaries),
+        tuple(pictures),
+        names.names,
     )
 
 
@@ -69,23 +89,20 @@ def _report_files(entry: Entry, fact: PictureFacts, masks: Mapping[Path, MaskFac
         )
     if entry.mask is None:
         return
-    mask = masks[entry.mask]
+    mask, place = masks[entry.path], entry.mask if isinstance(entry.mask, Path) else entry.path
     for code, detail in mask.faults:
-        ledger.add(code, entry.mask, detail)
+        ledger.add(code, place, detail)
     if None not in {fact.size, mask.size} and fact.size != mask.size:
-        ledger.add("mask-size-differs", entry.mask, f"{_sides(mask.size)}; its picture is {_sides(fact.size)}")
-    values = mask.pixels_by_value or ()
-    strange = [value for value, count in enumerate(values) if count and len(VOC) <= value != VOID]
-    if strange:
-        wanted = f"wanted classes 0..{len(VOC) - 1} or void {VOID}"
-        ledger.add("mask-value-unknown", entry.mask, f"holds {strange}; {wanted}")
+        ledger.add("mask-size-differs", place, f"{_sides(mask.size)}; its picture is {_sides(fact.size)}")
 
 
 def _sides(size: tuple[int, int] | None) -> str:
     return "unknown" if size is None else f"{size[0]} x {size[1]}"
 
 
-def _count_classes(pictures: Sequence[Picture], masks: Mapping[Path, MaskFacts]) -> list[Counter[str]]:
+def _count_classes(
+    pictures: Sequence[Picture], masks: Mapping[Path, MaskFacts], names: MaskNames
+) -> list[Counter[str]]:
     """Count for each picture its objects, or pixels without background, by class name."""
     counted = []
     for picture in pictures:
@@ -93,9 +110,7 @@ def _count_classes(pictures: Sequence[Picture], masks: Mapping[Path, MaskFacts])
         if picture.label is not None:
             counts[picture.label] += 1
         if picture.mask is not None:
-            values = masks[picture.mask].pixels_by_value or ()
-            pixels = dict(zip(VOC, values, strict=False))
-            counts.update({name: count for name, count in pixels.items() if count and name != VOC[0]})
+            counts.update(names.count(picture.split, masks[picture.path].pixels_by_value or ()))
         counted.append(counts)
     return counted
 

@@ -8,11 +8,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from training.data.layouts.outlines import Outlines
+
 # Class name; xyxy in pixels of the picture, not clipped; whether the box is a crowd.
 PictureBox: TypeAlias = tuple[str, tuple[float, float, float, float], bool]
 
-# What the training readers repair: ids joined by name, pictures on both sides dropped from train,
-# the foreign annotation file ignored, crowd and tiny boxes left out.
+# What the training readers repair, so that it is a warning: ids joined by name, pictures on both sides dropped from
+# train, the foreign annotation file ignored, boxes clipped to their pictures, crowd, tiny and void boxes left out.
 REPAIRED_CODES: Final = frozenset(
     {
         "category-ids-differ",
@@ -20,6 +22,10 @@ REPAIRED_CODES: Final = frozenset(
         "same-name-in-two-splits",
         "foreign-annotation-file",
         "crowd-box",
+        "box-outside-picture",
+        "box-without-area",
+        "annotation-without-outline",
+        "repeated-annotation-id",
         "tiny-box",
     }
 )
@@ -29,7 +35,7 @@ class Severity(StrEnum):
     """How much a finding matters; the order of the members is the order of the report."""
 
     ERROR = "error"  # breaks or falsifies training
-    WARNING = "warning"  # may be meant so
+    WARNING = "warning"  # may be meant so, or is repaired by the training readers
     INFO = "info"  # a figure to know
 
 
@@ -74,7 +80,9 @@ class Picture:
         width, height: of the upright picture; in pixels.
         split: name of its split.
         boxes: its objects, for detection.
-        mask: its palette mask, for segmentation.
+        mask: its palette mask, or outlines to draw one from, for segmentation.
+        values: its class, by position in the set's names, of each of 256 mask values; -1 where it is none, 255 for
+            void. None: as stored.
         label: its class name, for classification.
     """
 
@@ -83,8 +91,9 @@ class Picture:
     height: int
     split: str
     boxes: tuple[PictureBox, ...] = ()
-    mask: Path | None = None
+    mask: Path | Outlines | None = None
     label: str | None = None
+    values: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +122,11 @@ class SetSummary:
     Attributes:
         name: its folder's name.
         task: "segmentation", "detection" or "classification".
-        layout: such as "VOC pairs", in words.
+        layout: such as "pictures and masks", in words.
         root: its folder.
         splits: what each split holds.
         pictures: every readable picture of all splits.
+        mask_names: of the classes by mask value, for segmentation.
     """
 
     name: str
@@ -125,6 +135,7 @@ class SetSummary:
     root: Path
     splits: tuple[SplitSummary, ...]
     pictures: tuple[Picture, ...]
+    mask_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +147,13 @@ class Examination:
     findings: tuple[Finding, ...]
 
     @property
+    def has_warnings(self) -> bool:
+        """Whether any finding is a warning."""
+        return any(finding.severity is Severity.WARNING for finding in self.findings)
+
+    @property
     def has_errors(self) -> bool:
-        """Whether any finding is an error, repaired or not."""
+        """Whether any finding is an error; what the readers repair is none."""
         return any(finding.severity is Severity.ERROR for finding in self.findings)
 
 

@@ -14,6 +14,8 @@ from PIL import Image
 from service.errors import RequestError
 from service.pictures.imaging import UInt8Array, decode, resize
 from training.data.doctor.overlaps import THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH
+from training.data.layouts.masks import stored_values
+from training.data.layouts.outlines import Outlines
 
 _EXIF_ORIENTATION: Final = 0x0112
 _UPRIGHT: Final = 1
@@ -72,8 +74,11 @@ def inspect_picture(path: Path) -> PictureFacts:
     return PictureFacts(digest, (width, height), small.round().astype(np.uint8), tuple(_oddities(body)))
 
 
-def inspect_mask(path: Path) -> MaskFacts:
+def inspect_mask(path: Path | Outlines) -> MaskFacts:
     """Read a mask's stored values, without looking its palette up; never raises for a faulty file."""
+    if isinstance(path, Outlines):
+        drawn = path.draw()
+        return MaskFacts((path.width, path.height), tuple(np.bincount(drawn.ravel(), minlength=256).tolist()), ())
     try:
         body = path.read_bytes()
     except OSError as error:
@@ -83,9 +88,11 @@ def inspect_mask(path: Path) -> MaskFacts:
             mode, size, values = picture.mode, picture.size, np.asarray(picture)
     except _PILLOW_ERRORS as error:
         return MaskFacts(None, None, (_damage(body, f"{error}; wanted a palette PNG of class ids"),))
-    if mode not in {"P", "L"}:
-        return MaskFacts(size, None, (("mask-not-palette", f"its mode is {mode}; wanted P or L, a class id a pixel"),))
-    return MaskFacts(size, tuple(np.bincount(values.ravel(), minlength=256).tolist()), ())
+    try:
+        stored = stored_values(mode, values)
+    except ValueError as error:
+        return MaskFacts(size, None, (("mask-not-palette", str(error)),))
+    return MaskFacts(size, tuple(np.bincount(stored.ravel(), minlength=256).tolist()), ())
 
 
 def _damage(body: bytes, sentence: str) -> Fault:

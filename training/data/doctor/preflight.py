@@ -1,4 +1,4 @@
-"""The doctor's checks before a run: what the readers repair is told, any other error stops the run unless accepted."""
+"""The doctor's checks before a run: what the readers repair is told, any error stops the run unless accepted."""
 
 from __future__ import annotations
 
@@ -14,35 +14,38 @@ class UnfitDataError(ValueError):
     """The data has faults that nobody repairs and nobody accepted."""
 
 
-def check_data(root: Path, accepted: Collection[str], tell: Callable[[str], None]) -> Examination:
+def check_data(
+    path: Path, accepted: Collection[str], tell: Callable[[str], None], *, root: Path | None = None
+) -> Examination:
     """Examine the sets that a run is to learn from.
 
     Args:
-        root: folder of the three sets.
+        path: a folder of data sets, or a data file.
         accepted: codes of errors to train with all the same.
         tell: is given one text per finding, information left out.
+        root: folder that the paths of a data file count from.
 
     Returns:
         All that was found.
 
     Raises:
-        LayoutError: there is no data set below `root`.
-        UnfitDataError: an error is neither repaired by the readers nor accepted; or an accepted code is unknown.
+        LayoutError: there is no data set below `path`.
+        UnfitDataError: an error is not accepted; or an accepted code is unknown.
     """
     if unknown := sorted(set(accepted) - CODES.keys()):
         raise UnfitDataError(f"--accept knows no code {unknown[0]!r}; `unihead-data doctor` prints those it found")
     refused = []
-    examination = examine(root)
+    examination = examine(path, root)
     for finding in examination.findings:
         if finding.severity is Severity.INFO:
             continue
         tell(describe(finding))
-        if finding.severity is Severity.ERROR and not finding.repaired and finding.code not in accepted:
+        if finding.severity is Severity.ERROR and finding.code not in accepted:
             refused.append(finding.code)
     if refused:
         raise UnfitDataError(
-            f"{root} has errors that training does not repair: {', '.join(refused)}; mend the data "
-            f"(`unihead-data doctor {root}` lists every case), or train all the same with "
+            f"{path} has errors that training does not repair: {', '.join(refused)}; mend the data "
+            f"(`unihead-data doctor {path}` lists every case), or train all the same with "
             + " ".join(f"--accept {code}" for code in refused)
         )
     return examination

@@ -24,15 +24,14 @@ def format_text(examination: Examination) -> str:
 
 def _count_kinds(examination: Examination) -> str:
     by_severity = Counter(finding.severity for finding in examination.findings)
-    errors = [finding for finding in examination.findings if finding.severity is Severity.ERROR]
-    repaired = sum(finding.repaired for finding in errors)
+    repaired = sum(finding.repaired for finding in examination.findings)
     totals = {
         "error": by_severity[Severity.ERROR],
         "warning": by_severity[Severity.WARNING],
         "note": by_severity[Severity.INFO],
     }
     kinds = [f"{count} {word}{'' if count == 1 else 's'}" for word, count in totals.items()]
-    kinds[0] += f" ({repaired} repaired by the training readers)" if errors else ""
+    kinds[1] += f" ({repaired} repaired by the training readers)" if repaired else ""
     return f"kinds of findings: {', '.join(kinds)}"
 
 
@@ -41,6 +40,7 @@ def format_json(examination: Examination) -> str:
     document = {
         "root": str(examination.root),
         "has_errors": examination.has_errors,
+        "has_warnings": examination.has_warnings,
         "sets": [
             {
                 "name": each.name,

@@ -37,7 +37,7 @@ def find_coco(folder: Path) -> FoundSet | None:
 
 def read_coco(place: Place, faults: Faults) -> Reading:
     """Read the boxes of one COCO file."""
-    rows, located = _open(place, faults)
+    rows, located = open_coco(place, faults)
     names, label_of = _number(rows)
     by_image = _group(rows)
     pictures = [
@@ -49,7 +49,7 @@ def read_coco(place: Place, faults: Faults) -> Reading:
 
 def read_coco_masks(place: Place, faults: Faults) -> Reading:
     """Read the outlines of one COCO file as masks: background, then its categories; crowds are void."""
-    rows, located = _open(place, faults)
+    rows, located = open_coco(place, faults)
     names, label_of = _number(rows)
     by_image = _group(rows)
     pictures = []
@@ -77,7 +77,7 @@ def read_coco_masks(place: Place, faults: Faults) -> Reading:
 
 def has_outlines(place: Place) -> bool:
     """Whether most annotations of a file have an outline."""
-    rows, _ = _open(place, Faults(), locate=False)
+    rows, _ = open_coco(place, Faults(), locate=False)
     with_outline = sum(row.shape is not None for row in rows.annotations)
     return 2 * with_outline > len(rows.annotations)
 
@@ -144,7 +144,7 @@ def _existing(folders: list[Path]) -> tuple[Path, ...]:
     return tuple(path for path in folders if path.is_dir())
 
 
-def _open(
+def open_coco(
     place: Place, faults: Faults, *, locate: bool = True
 ) -> tuple[CocoRows, dict[Id, tuple[Path, tuple[int, int]]]]:
     """Read a file's rows, and find its pictures and their sizes."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from service.pictures.imaging import UInt8Array
@@ -91,18 +92,23 @@ def read_values(path: Path) -> UInt8Array:
             mode, values = picture.mode, np.asarray(picture)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{error}; wanted a palette PNG of class ids") from error
-    if mode == "1":
+    return stored_values(mode, values)
+
+
+def stored_values(mode: str, values: NDArray[Any]) -> UInt8Array:
+    """What a mask of this mode (as Pillow names it) stores, as bytes.
+
+    Raises:
+        ValueError: colours, or values beyond 255; says what to do.
+    """
+    if mode in {"P", "L"}:  # never convert(): the palette would turn ids into colours
+        return values.astype(np.uint8, copy=False)
+    if mode == "1" or (mode.startswith("I") and values.max(initial=0) < _ONE_BYTE):  # 1 or 16 bits a value
         return values.astype(np.uint8)
-    if mode.startswith("I") and values.max(initial=0) < _ONE_BYTE:  # 16 bits a value
-        return values.astype(np.uint8)
-    # Never convert(): the palette would turn ids into colours.
-    if mode not in {"P", "L"}:
-        what = "colours" if mode in {"RGB", "RGBA"} else "values beyond 255"
-        raise ValueError(
-            f"the mask's mode is {mode}, it stores {what}; wanted P or L, one class id a pixel: "
-            "save it as palette or grey PNG"
-        )
-    return values
+    what = "values beyond 255" if mode.startswith("I") else "colours"
+    raise ValueError(
+        f"the mask's mode is {mode}, it stores {what}; wanted P or L, one class id a pixel: save it as a palette PNG"
+    )
 
 
 def _folder_pair(folder: Path) -> tuple[Path, Path] | None:

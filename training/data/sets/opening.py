@@ -60,18 +60,18 @@ def open_source(source: Source, data: DataFile, roots: Sequence[Path], faults: F
     """
     path, found = locate(source, roots)
     readings = {
-        split: READERS[found.layout](place, faults) for split, place in _choose_places(source, found, path).items()
+        split: READERS[found.layout](place, faults) for split, place in choose_places(source, found, path).items()
     }
     if source.hold_out:
         readings = _hold_out(readings, source, path)
-    names, told = _name_numbers(source, data, path, found.layout, readings)
+    names, told = name_numbers(source, data, path, found.layout, readings)
     own = {name for reading in readings.values() for name in names or reading.names}
     if strange := [name for name in source.aliases if name not in own]:
         raise DataError(
             f"{path}: aliases has {strange[0]!r}, which is no class there; it has {_list(sorted(map(str, own)))}"
         )
     readings = {
-        split: _rename(source, reading, names, data.classes.names(source.task)) for split, reading in readings.items()
+        split: rename(source, reading, names, data.classes.names(source.task)) for split, reading in readings.items()
     }
     return Opened(source, path, found, readings, told)
 
@@ -98,8 +98,12 @@ def locate(source: Source, roots: Sequence[Path]) -> tuple[Path, FoundSet]:
     return path, found
 
 
-def _choose_places(source: Source, found: FoundSet, path: Path) -> dict[str, Place]:
-    """What is read as which split: the set's own ones, or what the data file says."""
+def choose_places(source: Source, found: FoundSet, path: Path) -> dict[str, Place]:
+    """What is read as which split: the set's own ones, or what the data file says.
+
+    Raises:
+        DataError: the set lacks the split that is asked for, or is not split at all.
+    """
     places = dict(found.places)
     if source.split is not None:
         if source.split in places:
@@ -140,10 +144,14 @@ def _hold_out(readings: dict[str, Reading], source: Source, path: Path) -> dict[
     return {**readings, "train": replace(train, pictures=kept), "val": replace(train, pictures=chosen)}
 
 
-def _name_numbers(
+def name_numbers(
     source: Source, data: DataFile, path: Path, layout: Layout, readings: Mapping[str, Reading]
 ) -> tuple[tuple[str | None, ...], tuple[str, ...]]:
-    """Names for labels that are mere numbers on disk; none where the data names them. And what is to be told of it."""
+    """Names for labels that are mere numbers on disk, none where the data names them; and what is to be told of it.
+
+    Raises:
+        DataError: nothing names mask values that cannot be counted, or names are given to what has its own.
+    """
     if source.values:
         return tuple(source.values.get(value) for value in range(max(source.values) + 1)), ()
     own = next((reading.names for reading in readings.values() if reading.names), ())
@@ -160,7 +168,7 @@ def _name_numbers(
     return _name_values(path, values), (told,)
 
 
-def _rename(source: Source, reading: Reading, names: Sequence[str | None], listed: Sequence[str]) -> Reading:
+def rename(source: Source, reading: Reading, names: Sequence[str | None], listed: Sequence[str]) -> Reading:
     """The same pictures, with the names that the model has for their labels.
 
     Args:
@@ -170,8 +178,8 @@ def _rename(source: Source, reading: Reading, names: Sequence[str | None], liste
         listed: all names that the model has; empty if the sources decide.
     """
     own = names or reading.names
-    if own and {*own} <= IMAGENETTE.keys():
-        own = [IMAGENETTE[str(name)] for name in own]
+    if own and ({*own} <= IMAGENETTE.keys() or set(IMAGENETTE.values()) <= {*listed}):
+        own = [IMAGENETTE.get(str(name), name) for name in own]
     return replace(reading, names=tuple(None if name is None else _translate(name, source, listed) for name in own))
 
 

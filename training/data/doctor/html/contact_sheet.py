@@ -54,24 +54,31 @@ def make_samples(summary: SetSummary, codes: Mapping[Path, Sequence[str]]) -> tu
         codes: of the findings that name a picture, by its path.
     """
     colours = colours_of_set(summary)
-    return tuple(draw_sample(picture, colours) for picture in _choose(summary.pictures, codes))
+    names = names_of_set(summary)
+    return tuple(draw_sample(picture, colours, names) for picture in _choose(summary.pictures, codes, names))
+
+
+def names_of_set(summary: SetSummary) -> Sequence[str]:
+    """The classes of the set's masks, by the values that its pictures give them; VOC's where nothing names them."""
+    return summary.mask_names or VOC
 
 
 def colours_of_set(summary: SetSummary) -> Mapping[str, Colour]:
     """One colour for each class name of the set, the same in all its pictures."""
     drawn = {name for picture in summary.pictures for name, _, _ in picture.boxes}
     counted = {name for split in summary.splits for name in split.class_counts}
-    return make_colours(VOC if summary.task == "segmentation" else sorted(drawn | counted))
+    return make_colours(names_of_set(summary) if summary.task == "segmentation" else sorted(drawn | counted))
 
 
-def draw_sample(picture: Picture, colours: Mapping[str, Colour]) -> Sample:
+def draw_sample(picture: Picture, colours: Mapping[str, Colour], names: Sequence[str] = VOC) -> Sample:
     """Decode a picture, scale it into `FRAME_PX`, and draw its mask and boxes; never raises on bad data.
 
     Args:
         picture: boxes in pixels of its upright picture.
         colours: by class name; a name that is not among them is drawn in grey.
+        names: of mask values.
     """
-    classes = _count_classes(picture)
+    classes = _count_classes(picture, names)
     try:
         image = load_image(picture.path)
     except DataError:
@@ -81,7 +88,7 @@ def draw_sample(picture: Picture, colours: Mapping[str, Colour]) -> Sample:
     place = fit(width, height, max(1, round(max(width, height) * scale)))
     pixels, note = resize(image, place.resized_width, place.resized_height), ""
     if picture.mask is not None:
-        mask = _read_any_mask(picture.mask)
+        mask = _read_any_mask(picture)
         if mask is None:
             note = "the mask is no readable map of class ids"
         else:
@@ -89,7 +96,7 @@ def draw_sample(picture: Picture, colours: Mapping[str, Colour]) -> Sample:
                 note = f"the mask is {mask.shape[1]} x {mask.shape[0]}, stretched here"
             size = (place.resized_width, place.resized_height)
             pixels = tint(
-                pixels, np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)), VOC, colours
+                pixels, np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)), names, colours
             )
     if picture.boxes:
         across, down = place.resized_width / width, place.resized_height / height
@@ -104,8 +111,10 @@ class _Candidate(NamedTuple):
     classes: frozenset[str]
 
 
-def _choose(pictures: Sequence[Picture], codes: Mapping[Path, Sequence[str]]) -> Iterator[Picture]:
-    left = _make_candidates(pictures, codes)
+def _choose(
+    pictures: Sequence[Picture], codes: Mapping[Path, Sequence[str]], names: Sequence[str]
+) -> Iterator[Picture]:
+    left = _make_candidates(pictures, codes, names)
     splits: Counter[str] = Counter()
     seen: set[str] = set()
     for turn in range(min(SAMPLES, len(left))):
@@ -128,37 +137,43 @@ def _choose(pictures: Sequence[Picture], codes: Mapping[Path, Sequence[str]]) ->
         yield best.picture
 
 
-def _make_candidates(pictures: Sequence[Picture], codes: Mapping[Path, Sequence[str]]) -> list[_Candidate]:
+def _make_candidates(
+    pictures: Sequence[Picture], codes: Mapping[Path, Sequence[str]], names: Sequence[str]
+) -> list[_Candidate]:
     groups: dict[bool, list[tuple[bytes, str, Picture, frozenset[str]]]] = {True: [], False: []}
     for picture in pictures:
         faults = frozenset(codes.get(picture.path, ()))
         digest = hashlib.sha256(f"{picture.split}/{picture.path.name}".encode(errors="surrogateescape")).digest()
         groups[bool(faults)].append((digest, str(picture.path), picture, faults))
     return [
-        _Candidate(picture, digest, faults, frozenset(name for name, _ in _count_classes(picture)))
+        _Candidate(picture, digest, faults, frozenset(name for name, _ in _count_classes(picture, names)))
         for has_faults, most in ((True, _FAULTY_CANDIDATES), (False, _CANDIDATES))
         for digest, _, picture, faults in heapq.nsmallest(most, groups[has_faults], key=lambda entry: entry[:2])
     ]
 
 
-def _count_classes(picture: Picture) -> tuple[tuple[str, int], ...]:
+def _count_classes(picture: Picture, names: Sequence[str]) -> tuple[tuple[str, int], ...]:
     if picture.label is not None:
         return ((picture.label, 1),)
     if picture.mask is None:
         counts = Counter(name for name, _, _ in picture.boxes)
     else:
-        mask = _read_any_mask(picture.mask)
+        mask = _read_any_mask(picture)
         if mask is None:
             return ()
         pixels = np.bincount(mask.ravel(), minlength=256)
-        counts = Counter({class_name(value, VOC): int(pixels[value]) for value in range(1, VOID) if pixels[value]})
+        counts = Counter({class_name(value, names): int(pixels[value]) for value in range(1, VOID) if pixels[value]})
     return tuple(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
 
 
-def _read_any_mask(path: Path) -> UInt8Array | None:
+def _read_any_mask(picture: Picture) -> UInt8Array | None:
     """Class ids, whether they are classes or not; None where there are none to read."""
+    if picture.mask is None:
+        return None
+    # A value that is no class keeps its number, unless a class has that.
+    values = picture.values and [label if label >= 0 else value for value, label in enumerate(picture.values)]
     try:
-        return read_mask(path, VOID)
+        return read_mask(picture.mask, VOID, values)
     except (DataError, Image.DecompressionBombError):
         return None
 

@@ -97,17 +97,16 @@ def _codes_of_boxes(picture: Picture) -> set[str]:
 
 def _verdict(examination: Examination) -> str:
     kinds = Counter(finding.severity for finding in examination.findings)
-    errors = [finding for finding in examination.findings if finding.severity is Severity.ERROR]
-    repaired = [finding for finding in errors if finding.repaired]
-    if len(errors) > len(repaired):
-        tone, head = "error", f"{_count(len(errors) - len(repaired), 'error')} would stop or falsify training."
+    repaired = sum(finding.repaired for finding in examination.findings)
+    if kinds[Severity.ERROR]:
+        tone, head = "error", f"{_count(kinds[Severity.ERROR], 'error')} would stop or falsify training."
         text = (
-            f"{len(repaired)} more {'is' if len(repaired) == 1 else 'are'} repaired as training reads the data."
+            f"{repaired} more {'is' if repaired == 1 else 'are'} repaired as training reads the data."
             if repaired
             else ""
         )
-    elif errors:
-        tone, head = "warning", "The data has errors, and training repairs them all as it reads."
+    elif repaired:
+        tone, head = "warning", "The data has faults, and training repairs them as it reads."
         text = "Any other reader of these files meets them unrepaired."
     elif kinds[Severity.WARNING]:
         tone, head, text = "warning", "No errors; the warnings are worth a look.", ""
