@@ -59,18 +59,23 @@ def test_the_doctor_exits_1_on_errors_and_names_three_examples(capsys: pytest.Ca
         f"mini_voc_seg/train/2007_train_{number:03d}.jpg" for number in range(3)
     ]
     assert lines[start + 4].strip() == "and 1 more"
-    assert any(line.startswith("error box-outside-picture (1)") for line in lines)
+    assert any(line.startswith("warning box-outside-picture (1, repaired") for line in lines)
 
 
 def test_json_is_one_document_with_every_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code("doctor", write_tiny_sets(tmp_path / "sets"), "--json") == 1
+    assert exit_code("doctor", write_tiny_sets(tmp_path / "sets"), "--json") == 0
     document = json.loads(capsys.readouterr().out)
     findings = {finding["code"]: finding for finding in document["findings"]}
-    assert document["has_errors"] is True
+    assert (document["has_errors"], document["has_warnings"]) == (False, True)
     assert findings["category-ids-differ"]["count"] == len(findings["category-ids-differ"]["cases"]) == 3
-    assert findings["crowd-box"]["severity"] == "error"
+    assert findings["crowd-box"]["severity"] == "warning"
     assert findings["crowd-box"]["repaired"] is True
     assert set(findings["crowd-box"]["cases"][0]) == {"where", "detail"}
+
+
+def test_strict_exits_1_on_warnings(tmp_path: Path, sets: Path) -> None:
+    assert exit_code("doctor", sets, "--strict") == 0
+    assert exit_code("doctor", write_tiny_sets(tmp_path / "tiny"), "--strict") == 1
 
 
 def test_html_writes_a_page(sets: Path, tmp_path: Path) -> None:
@@ -83,7 +88,7 @@ def test_a_folder_without_data_is_refused_with_the_layouts(tmp_path: Path, capsy
     assert "neither it nor a folder in it is a data set; wanted one of" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["doctor", "prepare"])
+@pytest.mark.parametrize("command", ["doctor", "prepare", "show"])
 def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(command, "--help") == 0
     assert f"unihead-data {command}" in capsys.readouterr().out

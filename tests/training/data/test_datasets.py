@@ -190,7 +190,7 @@ def test_a_grey_mask_gives_its_ids(tmp_path: Path) -> None:
 
 def test_a_mask_of_colours_is_refused(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "mask.png")
-    with pytest.raises(DataError, match=r"mask\.png: the mask's mode is RGB; wanted P or L"):
+    with pytest.raises(DataError, match=r"mask\.png: the mask's mode is RGB, it stores colours; wanted P or L"):
         read_mask(tmp_path / "mask.png", 21)
 
 

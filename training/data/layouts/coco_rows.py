@@ -203,7 +203,7 @@ def _read_annotation(
             is_known = False
     score = fields.get("score")
     is_score = isinstance(score, (int, float)) and not isinstance(score, bool) and 0 <= score <= 1
-    crowd = fields.get("iscrowd") in {1, "1"} or fields.get("ignore") in {1, "1"}
+    crowd = any(str(fields.get(key, 0)) in {"1", "1.0", "True"} for key in ("iscrowd", "ignore"))
     return AnnotationRow(entry, image, category, xywh, crowd, score if is_score else None, shape) if is_known else None
 
 

@@ -11,6 +11,7 @@ from training.data.layouts.files import (
     PICTURE_SUFFIXES,
     SPLIT_NAMES,
     find_splits,
+    list_files,
     list_folders,
     read_names,
     say_what_is_there,
@@ -24,7 +25,7 @@ def find_folders(folder: Path) -> FoundSet | None:
     splits = find_splits(folder)
     if any(_holds_classes(inner) for inner in splits.values()):
         return FoundSet(Layout.FOLDERS, folder, {split: Place(folder, (inner,)) for split, inner in splits.items()})
-    if splits or not _holds_classes(folder):
+    if splits or not any(list_files(inner, PICTURE_SUFFIXES | FOREIGN_SUFFIXES) for inner in list_folders(folder)):
         return None
     return FoundSet(Layout.FOLDERS, folder, {"all": Place(folder, (folder,))})
 

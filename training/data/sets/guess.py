@@ -14,7 +14,8 @@ from training.data.layouts.masks import find_masks, read_masks
 from training.data.layouts.readings import FoundSet, Layout, Place, Reading
 from training.data.layouts.voc import find_voc, find_voc_masks, read_voc, read_voc_masks
 from training.data.layouts.yolo import find_yolo, read_yolo
-from training.data.sets.data_file import Classes, DataFile, Source
+from training.data.sets.data_file import SHIPPED, Classes, DataFile, Source
+from training.data.taxonomy import IMAGENETTE
 from training.options.base import Task
 
 WANTED: Final = """one of
@@ -94,7 +95,10 @@ def guess(root: Path) -> DataFile:
     if not named:
         for path in (root, *(root / name for name in ("dataset", "data") if (root / name).is_dir())):
             found = find_set(path)
-            if found is not None:
+            # Folders of sets look like folders of classes.
+            if found is not None and not (
+                found.layout is Layout.FOLDERS and "all" in found.places and _find_inner(path)
+            ):
                 return _describe([(path, found, root)])
     candidates = named or list_folders(root)
     sets = [
@@ -105,6 +109,12 @@ def guess(root: Path) -> DataFile:
     if not sets:
         raise DataError(f"{root}: neither it nor a folder in it is a data set{_foreign(root)}; wanted {WANTED}")
     return _describe(sets)
+
+
+def _find_inner(folder: Path) -> bool:
+    """Whether a folder in this one is a set that is split or has labels of its own."""
+    found = (find_set(path) for path in list_folders(folder))
+    return any(each is not None and not (each.layout is Layout.FOLDERS and "all" in each.places) for each in found)
 
 
 def _task_of(path: Path, *, anything: bool) -> Task | None:
@@ -118,7 +128,7 @@ def _describe(sets: list[tuple[Path, FoundSet, Path]]) -> DataFile:
     order = list(Task)
     for path, found, root in sorted(sets, key=lambda each: order.index(each[1].layout.task)):
         task = found.layout.task
-        is_mini = path.name in _MINI_SETS and _MINI_SETS[path.name][0] is task
+        is_mini = path.name in _MINI_SETS and _MINI_SETS[path.name][0] is task and _is_official(path, found)
         if is_mini:
             classes[task.value] = _MINI_SETS[path.name][1]
         relative = path.relative_to(root).as_posix() if path != root else "."
@@ -138,6 +148,18 @@ def _describe(sets: list[tuple[Path, FoundSet, Path]]) -> DataFile:
             )
         )
     return DataFile(classes=Classes(**classes), source=tuple(sources))
+
+
+def _is_official(path: Path, found: FoundSet) -> bool:
+    """Whether a set in one of today's folders is of what the folder is named after; others have only its layout."""
+    names: set[str | None] = set()
+    for place in found.places.values():
+        try:
+            names |= set(READERS[found.layout](place, Faults()).names)
+        except DataError:  # reading tells
+            continue
+    official = set(SHIPPED[_MINI_SETS[path.name][1]]) | IMAGENETTE.keys()
+    return not names or bool(names & official)
 
 
 def _foreign(root: Path) -> str:

@@ -64,6 +64,24 @@ def repeat_id(part: str) -> Plant:
     return in_labels(edit)
 
 
+def repeat_annotation_id(root: Path) -> None:
+    """As exports do that number the annotations of each picture from 1."""
+
+    def edit(document: Document) -> None:
+        document["annotations"][1]["id"] = document["annotations"][0]["id"]
+
+    edit_labels(root, "train", edit)
+
+
+def background_alone(root: Path) -> None:
+    """Turn classes to 255, which training takes for void."""
+    for split in ("train", "val"):
+        for path in sorted((root / VOC / split).glob("*.png")):
+            with Image.open(path) as picture:
+                mask = np.asarray(picture)
+            write_palette_mask(path, np.where(mask > 0, 255, 0).astype(np.uint8))
+
+
 def list_twice(document: Document) -> None:
     document["images"].append({**document["images"][0], "id": 99})
 
@@ -214,12 +232,14 @@ PLANTS: list[tuple[str, Plant]] = [
     ("empty-class-folder", empty_class),
     ("unreadable-annotation-file", overwrite(f"{COCO}/train/labels.json", b"{")),
     ("unreadable-annotation-file", overwrite(f"{COCO}/val/labels.json", b"[]")),
+    ("masks-without-class", background_alone),
+    ("repeated-annotation-id", repeat_annotation_id),
     ("foreign-annotation-file", foreign_file),
     ("corrupt-category", add_row("categories", {"id": 9, "name": {"id": 9, "name": "bird"}})),
     ("corrupt-category", add_row("categories", {"id": -1, "name": "bird"})),
     ("corrupt-category", add_row("categories", {"id": 9, "name": " "})),
     ("corrupt-category", add_row("categories", "bird")),
-    ("corrupt-image-entry", add_row("images", {"id": 99, "file_name": "a.jpg"})),
+    ("corrupt-image-entry", add_row("images", {"id": 99, "width": 9, "height": 9})),
     ("corrupt-annotation", in_annotation(bbox=[1, 2, 3])),
     ("corrupt-annotation", in_annotation(bbox=[1, 2, float("nan"), 3])),
     ("corrupt-annotation", in_annotation(image_id=None)),

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from tests.training.data.doctor.clean_sets import write_clean_sets
-from training.data.datasets import DataError, read_detection
+from training.data.datasets import DataError
 from training.data.doctor.annotations import examine_annotations
 from training.data.doctor.codes import Ledger
 from training.data.doctor.examine import examine
 from training.data.doctor.findings import Severity
+from training.data.sources import read_data
 
 ABSENT = object()
 STRANGE = (ABSENT, None, True, -1, 10**6, "x", [1, 2, 3], {"id": 1})
@@ -40,7 +41,7 @@ def test_whatever_the_training_reader_refuses_is_an_error_that_is_not_repaired(t
         errors = [each for each in examine(root).findings if each.severity is Severity.ERROR and not each.repaired]
         try:
             with warnings.catch_warnings(action="ignore"):
-                read_detection(root)
+                read_data(root)
         except DataError:
             refused += 1
             if not errors:

@@ -2,13 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from training.data.doctor.boxes import AnnotatedBox, parse_xywh, report_boxes
+from training.data.doctor.boxes import AnnotatedBox, report_boxes
 from training.data.doctor.codes import Ledger
+from training.data.layouts.coco_rows import parse_xywh
 
 
 def box(*xywh: float, is_crowd: bool = False) -> AnnotatedBox:
     x, y, width, height = xywh
-    return AnnotatedBox(1, "cat", (x, y, width, height), 100, 80, is_crowd)
+    return AnnotatedBox("annotation 1", "cat", (x, y, width, height), 100, 80, is_crowd)
 
 
 def codes(*boxes: AnnotatedBox) -> dict[str, int]:

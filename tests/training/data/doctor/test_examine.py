@@ -11,6 +11,8 @@ from training.data.doctor.findings import Examination, Severity
 from training.data.doctor.layouts import LayoutError
 
 STATISTICS = {"objects-share-cell"}
+# The clean sets have no masks by outlines; tests/training/data/layouts has.
+ELSEWHERE = {"annotation-without-outline"}
 
 
 @pytest.fixture(scope="session")
@@ -45,15 +47,15 @@ def test_a_planted_fault_is_found_and_nothing_else(code: str, plant: Plant, sick
 
 
 def test_every_code_has_a_plant() -> None:
-    assert {code for code, _ in PLANTS} == CODES.keys() - STATISTICS
+    assert {code for code, _ in PLANTS} == CODES.keys() - STATISTICS - ELSEWHERE
 
 
 def test_official_releases_give_no_finding(clean_sets: Path, tmp_path: Path) -> None:
     examination = examine(write_official_sets(clean_sets, tmp_path / "official"))
     assert codes(examination) == set()
     assert [(each.layout, [split.pictures for split in each.splits]) for each in examination.sets] == [
-        ("COCO 2017", [6, 3]),
-        ("PASCAL VOC 2012", [6, 3]),
+        ("COCO JSON", [6, 3]),
+        ("PASCAL VOC masks", [6, 3]),
     ]
 
 
@@ -98,9 +100,9 @@ def test_findings_are_ordered_by_severity_then_count(sick_sets: Path) -> None:
     renumber_val(sick_sets)
     found = [(each.severity, each.code) for each in examine(sick_sets).findings]
     assert found == [
-        (Severity.ERROR, "category-ids-differ"),
-        (Severity.ERROR, "tiny-box"),
+        (Severity.WARNING, "category-ids-differ"),
         (Severity.WARNING, "cmyk-picture"),
+        (Severity.WARNING, "tiny-box"),
         (Severity.INFO, "objects-share-cell"),
         (Severity.INFO, "unlisted-picture"),
     ]

@@ -53,7 +53,7 @@ def test_every_finding_is_there_with_its_count_worst_first(tmp_path: Path) -> No
     findings = (
         make_finding("class-imbalance", Severity.INFO, cases=2),
         make_finding("near-duplicate", Severity.WARNING, cases=5),
-        make_finding("crowd-box", cases=35, repaired=True),
+        make_finding("crowd-box", Severity.WARNING, cases=35, repaired=True),
         make_finding("cmyk-picture", cases=1234),
     )
     page = make_page(Examination(tmp_path, (), findings))
@@ -77,8 +77,8 @@ def test_long_lists_are_cut_and_say_so(tmp_path: Path) -> None:
         ((), "No faults found"),
         ((make_finding("a", Severity.INFO),), "No faults found"),
         ((make_finding("a", Severity.WARNING),), "No errors"),
-        ((make_finding("a", repaired=True),), "training repairs them all"),
-        ((make_finding("a"), make_finding("b", repaired=True)), "1 more is repaired"),
+        ((make_finding("a", Severity.WARNING, repaired=True),), "training repairs them"),
+        ((make_finding("a"), make_finding("b", Severity.WARNING, repaired=True)), "1 more is repaired"),
     ],
 )
 def test_verdict_says_what_is_to_be_done(tmp_path: Path, findings: tuple[Finding, ...], verdict: str) -> None:
