@@ -1,4 +1,4 @@
-"""`unihead-train`: train a preset on the three mini sets, report the run, measure and compare what came of it."""
+"""`unihead-train`: train a preset on your data, report the run, measure and compare what came of it."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes C
 
 @app.callback()
 def _root() -> None:
-    """Train a preset on the three mini sets, report the run, measure and compare what came of it."""
+    """Train a preset on your data, report the run, measure and compare what came of it."""
 
 
 @app.command()

@@ -5,7 +5,7 @@ from torchvision.models import MobileNet_V3_Small_Weights
 from torchvision.models.detection import FCOS_ResNet50_FPN_Weights
 from torchvision.models.segmentation import LRASPP_MobileNet_V3_Large_Weights
 
-from training.data.taxonomy import COCO, IMAGENETTE, VOC, VOC_AS_COCO
+from training.data.taxonomy import COCO, IMAGENETTE, MINI, VOC, Taxonomy, TaxonomyError, require_same_classes
 
 
 def test_coco_names_are_the_official_ones_in_their_order() -> None:
@@ -20,7 +20,7 @@ def test_voc_names_are_the_official_ones_in_their_order() -> None:
 
 
 def test_every_voc_class_has_one_of_coco() -> None:
-    names = dict(zip(VOC, VOC_AS_COCO, strict=True))
+    names = dict(zip(VOC, MINI.segmentation_as_detection(), strict=True))
     assert names.pop("background") is None
     found = {name: COCO[label] for name, label in names.items() if label is not None}
     renamed = {name: other for name, other in found.items() if name != other}

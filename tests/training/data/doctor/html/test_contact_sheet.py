@@ -114,7 +114,7 @@ def test_hopeless_boxes_break_nothing(box: PictureBox) -> None:
 def test_mask_colours_are_those_of_the_classes() -> None:
     image = np.full((1, 4, 3), 100, dtype=np.uint8)
     colours = make_colours(VOC)
-    pixels = tint(image, np.array([[0, 8, 255, 77]], dtype=np.uint8), colours)
+    pixels = tint(image, np.array([[0, 8, 255, 77]], dtype=np.uint8), VOC, colours)
 
     def mixed(colour: Colour, opacity: float) -> tuple[int, ...]:
         return tuple(round(100 + (value - 100) * opacity) for value in colour)
