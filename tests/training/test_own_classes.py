@@ -214,7 +214,7 @@ def test_names_that_were_reordered_are_refused_by_every_command(
         assert result.exit_code == 1, result.output
         last = result.stderr.splitlines()[-1]
         assert sentence in last
-        assert "'cassette player' in the data, and 1 more differ" in last
+        assert "'cassette player' in the data (2 differ)" in last
 
 
 def test_a_checkpoint_that_names_no_classes_is_of_the_mini_sets(finished_run: Path, tmp_path: Path) -> None:
