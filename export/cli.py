@@ -17,14 +17,15 @@ from export.quantize import QuantizationError, compare_times, find_objections
 from export.quantize import quantize as quantize_file
 from export.to_onnx import ExportError, export_onnx
 from export.triton import write_repository
-from service.engine.engine import load_engine
+from service.engine.engine import Engine, load_engine
 from service.engine.golden import GOLDEN_PICTURES
 from service.errors import UniheadError
 from training.checkpoint import CheckpointError, load_checkpoint
 from training.config import Task
-from training.data.datasets import DataError
+from training.data.datasets import DataError, DataSets
 from training.data.mini_sets import read_mini_sets
-from training.inference import build_engine, restore_model
+from training.data.taxonomy import TaxonomyError
+from training.inference import build_engine, choose_tasks, read_taxonomy, restore_model
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console()
@@ -69,18 +70,19 @@ def parity(
         loaded = load_checkpoint(checkpoint)
         config = loaded.parsed_config()
         network = restore_model(loaded)
-        reference = build_engine(network, config, torch.device("cpu"), git_commit=loaded.git_commit)
+        device, commit = torch.device("cpu"), loaded.git_commit
+        reference = build_engine(network, config, loaded.taxonomy, device, git_commit=commit)
         candidate = load_engine(model)
         if candidate.contract.weights_sha256 != reference.contract.weights_sha256:
             raise ExportError(f"{model} was exported from other weights than {checkpoint}; export it again")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what training left out of train says nothing about val
             sets = read_mini_sets(data) if data else None
-    except (CheckpointError, DataError, ExportError, UniheadError) as error:
+        tasks = _choose_tasks(reference, sets, "the checkpoint") if sets else []
+    except (CheckpointError, DataError, ExportError, TaxonomyError, UniheadError) as error:
         raise _failure(error) from error
     if sets:
-        splits = (sets.segmentation.val, sets.detection.val, sets.classification.val)
-        pictures = [sample.image for samples in splits for sample in samples]
+        pictures = [sample.image for task in tasks for sample in sets.split(task).val]
     else:
         pictures = sorted(GOLDEN_PICTURES.glob("*.jpg"))
     squares = load_squares(pictures, reference)
@@ -126,7 +128,8 @@ def quantize(
             warnings.simplefilter("ignore")  # what training left out of train says nothing about val
             sets = read_mini_sets(data)
         reference = load_engine(model, threads=1)
-        chosen = [s.image for task in Task for s in sets.split(task).train[:pictures]]
+        tasks = _choose_tasks(reference, sets, "the model file")
+        chosen = [s.image for task in tasks for s in sets.split(task).train[:pictures]]
         squares = load_squares(chosen, reference)
         convolutions = quantize_file(model, temporary, squares)
         candidate = load_engine(temporary, threads=1)
@@ -135,7 +138,7 @@ def quantize(
         objections = find_objections(metrics, times_ms)
         if not objections:
             temporary.replace(out)
-    except (DataError, QuantizationError, UniheadError) as error:
+    except (DataError, QuantizationError, TaxonomyError, UniheadError) as error:
         raise _failure(error) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -164,6 +167,10 @@ def triton(
     except (UniheadError, OSError) as error:
         raise _failure(error) from error
     console.print(f"{out / name}: {contract.version}, batches of {max_batch} at most", highlight=False)
+
+
+def _choose_tasks(engine: Engine, sets: DataSets, owner: str) -> list[Task]:
+    return choose_tasks(engine, read_taxonomy(engine.contract).tasks, sets, owner=owner)
 
 
 def _stop_for(verdict: str, sentences: Sequence[str]) -> None:

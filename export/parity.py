@@ -10,8 +10,8 @@ import numpy as np
 
 from service.engine.engine import Engine, Prediction
 from service.pictures.imaging import UInt8Array, decode, letterbox
-from training.config import Task
 from training.data.datasets import DataSets
+from training.inference import choose_tasks, read_taxonomy
 from training.metrics.evaluation import evaluate_task
 
 BATCH_SIZES = (1, 2, 3)
@@ -25,7 +25,7 @@ MAX_METRIC_DIFFERENCE = 0.002
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The largest differences between two engines over some pictures.
+    """The largest differences between two engines over some pictures; none in tasks that they do not answer.
 
     Attributes:
         boxes_px: between boxes of the same label whose scores agree; in input pixels.
@@ -74,13 +74,14 @@ def compare_engines(
     """
     if not squares:
         raise ValueError("parity needs at least one picture, got none")
+    tasks = reference.contract.tasks
     pairs: list[tuple[Prediction, Prediction]] = []
     for start in range(0, len(squares), batch_size):
         batch = squares[start : start + batch_size]
         pairs.extend(zip(reference.predict(batch), candidate.predict(batch), strict=True))
     boxes, scores, unmatched, compared = 0.0, 0.0, 0, 0
     for one, other in pairs:
-        for first, second in ((one, other), (other, one)):
+        for first, second in ((one, other), (other, one)) if "detect" in tasks else ():
             matched_boxes, matched_scores, missing = _match(first, second)
             boxes, scores = max(boxes, matched_boxes), max(scores, matched_scores)
             unmatched += missing
@@ -89,8 +90,12 @@ def compare_engines(
         boxes_px=boxes,
         scores=scores,
         matched=1 - unmatched / max(compared, 1),
-        class_probs=max(float(np.abs(one.class_probs - other.class_probs).max()) for one, other in pairs),
-        mask_agreement=float(np.mean([np.mean(one.mask == other.mask) for one, other in pairs])),
+        class_probs=max(float(np.abs(one.class_probs - other.class_probs).max()) for one, other in pairs)
+        if "classify" in tasks
+        else 0.0,
+        mask_agreement=float(np.mean([np.mean(one.mask == other.mask) for one, other in pairs]))
+        if "segment" in tasks
+        else 1.0,
         pictures=len(squares),
     )
 
@@ -119,9 +124,15 @@ def _match(one: Prediction, other: Prediction) -> tuple[float, float, int]:
 def compare_metrics(
     reference: Engine, candidate: Engine, sets: DataSets, *, batch_size: int
 ) -> dict[str, tuple[float, float]]:
-    """Measure all metrics of both engines over the validation splits: by "task/metric", reference first."""
+    """Measure all metrics of both engines over the validation splits: by "task/metric", reference first.
+
+    Raises:
+        DataError: the data has nothing of their tasks.
+        TaxonomyError: it has other classes.
+    """
     table = {}
-    for task in Task:
+    tasks = choose_tasks(reference, read_taxonomy(reference.contract).tasks, sets, owner="the model")
+    for task in tasks:
         samples = sets.split(task).val
         one = evaluate_task(reference, task, samples, batch_size=batch_size)
         other = evaluate_task(candidate, task, samples, batch_size=batch_size)

@@ -10,7 +10,7 @@ import onnx
 import torch
 from torch.export import Dim
 
-from export.graph import CANDIDATE_BOXES, CANDIDATE_LABELS, CANDIDATE_SCORES, append_detections
+from export.graph import CANDIDATE_BOXES, CANDIDATE_LABELS, CANDIDATE_SCORES, append_detections, order_outputs
 from export.layout import fold_input_scale, pool_by_means, pool_globally, upsample_by_factors
 from service.engine.contract import INPUT_NAME, METADATA_KEY, ModelContract
 from service.engine.engine import load_engine
@@ -18,6 +18,8 @@ from service.engine.golden import answer_golden
 from training.checkpoint import Checkpoint
 from training.inference import Predictor, make_contract, restore_model
 from training.models.folding import fold_gates
+
+_CANDIDATES = {"boxes": CANDIDATE_BOXES, "scores": CANDIDATE_SCORES, "labels": CANDIDATE_LABELS}
 
 
 class ExportError(ValueError):
@@ -36,7 +38,7 @@ def export_onnx(checkpoint: Checkpoint, out: Path, *, golden: Path) -> ModelCont
         The contract as written.
 
     Raises:
-        ExportError: the run is not finished, or the grid is too small for `max_detections`.
+        ExportError: the run is not finished.
     """
     config = checkpoint.parsed_config()
     if checkpoint.stage < config.num_stages:
@@ -45,17 +47,15 @@ def export_onnx(checkpoint: Checkpoint, out: Path, *, golden: Path) -> ModelCont
             "finish it with `unihead-train run --resume`"
         )
     model = restore_model(checkpoint).eval()
-    contract = make_contract(config, model.state_dict(), git_commit=checkpoint.git_commit)
+    contract = make_contract(config, checkpoint.taxonomy, model.state_dict(), git_commit=checkpoint.git_commit)
     contract = dataclasses.replace(contract, metrics=_last_metrics(checkpoint))
     predictor = Predictor(pool_by_means(fold_gates(model)), config).eval()
     proto = trace(predictor, input_size=config.input_size)
-    num_points = sum((config.input_size // stride) ** 2 for stride in contract.detection_strides)
-    num_candidates = min(num_points * len(contract.detection_classes), config.inference.max_candidates)
-    if num_candidates < config.inference.max_detections:
-        raise ExportError(
-            f"{num_candidates} candidates cannot fill max_detections {config.inference.max_detections}; lower it"
-        )
-    append_detections(proto, config.inference, input_size=config.input_size)
+    if "detect" in contract.tasks:
+        # As many boxes as there can be: the contract says it.
+        inference = config.inference.model_copy(update={"max_detections": contract.max_detections})
+        append_detections(proto, inference, input_size=config.input_size)
+    order_outputs(proto, tuple(contract.output_shapes))
     pool_globally(proto)
     upsample_by_factors(proto)
     fold_input_scale(proto)
@@ -71,7 +71,7 @@ def export_onnx(checkpoint: Checkpoint, out: Path, *, golden: Path) -> ModelCont
 
 
 def trace(predictor: Predictor, *, input_size: int) -> onnx.ModelProto:
-    """Trace the dense part with a batch of any size; outputs are named after `training.inference.DenseOutputs`."""
+    """Trace the dense part with a batch of any size; outputs are those of `training.inference.DenseOutputs`."""
     images = torch.zeros(2, input_size, input_size, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
         # torch's exporter warns about its own deprecated calls.
@@ -80,7 +80,7 @@ def trace(predictor: Predictor, *, input_size: int) -> onnx.ModelProto:
             predictor,
             (images,),
             input_names=[INPUT_NAME],
-            output_names=[CANDIDATE_BOXES, CANDIDATE_SCORES, CANDIDATE_LABELS, "mask", "class_probs"],
+            output_names=predictor.names_of_outputs(_CANDIDATES),
             dynamic_shapes={"images": {0: Dim("batch")}},
             dynamo=True,
             external_data=False,

@@ -1,4 +1,4 @@
-"""`unihead-train`: train a preset on the three mini sets, report the run, measure and compare what came of it."""
+"""`unihead-train`: train a preset on your data, report the run, measure and compare what came of it."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes C
 
 @app.callback()
 def _root() -> None:
-    """Train a preset on the three mini sets, report the run, measure and compare what came of it."""
+    """Train a preset on your data, report the run, measure and compare what came of it."""
 
 
 @app.command()
@@ -132,8 +132,7 @@ def run(
         if config is None:
             training = Run.resume(out, chosen, workers=workers)
         else:
-            taxonomy = sets.taxonomy
-            training = Run.start(config, out, chosen, taxonomy=taxonomy, weights=backbone_weights, workers=workers)
+            training = Run.start(config, out, chosen, taxonomy=sets.taxonomy, weights=backbone_weights, workers=workers)
         with _show_progress(training.checkpoint.parsed_config(), sets, out, workers) as progress:
             if workers.is_main:
                 write_record(out, record_data(examination, sets))
@@ -170,8 +169,8 @@ def evaluate(
 ) -> None:
     """Print all metrics of a checkpoint or an ONNX file, over the validation splits, as JSON.
 
-    The tasks are measured that it has learned and the data has pictures of. With --bootstrap the metric
-    that a task is judged by has an interval: what it might have been with other pictures of the same kind.
+    The tasks are measured that it has learned and the data has pictures of. With --bootstrap the metric that a task is
+    judged by has an interval: what it might have been with other pictures of the same kind.
     """
     if (checkpoint is None) == (model is None):
         raise typer.BadParameter("wanted one of --checkpoint and --model", param_hint="--checkpoint")
@@ -259,8 +258,7 @@ def _failures_in_one_sentence() -> Iterator[None]:
 
 def _choose_config(preset: str | None, seed: int | None, only: Task | None, taxonomy: Taxonomy) -> Config:
     config = load_config(preset or "default", **({} if seed is None else {"seed": seed}))
-    if only is not None:
-        config = keep_one_task(config, only)
+    config = config if only is None else keep_one_task(config, only)
     if absent := [stage.task for stage in config.stages if stage.task not in taxonomy.tasks]:
         config = keep_tasks(config, taxonomy.tasks)
         _warn(f"the data has nothing of {' and '.join(absent)}, so that is not learned")
@@ -274,9 +272,8 @@ def _show_progress(config: Config, sets: DataSets, out: Path, workers: Workers) 
     if not workers.is_main:
         return Progress()
     measured = hold_out(sets, config.holdout)
-    return RunProgress(
-        config, {stage.task: len(measured.split(stage.task).train) for stage in config.stages}, out, console
-    )
+    pictures = {stage.task: len(measured.split(stage.task).train) for stage in config.stages}
+    return RunProgress(config, pictures, out, console)
 
 
 def _choose_device(name: str) -> torch.device:

@@ -64,6 +64,12 @@ class Predictor(nn.Module):
         self._mask_size = config.input_size // config.inference.mask_stride
         self._max_candidates = config.inference.max_candidates
 
+    def names_of_outputs(self, others: Mapping[str, str]) -> list[str]:
+        """The names of the outputs that there are, in their order, or the others by which they are to go."""
+        of = {"mask": Task.SEGMENTATION, "class_probs": Task.CLASSIFICATION}
+        there = self._tasks & set(self.model.num_classes)
+        return [others.get(name, name) for name in DenseOutputs._fields if of.get(name, Task.DETECTION) in there]
+
     def forward(self, images: Tensor) -> DenseOutputs:
         """[N, S, S, 3] uint8 RGB, letterboxed, to dense answers."""
         logits: TaskLogits = self.model(images)

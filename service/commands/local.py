@@ -100,7 +100,7 @@ class LocalAnswerer:
         """
         self.version = engine.contract.version
         self._engine, self._wanted, self._limits = engine, wanted, limits
-        self._drawn = drawn and "segment" in wanted.find_tasks(engine.contract)
+        self._drawn = "segment" in wanted.find_tasks(engine.contract) and drawn
 
     def ask(self, picture: bytes) -> PictureResult:
         """Decode, run the pass, and write; see `Answerer`."""

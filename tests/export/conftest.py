@@ -56,4 +56,5 @@ def make_finished(config: Config) -> Checkpoint:
         model=model.state_dict(),
         stage=len(config.stages),
         history=[{"kind": "evaluation", "stage": "classification", "metrics": metrics, "seconds": 1.0}],
+        taxonomy=MINI,
     )

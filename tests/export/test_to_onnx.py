@@ -13,6 +13,7 @@ from service.engine.contract import METADATA_KEY, OUTPUT_NAMES, ModelContract
 from service.engine.engine import load_engine
 from service.engine.golden import GOLDEN_PICTURES
 from training.checkpoint import Checkpoint
+from training.data.taxonomy import MINI
 from training.inference import build_engine, compute_weights_sha256, restore_model
 
 pytestmark = pytest.mark.slow
@@ -98,7 +99,9 @@ def test_a_file_with_branches_answers_as_the_network_does(
     assert contract.detection_strides == (8, 16, 32)
     engine = load_engine(exported)
     config = finished_branches.parsed_config()
-    reference = build_engine(restore_model(finished_branches), config, torch.device("cpu"), git_commit="0123456789ab")
+    reference = build_engine(
+        restore_model(finished_branches), config, MINI, torch.device("cpu"), git_commit="0123456789ab"
+    )
     squares = load_squares(sorted(GOLDEN_PICTURES.glob("*.jpg")), engine)
     assert not compare_engines(reference, engine, squares, batch_size=2).failures()
     assert all(len(prediction.scores) == 100 for prediction in engine.predict(squares))
@@ -113,7 +116,9 @@ def test_a_run_that_is_not_finished_is_refused(finished: Checkpoint, tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
-def test_a_grid_with_too_few_candidates_is_refused(finished: Checkpoint, tmp_path: Path) -> None:
+def test_a_grid_with_too_few_candidates_gives_as_many_boxes_as_there_are(finished: Checkpoint, tmp_path: Path) -> None:
     config = {**finished.config, "inference": {**finished.config["inference"], "max_detections": 1000}}
-    with pytest.raises(ExportError, match="max_detections"):
-        export_onnx(dataclasses.replace(finished, config=config), tmp_path / "m.onnx", golden=GOLDEN_PICTURES)
+    changed = dataclasses.replace(finished, config=config)
+    contract = export_onnx(changed, tmp_path / "m.onnx", golden=GOLDEN_PICTURES)
+    assert contract.max_detections == 4 * 80
+    assert load_engine(tmp_path / "m.onnx").contract.output_shapes["boxes"] == (320, 4)

@@ -16,6 +16,7 @@ from service.engine.engine import Engine, load_engine
 from service.settings import Settings
 from tests.outside import find_outside
 from tests.training.make_sets import write_tiny_sets
+from tests.training.there import there
 from training.config import Task
 from training.data.datasets import DataSets, DataWarning, read_mask
 from training.data.loaders import Sample
@@ -69,7 +70,7 @@ async def ask_all(engine: Engine, samples: Sequence[Sample]) -> list[dict[str, A
 def score_masks(sets: DataSets, answers: list[dict[str, Any]], engine: Engine) -> float:
     num_classes = len(engine.contract.segmentation_classes)
     confusion = ConfusionMatrix(num_classes)
-    for sample, answer in zip(sets.segmentation.val, answers, strict=True):
+    for sample, answer in zip(there(sets.segmentation).val, answers, strict=True):
         with Image.open(io.BytesIO(base64.b64decode(answer["mask"]["data"]))) as mask:
             assert mask.mode == "P"
             confusion.update(np.asarray(mask), read_mask(sample.mask, num_classes))
@@ -79,7 +80,7 @@ def score_masks(sets: DataSets, answers: list[dict[str, Any]], engine: Engine) -
 def score_boxes(sets: DataSets, answers: list[dict[str, Any]], engine: Engine) -> float:
     names = engine.contract.detection_classes
     precision = AveragePrecision(len(names))
-    for sample, answer in zip(sets.detection.val, answers, strict=True):
+    for sample, answer in zip(there(sets.detection).val, answers, strict=True):
         found = answer["detections"]
         precision.update(
             boxes=np.array([one["box"] for one in found], dtype=np.float32).reshape(-1, 4),
@@ -96,7 +97,7 @@ def score_boxes(sets: DataSets, answers: list[dict[str, Any]], engine: Engine) -
 def score_classes(sets: DataSets, answers: list[dict[str, Any]], engine: Engine) -> float:
     names = engine.contract.classification_classes
     accuracy = Accuracy(len(names))
-    for sample, answer in zip(sets.classification.val, answers, strict=True):
+    for sample, answer in zip(there(sets.classification).val, answers, strict=True):
         best = np.array([[name == answer["classes"][0]["label"] for name in names]], dtype=np.float32)
         accuracy.update(best, np.array([sample.label]))
     return accuracy.compute().top_1

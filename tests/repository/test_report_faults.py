@@ -21,7 +21,7 @@ from service.pictures.imaging import letterbox
 from tests.training.fakes import Answer, KnownSession, make_config
 from tests.training.make_sets import write_tiny_sets
 from training.data.datasets import DataError, load_image, read_detection, read_mask, read_segmentation
-from training.data.taxonomy import COCO, VOID
+from training.data.taxonomy import COCO, MINI, VOID
 from training.inference import make_contract
 
 EXPERIMENTS = Path(__file__).parents[2] / "docs" / "experiments.md"
@@ -35,7 +35,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def contract() -> ModelContract:
-    return make_contract(make_config(input_size=128), {}, git_commit="unknown")
+    return make_contract(make_config(input_size=128), MINI, {}, git_commit="unknown")
 
 
 def engine_that_knows_the_boxes(root: Path, contract: ModelContract) -> Engine:

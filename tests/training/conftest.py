@@ -11,6 +11,7 @@ from tests.training.make_sets import write_tiny_sets
 from training.config import Task, load_config
 from training.data.datasets import DataSets, DataWarning
 from training.data.mini_sets import read_mini_sets
+from training.data.taxonomy import MINI
 from training.progress import RunProgress
 from training.stages import Run
 
@@ -41,7 +42,7 @@ def finished_run(sets: DataSets, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """Folder of a run of the preset `tiny` over the synthetic sets; takes seconds, not to be changed."""
     out = tmp_path_factory.mktemp("runs") / "finished"
     config = load_config("tiny")
-    run = Run.start(config, out, torch.device("cpu"))
+    run = Run.start(config, out, torch.device("cpu"), taxonomy=MINI)
     with RunProgress(config, dict.fromkeys(Task, 6), out, Console(file=io.StringIO())) as progress:
         run.finish(sets, progress, measure_every=1)
     return out

@@ -9,6 +9,7 @@ from tests.training.fakes import make_batch, make_config, make_model
 from tests.training.watched import CPU, assert_same_tensors
 from training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from training.config import Task
+from training.data.taxonomy import MINI
 from training.hooks.anchor import Anchor
 from training.learner import Learner, StagePlan
 from training.models.multitask import MultiTaskModel
@@ -25,7 +26,7 @@ def make_checkpoint(**changes: Any) -> Checkpoint:  # noqa: ANN401 - fields of C
         "anchors": {"segmentation": Anchor({"weight": torch.ones(2)}, {"weight": torch.tensor([0.5, 1.5])})},
         "history": [{"kind": "epoch", "stage": "segmentation", "epoch": 1, "losses": {"loss": 0.1}}],
     }
-    return Checkpoint(**values | changes)
+    return Checkpoint(**values | changes, taxonomy=MINI)
 
 
 def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from torchvision.ops import box_iou
 
 from service.engine.contract import OUTPUT_NAMES, parse_contract
 from tests.training.fakes import SIZE, make_branches_config, make_config, make_images, make_model
+from tests.training.there import there
 from training.checkpoint import Checkpoint
 from training.config import InferenceConfig, Task
-from training.data.taxonomy import CLASSES, COCO, MINI, VOC
+from training.data.taxonomy import COCO, MINI, VOC
 from training.inference import (
     Predictor,
     TorchSession,
@@ -61,7 +62,7 @@ class Fixed(MultiTaskModel):
         self.logits = logits
 
     def forward(self, images: Tensor) -> TaskLogits:
-        assert len(images) == len(self.logits.classification)
+        assert len(images) == len(there(self.logits.classification))
         return self.logits
 
 
@@ -99,10 +100,10 @@ def test_nothing_above_the_floor_is_nothing_found() -> None:
 
 def test_answers_before_nms_by_hand() -> None:
     logits = TaskLogits(torch.zeros(1, 85, 2, 2), torch.zeros(1, 21, 2, 2), torch.zeros(1, 10))
-    logits.detection[0, 4, 0, 1] = math.log(3)  # confidence 3/4 in the second cell
-    logits.detection[0, 5 + 7, 0, 1] = math.log(79)  # class 7 as probable as the other 79 together
-    logits.segmentation[0, 15, 1] = 1  # person below
-    logits.classification[0, 2] = math.log(9)
+    there(logits.detection)[0, 4, 0, 1] = math.log(3)  # confidence 3/4 in the second cell
+    there(logits.detection)[0, 5 + 7, 0, 1] = math.log(79)  # class 7 as probable as the other 79 together
+    there(logits.segmentation)[0, 15, 1] = 1  # person below
+    there(logits.classification)[0, 2] = math.log(9)
     dense = Predictor(Fixed(logits), CONFIG)(make_images(1))
     assert dense.scores.shape == dense.labels.shape == (1, 4 * 80)
     assert dense.labels[0, 0].item() == 7
@@ -162,9 +163,9 @@ def test_the_session_answers_with_the_arrays_of_the_contract() -> None:
 
 def test_the_session_counts_what_it_found_and_pads_the_rest_with_zeros() -> None:
     logits = TaskLogits(torch.full((2, 85, 2, 2), -20.0), torch.zeros(2, 21, 2, 2), torch.zeros(2, 10))
-    logits.detection[0, 4] = torch.tensor([[9.0, 8.0], [7.0, -20.0]])
-    logits.detection[0, 5 + 3] = 20  # three cells of the first picture are sure of class 3; the second finds nothing
-    logits.detection[:, :4] = 0
+    there(logits.detection)[0, 4] = torch.tensor([[9.0, 8.0], [7.0, -20.0]])
+    there(logits.detection)[0, 5 + 3] = 20  # three cells of the first picture are sure of class 3, none of the second
+    there(logits.detection)[:, :4] = 0
     outputs = run(TorchSession(Fixed(logits), CONFIG, CPU), make_images(2))
     assert outputs["num_detections"].tolist() == [3, 0]
     assert outputs["labels"][0, :3].tolist() == [3, 3, 3]
@@ -177,7 +178,7 @@ def test_the_session_counts_what_it_found_and_pads_the_rest_with_zeros() -> None
 
 
 def test_the_engine_gives_each_picture_the_answer_it_has_alone() -> None:
-    engine = build_engine(make_model(), CONFIG, CPU, git_commit="unknown")
+    engine = build_engine(make_model(), CONFIG, MINI, CPU, git_commit="unknown")
     squares = list(make_images(3).numpy())
     for together, square in zip(engine.predict(squares), squares, strict=True):
         (alone,) = engine.predict([square])
@@ -219,7 +220,7 @@ def test_the_hash_of_the_weights_does_not_depend_on_order_or_memory_format() -> 
 
 def test_the_contract_says_what_the_network_is() -> None:
     state = make_model().state_dict()
-    contract = make_contract(CONFIG, state, git_commit="0123abc")
+    contract = make_contract(CONFIG, MINI, state, git_commit="0123abc")
     sha256 = compute_weights_sha256(state)
     assert (contract.version, contract.weights_sha256) == (f"tiny-{sha256[:12]}", sha256)
     assert (contract.name, contract.preset, contract.git_commit) == ("unihead", "tiny", "0123abc")
@@ -235,20 +236,20 @@ def test_the_contract_says_what_the_network_is() -> None:
 
 def test_the_contract_names_the_grids_of_the_head() -> None:
     config = make_branches_config()
-    contract = make_contract(config, make_model(config.model).state_dict(), git_commit="0123abc")
+    contract = make_contract(config, MINI, make_model(config.model).state_dict(), git_commit="0123abc")
     assert contract.detection_strides == (8, 16, 32)
     assert parse_contract(contract.to_json()) == contract
 
 
 def test_the_network_has_a_row_for_each_class_name() -> None:
-    assert {task: len(names) for task, names in CLASSES.items()} == MINI.num_classes
+    assert {task: len(MINI.names(task)) for task in Task} == MINI.num_classes
     assert MINI.num_classes == {Task.SEGMENTATION: 21, Task.DETECTION: 80, Task.CLASSIFICATION: 10}
 
 
 def test_a_network_comes_back_from_its_checkpoint_without_asking_for_imagenet_weights() -> None:
     config = make_config(model={"backbone_weights": "imagenet", "neck_channels": 16, "head_channels": 16})
     state = make_model(seed=9).state_dict()
-    restored = restore_model(Checkpoint(config.model_dump(mode="json"), "unknown", state))
+    restored = restore_model(Checkpoint(config.model_dump(mode="json"), "unknown", state, taxonomy=MINI))
     assert restored.state_dict().keys() == state.keys()
     assert all(torch.equal(value, state[name]) for name, value in restored.state_dict().items())
 
@@ -257,6 +258,6 @@ def test_a_network_comes_back_from_its_checkpoint_without_asking_for_imagenet_we
 def test_a_network_with_branches_comes_back_as_it_was(changes: dict[str, str]) -> None:
     config = make_branches_config(model={"neck": "fpn", "neck_channels": 16, "head": "branches", **changes})
     state = make_model(config.model.model_copy(update={"backbone_weights": "random"}), seed=9).state_dict()
-    restored = restore_model(Checkpoint(config.model_dump(mode="json"), "unknown", state))
+    restored = restore_model(Checkpoint(config.model_dump(mode="json"), "unknown", state, taxonomy=MINI))
     assert restored.state_dict().keys() == state.keys()
     assert all(torch.equal(value, state[name]) for name, value in restored.state_dict().items())

@@ -16,11 +16,13 @@ from export.to_onnx import ExportError, export_onnx
 from service.engine.engine import Engine
 from service.engine.golden import GOLDEN_PICTURES
 from tests.training.fakes import make_branches_config, make_config, make_model
+from tests.training.there import there
 from tests.training.watched import CPU, KilledError, assert_same_run, assert_same_tensors, finish
 from training.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from training.config import Config, ConfigError, Task, keep_one_task
 from training.data.datasets import DataSets
 from training.data.loaders import Sample, TaskDataset, hold_out
+from training.data.taxonomy import MINI
 from training.lab.report.page import make_page
 from training.lab.report.record import load_run_record
 from training.lab.summary import SummaryError, load_run, summarise
@@ -44,7 +46,7 @@ def make_polished_config(**changes: Any) -> Config:  # noqa: ANN401 - of the con
 def make_datasets(sets: DataSets, config: Config) -> dict[Task, TaskDataset]:
     """Two pictures of segmentation, five of detection, three of classification."""
     counts = {Task.SEGMENTATION: 2, Task.DETECTION: 5, Task.CLASSIFICATION: 3}
-    return {task: TaskDataset(sets.split(task).train[:count], config) for task, count in counts.items()}
+    return {task: TaskDataset(sets.split(task).train[:count], config, MINI) for task, count in counts.items()}
 
 
 def make_polish(sets: DataSets, **changes: Any) -> tuple[MultiTaskModel, Polish]:  # noqa: ANN401 - of the config
@@ -184,7 +186,7 @@ def polished(sets: DataSets, tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (entry["stage"], entry.get("epoch")) == ("polish", 1):
             shutil.copytree(out, out.with_name("before"))
 
-    finish(Run.start(make_tolerant_config(), out, CPU), sets, out, on_entry=on_entry)
+    finish(Run.start(make_tolerant_config(), out, CPU, taxonomy=MINI), sets, out, on_entry=on_entry)
     return out
 
 
@@ -206,7 +208,7 @@ def test_validation_pictures_have_no_say_in_what_is_kept(
     parts = hold_out(sets, holdout)
     splits = {task: parts.split(task) for task in Task}
     assert spied == 2 * [(task, split.val if holdout else split.train) for task, split in splits.items()]
-    assert not set(sets.classification.val) & {sample for _, samples in spied for sample in samples}
+    assert not set(there(sets.classification).val) & {sample for _, samples in spied for sample in samples}
     # Each time the figures are better: the polished weights, which are measured first, lose.
     verdict = run.checkpoint.history[-1]
     assert (verdict["kind"], verdict["stage"], verdict["kept"]) == ("polish", "polish", False)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.training.fakes import make_config
+from tests.training.there import there
 from tests.training.watched import (
     CPU,
     KilledError,
@@ -19,6 +20,7 @@ from tests.training.watched import (
 from training.checkpoint import CHECKPOINT_NAME, CheckpointError, load_checkpoint
 from training.config import Task
 from training.data.datasets import DataSets
+from training.data.taxonomy import MINI
 from training.stages import Run
 
 
@@ -48,7 +50,7 @@ def test_a_killed_run_goes_on_to_the_same_end(
     sets: DataSets, finished_run: Path, tmp_path: Path, watch: dict[str, Any]
 ) -> None:
     with pytest.raises(KilledError):
-        finish(Run.start(make_config(), tmp_path, CPU), sets, tmp_path, **watch)
+        finish(Run.start(make_config(), tmp_path, CPU, taxonomy=MINI), sets, tmp_path, **watch)
     assert load_checkpoint(tmp_path / CHECKPOINT_NAME).stage < 3
     torch.manual_seed(99)  # another process has another state of chance
     finish(Run.resume(tmp_path, CPU), sets, tmp_path)
@@ -67,6 +69,6 @@ def test_resuming_a_finished_run_changes_nothing(sets: DataSets, finished_run: P
 @pytest.mark.slow
 def test_a_run_does_not_go_on_with_other_data(sets: DataSets, finished_run: Path, tmp_path: Path) -> None:
     shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
-    fewer = replace(sets, detection=replace(sets.detection, train=sets.detection.train[1:]))
+    fewer = replace(sets, detection=replace(there(sets.detection), train=there(sets.detection).train[1:]))
     with pytest.raises(CheckpointError, match="begun with"):
         finish(Run.resume(tmp_path, CPU), fewer, tmp_path)

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from service.engine.engine import Engine
 from tests.training.fakes import make_config, make_model
+from tests.training.there import there
 from tests.training.watched import CPU, assert_same_run, assert_same_tensors, finish, read_metrics
 from training.checkpoint import CHECKPOINT_NAME, CheckpointError, load_checkpoint
 from training.config import Config, Task
 from training.data.batches import Batch
 from training.data.datasets import DataSets
 from training.data.loaders import Sample, TaskDataset, iterate_batches
+from training.data.taxonomy import MINI
 from training.environment import find_git_commit
 from training.metrics.details import Details, measure_details
 from training.models.backbone import WeightsError
@@ -27,7 +29,7 @@ CLASSIFY_ONCE: dict[str, Any] = {"stages": [{"task": "classification", "epochs":
 
 
 def test_starting_saves_a_checkpoint_before_anything_is_learned(tmp_path: Path) -> None:
-    run = Run.start(make_config(seed=4), tmp_path / "new" / "run", CPU)
+    run = Run.start(make_config(seed=4), tmp_path / "new" / "run", CPU, taxonomy=MINI)
     saved = load_checkpoint(tmp_path / "new" / "run" / CHECKPOINT_NAME)
     assert saved.parsed_config() == make_config(seed=4)
     assert (saved.stage, saved.epoch, saved.history) == (0, 0, [])
@@ -37,17 +39,17 @@ def test_starting_saves_a_checkpoint_before_anything_is_learned(tmp_path: Path) 
 
 
 def test_starting_where_a_run_lies_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    Run.start(make_config(), tmp_path, CPU)
+    Run.start(make_config(), tmp_path, CPU, taxonomy=MINI)
     before = (tmp_path / CHECKPOINT_NAME).read_bytes()
     with pytest.raises(FileExistsError, match="go on with --resume, or choose another --out"):
-        Run.start(make_config(seed=1), tmp_path, CPU)
+        Run.start(make_config(seed=1), tmp_path, CPU, taxonomy=MINI)
     assert (tmp_path / CHECKPOINT_NAME).read_bytes() == before
 
 
 def test_starting_without_the_weights_leaves_no_folder(tmp_path: Path) -> None:
     config = make_config(model={"backbone_weights": "imagenet"})
     with pytest.raises(WeightsError):
-        Run.start(config, tmp_path / "run", CPU, weights=tmp_path / "absent.pth")
+        Run.start(config, tmp_path / "run", CPU, weights=tmp_path / "absent.pth", taxonomy=MINI)
     assert not (tmp_path / "run").exists()
 
 
@@ -61,7 +63,7 @@ def test_the_commit_is_named_or_unknown() -> None:
 
 
 def test_a_run_of_one_stage_learns_and_measures_that_task_alone(sets: DataSets, tmp_path: Path) -> None:
-    run = finish(Run.start(make_config(**CLASSIFY_ONCE), tmp_path, CPU), sets, tmp_path)
+    run = finish(Run.start(make_config(**CLASSIFY_ONCE), tmp_path, CPU, taxonomy=MINI), sets, tmp_path)
     epoch, evaluation = run.checkpoint.history
     assert (epoch["kind"], epoch["stage"], epoch["epoch"]) == ("epoch", "classification", 1)
     assert epoch["losses"].keys() == {"classification", "loss"}
@@ -78,7 +80,7 @@ def test_a_run_that_holds_pictures_out_neither_trains_on_them_nor_sees_the_valid
 
     def spy_train(samples: Sequence[Sample], config: Config) -> TaskDataset:
         trained.extend(sample.image for sample in samples)
-        return TaskDataset(samples, config)
+        return TaskDataset(samples, config, MINI)
 
     def spy_measure(
         engine: Engine, task: Task, samples: Sequence[Sample], *, batch_size: int
@@ -89,9 +91,9 @@ def test_a_run_that_holds_pictures_out_neither_trains_on_them_nor_sees_the_valid
     monkeypatch.setattr("training.stages.TaskDataset", spy_train)
     monkeypatch.setattr("training.stages.measure_details", spy_measure)
     config = make_config(**CLASSIFY_ONCE, holdout=1 / 3)
-    run = finish(Run.start(config, tmp_path, CPU), sets, tmp_path)
+    run = finish(Run.start(config, tmp_path, CPU, taxonomy=MINI), sets, tmp_path)
     assert (len(trained), len(measured)) == (4, 2)
-    assert {*trained, *measured} == {sample.image for sample in sets.classification.train}
+    assert {*trained, *measured} == {sample.image for sample in there(sets.classification).train}
     assert run.checkpoint.pictures == {"classification": 4}
 
 
@@ -99,7 +101,10 @@ def test_measuring_within_a_stage_changes_nothing_but_the_history(sets: DataSets
     config = make_config(stages=[{"task": "classification", "epochs": 3, "batch_size": 6, "ema": 0.9}])
     plain, watched = (
         finish(
-            Run.start(config, tmp_path / str(every), CPU), sets, tmp_path / str(every), measure_every=every
+            Run.start(config, tmp_path / str(every), CPU, taxonomy=MINI),
+            sets,
+            tmp_path / str(every),
+            measure_every=every,
         ).checkpoint
         for every in (0, 1)
     )
@@ -120,7 +125,7 @@ def test_each_epoch_of_each_stage_draws_anew(sets: DataSets, tmp_path: Path, mon
 
     monkeypatch.setattr("training.stages.iterate_batches", spy)
     stages = [{"task": task, "epochs": 2, "batch_size": 6} for task in ("segmentation", "classification")]
-    finish(Run.start(make_config(stages=stages), tmp_path, CPU), sets, tmp_path)
+    finish(Run.start(make_config(stages=stages), tmp_path, CPU, taxonomy=MINI), sets, tmp_path)
     assert len(set(draws)) == 4
 
 
@@ -166,7 +171,7 @@ def test_anchors_weigh_the_shared_parameters_of_the_tasks_that_are_protected_lat
 def test_the_same_seed_gives_the_same_run_to_the_bit_and_each_stage_only_its_own_rows(
     sets: DataSets, finished_run: Path, tmp_path: Path
 ) -> None:
-    run = Run.start(make_config(), tmp_path, CPU)
+    run = Run.start(make_config(), tmp_path, CPU, taxonomy=MINI)
     assert isinstance(run._model.head, UnifiedHead)
     predict, rows = run._model.head.predict, run._model.head.rows
     assert predict.bias is not None
@@ -190,5 +195,9 @@ def test_another_seed_gives_another_run(sets: DataSets, tmp_path: Path) -> None:
     weights = []
     for seed in (0, 1):
         out = tmp_path / str(seed)
-        weights.append(finish(Run.start(make_config(**CLASSIFY_ONCE, seed=seed), out, CPU), sets, out).checkpoint.model)
+        weights.append(
+            finish(
+                Run.start(make_config(**CLASSIFY_ONCE, seed=seed), out, CPU, taxonomy=MINI), sets, out
+            ).checkpoint.model
+        )
     assert not torch.equal(weights[0]["head.predict.weight"], weights[1]["head.predict.weight"])

@@ -16,8 +16,8 @@ from training.teachers.loss import build_teacher_loss
 def build_hooks(context: StageContext) -> list[Hook]:
     """Build the methods that are on, always in the same order.
 
-    What teaches comes first; masks teach detection only where a class of theirs is one of its. There are none against forgetting where nothing can be forgotten: in the first stage, and
-    where all that earlier tasks read is frozen.
+    What teaches comes first; masks teach detection only where a class of theirs is one of its. There are none against
+    forgetting where nothing can be forgotten: in the first stage, and where all that earlier tasks read is frozen.
 
     Raises:
         TeacherError: a teacher cannot be had, or cannot teach its task.

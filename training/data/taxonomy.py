@@ -146,14 +146,14 @@ class Taxonomy:
             owner, lacking = (mine, theirs) if here else (theirs, mine)
             yield f"{task}: {owner} has {len(here or there)} classes, {lacking} none"
             return
-        if set(here) != set(there):
+        if len(here) != len(there):
             for names, others, owner in ((here, there, mine), (there, here, theirs)):
                 if alone := [name for name in names if name not in others]:
                     yield f"{task}: only {owner} has {_list(alone)}"
         moved = [label for label, (one, two) in enumerate(zip(here, there, strict=False)) if one != two]
         if moved:
             label = moved[0]
-            more = f", and {len(moved) - 1} more differ" if len(moved) > 1 else ""
+            more = f" ({len(moved)} differ)" if len(moved) > 1 else ""
             yield f"{task}: class {label} is {here[label]!r} in {mine}, {there[label]!r} in {theirs}{more}"
 
 

@@ -14,6 +14,7 @@ from service.pictures.imaging import UInt8Array
 from training.config import Config, DetectionLossConfig, ModelConfig, StageConfig, Task
 from training.data.batches import Batch
 from training.data.loaders import TaskDataset
+from training.data.taxonomy import Taxonomy
 from training.data.transforms import Boxes, Target
 from training.hooks.anchor import Anchor
 from training.hooks.context import StageContext
@@ -21,7 +22,11 @@ from training.hooks.hook import Step
 from training.models.multitask import MultiTaskModel, build_model
 
 SIZE = 64
-NUM_CLASSES = {Task.SEGMENTATION: 3, Task.DETECTION: 2, Task.CLASSIFICATION: 4}
+# Of three classes of masks the second is the second of the two in boxes.
+TAXONOMY = Taxonomy(
+    ("background", "cat", "sky"), ("dog", "cat"), ("spring", "summer", "autumn", "winter"), (("cat", "cat"),)
+)
+NUM_CLASSES = TAXONOMY.num_classes
 CPU = torch.device("cpu")
 HEADS: dict[str, dict[str, object]] = {
     "unified": {"head": "unified", "neck": "single"},
@@ -33,7 +38,7 @@ class Pictures(TaskDataset):
     """A data set that lies in memory."""
 
     def __init__(self, examples: Sequence[tuple[UInt8Array, Target]], config: Config) -> None:
-        super().__init__((), config)
+        super().__init__((), config, TAXONOMY)
         self._examples = examples
 
     def __len__(self) -> int:
@@ -115,6 +120,7 @@ def make_context(
         learned=(Task.SEGMENTATION, Task.DETECTION),
         datasets={task: Pictures(make_examples(task, pictures), config) for task in Task},
         device=CPU,
+        taxonomy=TAXONOMY,
     )
 
 

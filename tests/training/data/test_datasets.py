@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.training.make_sets import COCO_IDS, VOC_LABELS, write_palette_mask
+from tests.training.there import there
 from training.data.datasets import (
     DataError,
     DataWarning,
@@ -30,9 +31,9 @@ def copied(tiny_sets: Path, tmp_path: Path) -> Path:
 
 def test_the_three_layouts_are_read(tiny_sets: Path) -> None:
     sets = read_mini_sets(tiny_sets)
-    assert (len(sets.segmentation.train), len(sets.segmentation.val)) == (6, 4)
-    assert (len(sets.detection.train), len(sets.detection.val)) == (6, 4)
-    assert (len(sets.classification.train), len(sets.classification.val)) == (6, 4)
+    assert (len(there(sets.segmentation).train), len(there(sets.segmentation).val)) == (6, 4)
+    assert (len(there(sets.detection).train), len(there(sets.detection).val)) == (6, 4)
+    assert (len(there(sets.classification).train), len(there(sets.classification).val)) == (6, 4)
 
 
 def test_a_mask_lies_beside_its_picture(tiny_sets: Path) -> None:

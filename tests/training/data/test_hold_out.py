@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.training.there import there
 from training.config import Task
 from training.data.datasets import DataSets
 from training.data.loaders import Sample, hold_out
@@ -33,6 +34,6 @@ def test_what_is_held_out_no_seed_decides(sets: DataSets) -> None:
     for seed in range(3):
         np.random.seed(seed)  # noqa: NPY002 - hidden state that must not matter
         torch.manual_seed(seed)
-        held.append(as_set(hold_out(sets, 0.3).detection.val))
+        held.append(as_set(there(hold_out(sets, 0.3).detection).val))
     assert held[0] == held[1] == held[2]
-    assert as_set(hold_out(sets, 1 / 6).detection.val) <= as_set(hold_out(sets, 1 / 2.1).detection.val)
+    assert as_set(there(hold_out(sets, 1 / 6).detection).val) <= as_set(there(hold_out(sets, 1 / 2.1).detection).val)

@@ -8,12 +8,13 @@ from torch import Tensor
 
 from service.pictures.imaging import UInt8Array, fit
 from tests.training.fakes import SIZE, STRIDE, make_config
+from tests.training.there import there
 from training.config import Config, Task
 from training.data import loaders
 from training.data.batches import Batch, collate, move_batch
 from training.data.datasets import ClassificationSample, DataSets, load_image
 from training.data.loaders import TaskDataset, count_batches, iterate_batches, load_sample
-from training.data.taxonomy import VOID
+from training.data.taxonomy import MINI, VOID
 from training.data.transforms import Target, flip, to_input
 from training.detection.cells import assign_to_cells, decode_cell_boxes
 from training.options.augment import AugmentConfig
@@ -26,7 +27,7 @@ class Numbered(TaskDataset):
     """Pictures that are nothing but their number, and black on the left: top left says whether they were mirrored."""
 
     def __init__(self, count: int) -> None:
-        super().__init__([ClassificationSample(Path(), 0)] * count, CONFIG)
+        super().__init__([ClassificationSample(Path(), 0)] * count, CONFIG, MINI)
 
     def load(self, index: int) -> tuple[UInt8Array, Target]:
         image = np.zeros((SIZE, SIZE, 3), dtype=np.uint8)
@@ -105,8 +106,8 @@ def test_each_task_has_its_own_split(sets: DataSets, task: Task) -> None:
 @pytest.mark.parametrize("task", list(Task))
 @pytest.mark.parametrize("options", [PLAIN, MIRRORED])
 def test_the_same_examples_come_with_and_without_a_cache(sets: DataSets, task: Task, options: AugmentConfig) -> None:
-    kept = TaskDataset(sets.split(task).train, CONFIG)
-    fresh = TaskDataset(sets.split(task).train, make_config(cache_mib=0))
+    kept = TaskDataset(sets.split(task).train, CONFIG, MINI)
+    fresh = TaskDataset(sets.split(task).train, make_config(cache_mib=0), MINI)
 
     def go_through(dataset: TaskDataset) -> list[Batch]:
         rng = np.random.default_rng(0)
@@ -126,14 +127,14 @@ def test_the_cache_keeps_what_fits_and_no_more(monkeypatch: pytest.MonkeyPatch, 
         return np.zeros((512, 512, 3), dtype=np.uint8), sample.label  # 0.75 MiB
 
     monkeypatch.setattr(loaders, "load_sample", load)
-    dataset = TaskDataset([ClassificationSample(Path(), i) for i in range(4)], make_config(cache_mib=cache_mib))
+    dataset = TaskDataset([ClassificationSample(Path(), i) for i in range(4)], make_config(cache_mib=cache_mib), MINI)
     for _ in range(3):
         assert [dataset.load(index)[1] for index in range(4)] == [0, 1, 2, 3]
     assert calls.total() == decoded
 
 
 def test_segmentation_batches_hold_masks_at_their_stride_with_void_on_the_padding(sets: DataSets) -> None:
-    dataset = TaskDataset(sets.segmentation.train, CONFIG)
+    dataset = TaskDataset(there(sets.segmentation).train, CONFIG, MINI)
     batch = dataset.make_batch(range(6))
     assert batch.images.shape == (6, SIZE, SIZE, 3)
     assert batch.images.dtype == torch.uint8
@@ -143,17 +144,17 @@ def test_segmentation_batches_hold_masks_at_their_stride_with_void_on_the_paddin
 
 
 def test_classification_batches_hold_class_ids(sets: DataSets) -> None:
-    dataset = TaskDataset(sets.classification.train, CONFIG)
+    dataset = TaskDataset(there(sets.classification).train, CONFIG, MINI)
     labels = as_tensor(dataset.make_batch(range(6)))
     assert labels.dtype == torch.long
-    assert labels.tolist() == [sample.label for sample in sets.classification.train]
+    assert labels.tolist() == [sample.label for sample in there(sets.classification).train]
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_detection_targets_are_the_boxes_on_disk_and_cells_decode_to_them(sets: DataSets, mirrored: bool) -> None:
     """Fails where xywh is taken for xyxy, a box is not scaled, or not mirrored with its picture."""
-    samples = sets.detection.train
-    dataset = TaskDataset(samples, CONFIG)
+    samples = there(sets.detection).train
+    dataset = TaskDataset(samples, CONFIG, MINI)
     examples = [dataset.load(index) for index in range(len(samples))]
     pictures = [to_input(*(flip(*one) if mirrored else one), size=SIZE, mask_stride=4) for one in examples]
     batch = collate(pictures, range(len(samples)))
@@ -183,7 +184,7 @@ def test_detection_targets_are_the_boxes_on_disk_and_cells_decode_to_them(sets: 
 
 @pytest.mark.parametrize("task", list(Task))
 def test_a_batch_knows_the_rows_of_its_pictures(sets: DataSets, task: Task) -> None:
-    dataset = TaskDataset(sets.split(task).train, CONFIG)
+    dataset = TaskDataset(sets.split(task).train, CONFIG, MINI)
     rng = np.random.default_rng(3)
     for batch in iterate_batches(dataset, CONFIG, batch_size=4, options=PLAIN, rng=rng):
         assert_same([batch], [dataset.make_batch(batch.indices.tolist())])
@@ -192,7 +193,7 @@ def test_a_batch_knows_the_rows_of_its_pictures(sets: DataSets, task: Task) -> N
 
 @pytest.mark.parametrize("task", list(Task))
 def test_a_moved_batch_is_the_same_batch(sets: DataSets, task: Task) -> None:
-    batch = TaskDataset(sets.split(task).train, CONFIG).make_batch(range(3))
+    batch = TaskDataset(sets.split(task).train, CONFIG, MINI).make_batch(range(3))
     moved = move_batch(batch, torch.device("cpu"))
     assert_same([moved], [batch])
     assert torch.equal(moved.indices, batch.indices)
@@ -210,7 +211,7 @@ def test_masks_and_boxes_have_the_size_of_their_batch(sets: DataSets) -> None:
     options = AugmentConfig(sizes=(128,), flip=False)
 
     def only(task: Task) -> Batch:
-        dataset = TaskDataset(sets.split(task).train, CONFIG)
+        dataset = TaskDataset(sets.split(task).train, CONFIG, MINI)
         rng = np.random.default_rng(0)
         (batch,) = iterate_batches(dataset, CONFIG, batch_size=6, options=options, rng=rng)
         assert batch.images.shape[1:3] == (128, 128)
@@ -218,7 +219,7 @@ def test_masks_and_boxes_have_the_size_of_their_batch(sets: DataSets) -> None:
 
     assert as_tensor(only(Task.SEGMENTATION)).shape == (6, 128 // 4, 128 // 4)
     batch = only(Task.DETECTION)
-    small = TaskDataset(sets.detection.train, CONFIG).make_batch(batch.indices.tolist())
+    small = TaskDataset(there(sets.detection).train, CONFIG, MINI).make_batch(batch.indices.tolist())
     assert not isinstance(batch.targets, Tensor)
     assert not isinstance(small.targets, Tensor)
     for large_target, target in zip(batch.targets, small.targets, strict=True):
@@ -232,21 +233,21 @@ def test_any_picture_may_be_picked_and_each_comes_up() -> None:
 
 
 def test_a_class_weighs_one_by_the_share_of_pictures_that_show_it(sets: DataSets) -> None:
-    dataset = TaskDataset(sets.detection.train, CONFIG)
+    dataset = TaskDataset(there(sets.detection).train, CONFIG, MINI)
     weights = dataset.class_weights
     assert weights is not None
-    shown = [set(sample.labels.tolist()) for sample in sets.detection.train]
+    shown = [set(sample.labels.tolist()) for sample in there(sets.detection).train]
     for label in set().union(*shown):
         assert weights[label] == pytest.approx(6 / sum(label in labels for labels in shown))
-    masks = TaskDataset(sets.segmentation.train, CONFIG).class_weights
+    masks = TaskDataset(there(sets.segmentation).train, CONFIG, MINI).class_weights
     assert masks is not None
     assert masks[0] == 1  # background is in every picture
-    assert TaskDataset(sets.classification.train, CONFIG).class_weights is None
+    assert TaskDataset(there(sets.classification).train, CONFIG, MINI).class_weights is None
 
 
 def test_a_sample_is_decoded_at_its_own_size(sets: DataSets) -> None:
-    sample = sets.segmentation.val[0]
-    image, target = load_sample(sample)
+    sample = there(sets.segmentation).val[0]
+    image, target = load_sample(sample, MINI)
     assert isinstance(target, np.ndarray)
     assert np.array_equal(image, load_image(sample.image))
     assert target.shape == image.shape[:2]

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from tests.training.make_sets import write_tiny_sets
+from tests.training.there import there
 from training.config import Task
 from training.data.datasets import DataSets
 from training.data.doctor.examine import examine
@@ -21,7 +22,7 @@ def test_a_record_says_what_was_learned_from_without_saying_where_it_lies(
     for task, splits in record.splits.items():
         assert {name: split.pictures for name, split in splits.items()} == {"train": 6, "val": 4}, task
     objects = record.splits[Task.DETECTION]["val"].class_counts
-    assert sum(objects.values()) == sum(len(sample.boxes) for sample in sets.detection.val)
+    assert sum(objects.values()) == sum(len(sample.boxes) for sample in there(sets.detection).val)
     assert {fault.code: fault.repaired for fault in record.faults if fault.code == "category-ids-differ"} == {
         "category-ids-differ": True
     }

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.training.continual.stage import CPU, SIZE, Pictures, find_gradients, make_config, make_model
+from tests.training.continual.stage import CPU, SIZE, TAXONOMY, Pictures, find_gradients, make_config, make_model
 from training.config import Config, Task
 from training.data.batches import Batch, BoxTargets
 from training.data.placement import Placement, letterboxed
@@ -14,7 +14,6 @@ from training.hooks.context import StageContext
 from training.hooks.hook import Step
 from training.options.stage import StageConfig
 
-CLASSES = (None, 1, None)  # of three in masks, the second is the second of two in boxes
 LEFT, RIGHT = (4, 8, 28, 40), (32, 24, 60, 56)
 
 
@@ -40,6 +39,7 @@ def make_context(head: str, *masks: Target, weight: float = 1.0) -> StageContext
         learned=(),
         datasets={Task.SEGMENTATION: Pictures([(image, mask) for mask in masks], config)},
         device=CPU,
+        taxonomy=TAXONOMY,
     )
 
 
@@ -67,7 +67,7 @@ def expect(config: Config, logits: Tensor, *boxes: tuple[int, int, int, int]) ->
 def test_the_loss_is_that_of_detection_on_the_boxes_of_the_mask(head: str) -> None:
     context = make_context(head, make_mask((1, LEFT), (2, RIGHT)), weight=0.5)
     step = make_step(context, lying())
-    parts = MaskBoxes(context, CLASSES).losses(step)
+    parts = MaskBoxes(context).losses(step)
     logits = context.model.head.answer(step.features, Task.DETECTION)
     expected = expect(context.config, logits, LEFT)
     assert {name: value.item() for name, value in parts.items()} == pytest.approx(
@@ -78,7 +78,7 @@ def test_the_loss_is_that_of_detection_on_the_boxes_of_the_mask(head: str) -> No
 def test_boxes_lie_where_the_picture_lies() -> None:
     context = make_context("branches", make_mask((1, LEFT)))
     step = make_step(context, lying(mirrored=True))
-    parts = MaskBoxes(context, CLASSES).losses(step)
+    parts = MaskBoxes(context).losses(step)
     left, top, right, bottom = LEFT
     logits = context.model.head.answer(step.features, Task.DETECTION)
     expected = expect(context.config, logits, (SIZE - right, top, SIZE - left, bottom))
@@ -87,7 +87,7 @@ def test_boxes_lie_where_the_picture_lies() -> None:
 
 def test_a_picture_that_is_mixed_of_several_is_left_out() -> None:
     context = make_context("branches", make_mask((2, RIGHT)), make_mask((1, LEFT)))
-    hook = MaskBoxes(context, CLASSES)
+    hook = MaskBoxes(context)
     step = make_step(context, None, lying())
     parts = hook.losses(step)
     logits = context.model.head.answer(step.features, Task.DETECTION)[1:]
@@ -99,7 +99,7 @@ def test_a_picture_that_is_mixed_of_several_is_left_out() -> None:
 def test_classes_that_no_mask_shows_are_not_scored(head: str) -> None:
     context = make_context(head, make_mask((1, LEFT)))
     step = make_step(context, lying())
-    loss = torch.stack(list(MaskBoxes(context, CLASSES).losses(step).values())).sum()
+    loss = torch.stack(list(MaskBoxes(context).losses(step).values())).sum()
     gradients = find_gradients(loss, context.model)
     rows = gradients["head.predict.bias" if head == "unified" else "head.detection.scores.bias"]
     silent, scored = (5, 4) if head == "unified" else (0, 1)  # a softmax over one class learns nothing; its object does
@@ -110,7 +110,7 @@ def test_classes_that_no_mask_shows_are_not_scored(head: str) -> None:
 
 def test_a_mask_without_objects_teaches_that_there_are_none() -> None:
     context = make_context("branches", make_mask())
-    parts = MaskBoxes(context, CLASSES).losses(make_step(context, lying()))
+    parts = MaskBoxes(context).losses(make_step(context, lying()))
     assert parts["mask_boxes/box"] == 0
     assert parts["mask_boxes/score"] > 0
 

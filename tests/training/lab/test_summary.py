@@ -10,6 +10,7 @@ from tests.training.fakes import make_config
 from training.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
 from training.cli import app
 from training.config import Task
+from training.data.taxonomy import MINI
 from training.lab.summary import FinishedRun, Spread, SummaryError, format_summary, load_run, summarise
 from training.metrics.evaluation import PRIMARY_METRIC
 
@@ -44,6 +45,7 @@ def write_run(folder: Path, values: Sequence[Sequence[float]], **changes: Any) -
         stage=len(values),
         history=history_of(tasks, values),
         pictures={str(task): pictures[task] for task in tasks},
+        taxonomy=MINI,
     )
     folder.mkdir(parents=True, exist_ok=True)
     save_checkpoint(checkpoint, folder / CHECKPOINT_NAME)

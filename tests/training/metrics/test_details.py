@@ -7,8 +7,10 @@ import pytest
 from service.engine.engine import Engine
 from service.pictures.imaging import letterbox
 from tests.training.fakes import Answer, KnownSession, make_config
+from tests.training.there import there
 from training.config import Task
 from training.data.datasets import DataSets, load_image
+from training.data.taxonomy import MINI
 from training.inference import make_contract
 from training.metrics.details import (
     ClassificationDetails,
@@ -29,7 +31,7 @@ BOXES = np.array([[4, 4, 40, 40], [8, 8, 20, 30], [0, 0, 9, 9]], dtype=np.float3
 def make_engine() -> Engine:
     """Says cat everywhere, three dogs, and the fourth class."""
     answer = Answer(np.full((16, 16), 8, dtype=np.uint8), BOXES, [16, 16, 16], class_id=3)
-    return Engine(KnownSession(answer), make_contract(make_config(), {}, git_commit="0123abc"))
+    return Engine(KnownSession(answer), make_contract(make_config(), MINI, {}, git_commit="0123abc"))
 
 
 def measure(sets: DataSets, task: Task) -> tuple[dict[str, float], Details]:
@@ -52,7 +54,7 @@ def test_masks_are_told_class_by_class_and_picture_by_picture(sets: DataSets) ->
     present = [iou for iou in details.class_iou if iou is not None]
     assert [iou is None for iou in details.class_iou] == [not row.any() for row in counts]
     assert np.mean(present) == pytest.approx(metrics["mean_iou"])
-    for sample, answer in zip(sets.segmentation.val, details.pictures, strict=True):
+    for sample, answer in zip(there(sets.segmentation).val, details.pictures, strict=True):
         alone = evaluate_task(make_engine(), Task.SEGMENTATION, [sample], batch_size=1)
         assert answer.score == pytest.approx(alone["mean_iou"])
         assert (decode_mask(answer) == 8).all()
@@ -61,7 +63,7 @@ def test_masks_are_told_class_by_class_and_picture_by_picture(sets: DataSets) ->
 def test_boxes_are_told_class_by_class_and_picture_by_picture(sets: DataSets) -> None:
     metrics, details = measure(sets, Task.DETECTION)
     assert isinstance(details, DetectionDetails)
-    assert sum(details.objects) == sum(len(sample.boxes) for sample in sets.detection.val)
+    assert sum(details.objects) == sum(len(sample.boxes) for sample in there(sets.detection).val)
     assert np.mean(details.precision_50) == pytest.approx(metrics["map_50"], abs=1e-6)
     assert np.mean(details.precision_50_95) == pytest.approx(metrics["map_50_95"], abs=1e-6)
     for count, curve, ap in zip(details.objects, details.class_precision, details.class_ap_50, strict=True):
@@ -69,7 +71,7 @@ def test_boxes_are_told_class_by_class_and_picture_by_picture(sets: DataSets) ->
         assert ap is None or np.mean(curve) == pytest.approx(ap, abs=1e-6)
     assert details.calibration is not None
     assert details.calibration.counts[-1] > 0  # all scores are 1
-    for sample, answer in zip(sets.detection.val, details.pictures, strict=True):
+    for sample, answer in zip(there(sets.detection).val, details.pictures, strict=True):
         assert answer.score == 0.0  # no dog is where the three are
         assert len(answer.boxes) == min(len(BOXES), len(sample.boxes))
         _, place = letterbox(load_image(sample.image), 64, (0, 0, 0))
@@ -82,17 +84,17 @@ def test_classes_are_told_class_by_class_and_picture_by_picture(sets: DataSets) 
     metrics, details = measure(sets, Task.CLASSIFICATION)
     assert isinstance(details, ClassificationDetails)
     counts = np.array(details.confusion)
-    assert counts.sum() == counts[:, 3].sum() == len(sets.classification.val)
+    assert counts.sum() == counts[:, 3].sum() == len(there(sets.classification).val)
     assert counts[3, 3] / counts.sum() == metrics["top_1"]
     assert details.calibration.error == pytest.approx(1 - metrics["top_1"])  # it is always sure
     scores = [answer.score for answer in details.pictures]
-    assert scores == [float(sample.label == 3) for sample in sets.classification.val]
+    assert scores == [float(sample.label == 3) for sample in there(sets.classification).val]
 
 
 def test_a_picture_without_objects_has_no_score(sets: DataSets) -> None:
-    empty = [sample for sample in sets.detection.train if not len(sample.boxes)]
-    _, details = measure_details(make_engine(), Task.DETECTION, [*sets.detection.val, *empty], batch_size=3)
-    assert [answer.score is None for answer in details.pictures] == [False] * len(sets.detection.val) + [True]
+    empty = [sample for sample in there(sets.detection).train if not len(sample.boxes)]
+    _, details = measure_details(make_engine(), Task.DETECTION, [*there(sets.detection).val, *empty], batch_size=3)
+    assert [answer.score is None for answer in details.pictures] == [False] * len(there(sets.detection).val) + [True]
     assert len(details.pictures[-1].boxes) == 1
 
 

@@ -11,6 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from service.pictures.imaging import FloatArray
+from tests.training.there import there
 from training.data.datasets import DataSets, DetectionSample
 from training.metrics.detection import AveragePrecision, DetectionMetrics
 
@@ -299,19 +300,19 @@ def as_predicted(samples: tuple[DetectionSample, ...]) -> list[Picture]:
 
 
 def test_the_real_ground_truth_scores_one(mini_sets: DataSets) -> None:
-    found = measure(as_predicted(mini_sets.detection.val), 80)
+    found = measure(as_predicted(there(mini_sets.detection).val), 80)
     assert (found.map_50, found.map_50_95) == (1.0, 1.0)
     assert np.count_nonzero(~np.isnan(found.per_class_ap_50)) == 63
 
 
 def test_shuffled_labels_score_nearly_nothing(mini_sets: DataSets) -> None:
-    pictures = as_predicted(mini_sets.detection.val)
+    pictures = as_predicted(there(mini_sets.detection).val)
     shuffled = [replace(picture, labels=(picture.labels + 7) % 80) for picture in pictures]
     assert measure(shuffled, 80).map_50 < 0.02
 
 
 def test_xywh_taken_for_xyxy_scores_low(mini_sets: DataSets) -> None:
-    pictures = as_predicted(mini_sets.detection.val)
+    pictures = as_predicted(there(mini_sets.detection).val)
     mistaken = [
         replace(p, boxes=np.concatenate([p.boxes[:, :2], p.boxes[:, 2:] - p.boxes[:, :2]], 1)) for p in pictures
     ]

@@ -14,6 +14,7 @@ from tests.service.fakes import GOLDEN
 from tests.service.fakes import make_contract as make_service_contract
 from tests.service.onnx_models import write_tiny_model
 from tests.training.fakes import Answer, KnownSession, make_config, make_model
+from tests.training.there import there
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.cli import app
 from training.config import Task
@@ -27,7 +28,7 @@ from training.data.datasets import (
     read_mask,
 )
 from training.data.loaders import Sample
-from training.data.taxonomy import VOID
+from training.data.taxonomy import MINI, VOID
 from training.data.transforms import letterbox_mask
 from training.inference import build_engine, make_contract
 from training.metrics.bootstrap import Interval, bootstrap_interval
@@ -44,7 +45,7 @@ EMBEDDED = GOLDEN.parent / "unihead.onnx"
 
 def contract_for(input_size: int, mask_stride: int) -> ModelContract:
     config = make_config(input_size=input_size, inference={"mask_stride": mask_stride})
-    return make_contract(config, {}, git_commit="unknown")
+    return make_contract(config, MINI, {}, git_commit="unknown")
 
 
 def all_background(contract: ModelContract) -> Answer:
@@ -116,7 +117,7 @@ def test_boxes_answered_as_xywh_are_wrong(sets: DataSets) -> None:
 def test_all_background_scores_what_it_deserves(sets: DataSets) -> None:
     contract = contract_for(64, 4)
     metrics = evaluate(Engine(KnownSession(all_background(contract)), contract), sets, Task.SEGMENTATION)
-    masks = [read_mask(sample.mask, 21) for sample in sets.segmentation.val]
+    masks = [read_mask(sample.mask, 21) for sample in there(sets.segmentation).val]
     classes = [set(mask.flat) - {VOID} for mask in masks]
     background, labelled = (
         np.array([int(part.sum()) for part in parts])
@@ -137,7 +138,7 @@ def test_who_finds_nothing_and_always_says_tench_scores_that(sets: DataSets) -> 
     contract = contract_for(64, 4)
     engine = Engine(KnownSession(all_background(contract)), contract)
     assert evaluate(engine, sets, Task.DETECTION) == {"map_50": 0, "map_50_95": 0}
-    samples = sets.classification.val
+    samples = there(sets.classification).val
     tench = sum(sample.label == 0 for sample in samples) / len(samples)
     assert evaluate(engine, sets, Task.CLASSIFICATION)["top_1"] == pytest.approx(tench)
 
@@ -151,7 +152,7 @@ def test_the_batch_size_changes_no_figure(sets: DataSets, task: Task) -> None:
 def test_pictures_are_answered_in_order_in_batches_with_a_short_last_one(sets: DataSets) -> None:
     contract = contract_for(64, 4)
     session = KnownSession(all_background(contract))
-    samples = sets.classification.val
+    samples = there(sets.classification).val
     answered = list(predict_samples(Engine(session, contract), samples, batch_size=3))
     assert [sample for sample, _, _ in answered] == list(samples)
     assert session.batches == [3, 1]
@@ -201,13 +202,13 @@ def test_a_checkpoint_is_measured_in_the_tasks_that_it_has_learned_with_interval
     tiny_sets: Path, sets: DataSets, tmp_path: Path
 ) -> None:
     config, model = make_config(), make_model()
-    checkpoint = Checkpoint(config.model_dump(mode="json"), "0123abc", model.state_dict(), stage=2)
+    checkpoint = Checkpoint(config.model_dump(mode="json"), "0123abc", model.state_dict(), stage=2, taxonomy=MINI)
     save_checkpoint(checkpoint, tmp_path / "checkpoint.pt")
     asked = ("--data", tiny_sets, "--checkpoint", tmp_path / "checkpoint.pt", "--device", "cpu")
     plain, with_intervals = ask(*asked), ask(*asked, "--bootstrap", "100")
     assert with_intervals.exit_code == 0, with_intervals.output
     found = json.loads(with_intervals.stdout)
-    engine = build_engine(model, config, torch.device("cpu"), git_commit="0123abc")
+    engine = build_engine(model, config, MINI, torch.device("cpu"), git_commit="0123abc")
     for task in (Task.SEGMENTATION, Task.DETECTION):
         counted = measure_task(engine, task, sets.split(task).val, batch_size=4).counted
         interval = Interval(*found[task].pop(f"{PRIMARY_METRIC[task]}_interval_95"))

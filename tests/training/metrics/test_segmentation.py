@@ -6,6 +6,7 @@ import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassJaccardIndex
 
 from service.pictures.imaging import UInt8Array
+from tests.training.there import there
 from training.data.datasets import DataSets, read_mask
 from training.data.taxonomy import VOID
 from training.metrics.segmentation import ConfusionMatrix, SegmentationMetrics, miou_eps_per_image
@@ -121,7 +122,7 @@ def test_eps_is_added_to_intersection_and_union() -> None:
 
 
 def val_masks(mini_sets: DataSets) -> list[UInt8Array]:
-    return [read_mask(Path(sample.mask), 21) for sample in mini_sets.segmentation.val]
+    return [read_mask(Path(sample.mask), 21) for sample in there(mini_sets.segmentation).val]
 
 
 def test_all_background_scores_a_thirtieth_on_the_real_val_masks(mini_sets: DataSets) -> None:

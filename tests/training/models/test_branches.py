@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.training.fakes import make_images, make_model
+from tests.training.there import there
 from training.config import ModelConfig, Task
 from training.models.branches import (
     Branches,
@@ -130,7 +131,7 @@ def test_a_tail_reads_stride_16_in_place_of_stride_32() -> None:
 
 def test_a_tail_starts_as_the_backbone_ends_and_goes_its_own_way() -> None:
     model = make_model(make_config(classification="tail"))
-    tail = branches_of(model).classification.tail
+    tail = there(branches_of(model).classification).tail
     assert tail is not None
     images = make_images(2)
     model.eval()

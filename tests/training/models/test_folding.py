@@ -13,6 +13,7 @@ from service.engine.golden import GOLDEN_PICTURES
 from tests.training.fakes import make_branches_config, make_images, make_model
 from training.checkpoint import Checkpoint
 from training.config import Config, ModelConfig, Task
+from training.data.taxonomy import MINI
 from training.inference import build_engine
 from training.models.branches import Branches
 from training.models.folding import FoldedDetection, fold_gates
@@ -130,9 +131,10 @@ def test_the_exported_file_answers_as_the_network_and_reads_levels_without_gates
         model.state_dict(),
         stage=len(config.stages),
         history=[{"kind": "evaluation", "stage": "classification", "metrics": metrics, "seconds": 1.0}],
+        taxonomy=MINI,
     )
     export_onnx(checkpoint, tmp_path / "model.onnx", golden=GOLDEN_PICTURES)
-    reference = build_engine(model, config, torch.device("cpu"), git_commit="0123456789ab")
+    reference = build_engine(model, config, MINI, torch.device("cpu"), git_commit="0123456789ab")
     squares = list(make_images(3).numpy())
     found = compare_engines(reference, load_engine(tmp_path / "model.onnx"), squares, batch_size=2)
     assert found.failures() == []

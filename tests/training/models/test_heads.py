@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.training.there import there
 from training.config import Task
 from training.models.heads import BOX_ROWS, TaskLogits, UnifiedHead
 from training.models.pyramid import Features, Pyramid
@@ -34,9 +35,9 @@ def test_the_rows_of_the_tasks_share_out_the_last_conv_without_gap_or_overlap() 
 
 def test_each_task_has_its_logits_in_its_shape() -> None:
     logits = answer(make_head())
-    assert logits.detection.shape == (2, BOX_ROWS + 3, 3, 4)
-    assert logits.segmentation.shape == (2, 4, 3, 4)
-    assert logits.classification.shape == (2, 2)
+    assert there(logits.detection).shape == (2, BOX_ROWS + 3, 3, 4)
+    assert there(logits.segmentation).shape == (2, 4, 3, 4)
+    assert there(logits.classification).shape == (2, 2)
 
 
 @pytest.mark.parametrize("task", list(Task))

@@ -7,6 +7,7 @@ from torchvision.models import MobileNet_V3_Small_Weights, mobilenet_v3_small
 from torchvision.transforms.functional import normalize, to_tensor
 
 from tests.training.fakes import make_branches_config, make_config, make_images, make_model
+from tests.training.there import there
 from training.config import ModelConfig, Task, load_config
 from training.data.taxonomy import MINI
 from training.models.branches import Branches
@@ -101,9 +102,8 @@ def test_imagenet_weights_go_into_the_tail_of_classification_too(tmp_path: Path)
     config = BRANCHES.model_copy(update={"backbone_weights": "imagenet", "classification": "tail"})
     head = build_model(config, MINI.num_classes, weights=tmp_path / "weights.pth").head
     assert isinstance(head, Branches)
-    assert head.classification.tail is not None
     expected = reference.features[9:].state_dict()
-    found = head.classification.tail.state_dict()
+    found = there(head.tail).state_dict()
     assert [value.shape for value in found.values()] == [value.shape for value in expected.values()]
     assert all(torch.equal(one, other) for one, other in zip(found.values(), expected.values(), strict=True))
 

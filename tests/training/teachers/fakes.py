@@ -37,7 +37,9 @@ def make_model(seed: int = 0) -> MultiTaskModel:
 def write_checkpoint(path: Path, *, stage: int = 3, seed: int = 0) -> MultiTaskModel:
     """Save a network that has done so many stages, and give it back."""
     model = make_model(seed)
-    save_checkpoint(Checkpoint(make_config().model_dump(mode="json"), "unknown", model.state_dict(), stage), path)
+    save_checkpoint(
+        Checkpoint(make_config().model_dump(mode="json"), "unknown", model.state_dict(), stage, taxonomy=MINI), path
+    )
     return model
 
 
@@ -45,7 +47,7 @@ class Pictures(TaskDataset):
     """Pictures that were never on disk; None of their labels is of use."""
 
     def __init__(self, images: Sequence[UInt8Array], targets: Sequence[Target] | None = None) -> None:
-        super().__init__([ClassificationSample(Path(), 0)] * len(images), make_config())
+        super().__init__([ClassificationSample(Path(), 0)] * len(images), make_config(), MINI)
         self.images = images
         self.targets = targets or [0] * len(images)
 

@@ -14,6 +14,7 @@ from training.config import Task
 from training.data.loaders import TaskDataset, load_sample
 from training.data.mini_sets import read_mini_sets
 from training.data.placement import Placement, Span, letterboxed
+from training.data.taxonomy import MINI
 from training.data.transforms import flip
 from training.teachers.cache import TeacherCache, cache_answers, crop_to_picture
 from training.teachers.teacher import TeacherError
@@ -30,17 +31,17 @@ def test_a_teacher_sees_each_training_picture_once_and_no_other(tiny_sets: Path,
     sets = read_mini_sets(tiny_sets)
     split = sets.split(task)
     teacher = ColourTeacher(Task.SEGMENTATION)
-    cache = cache_answers(teacher, TaskDataset(split.train, make_config()))
+    cache = cache_answers(teacher, TaskDataset(split.train, make_config(), MINI), MINI)
     shown = [square.tobytes() for square in teacher.shown]
-    assert shown == [square_of(load_sample(sample)[0]).tobytes() for sample in split.train]
+    assert shown == [square_of(load_sample(sample, MINI)[0]).tobytes() for sample in split.train]
     assert len(cache) == len(split.train)
     for other in Task:
-        assert not set(shown) & {square_of(load_sample(one)[0]).tobytes() for one in sets.split(other).val}
+        assert not set(shown) & {square_of(load_sample(one, MINI)[0]).tobytes() for one in sets.split(other).val}
 
 
 def test_classes_come_back_by_row_in_half_precision() -> None:
     pictures = make_pictures((64, 64), (40, 64), (64, 30))
-    cache = cache_answers(ColourTeacher(Task.CLASSIFICATION), pictures)
+    cache = cache_answers(ColourTeacher(Task.CLASSIFICATION), pictures, MINI)
     expected = [square_of(pictures.images[row]).mean(axis=(0, 1)) / 16 for row in (2, 0)]
     found = cache.gather_classes([2, 0])
     assert (found.shape, found.dtype) == ((2, 10), torch.float32)
@@ -50,7 +51,7 @@ def test_classes_come_back_by_row_in_half_precision() -> None:
 def test_a_teacher_that_is_no_friend_of_padding_sees_the_picture_alone() -> None:
     pictures = make_pictures((40, 64), (64, 20))
     teacher = ColourTeacher(Task.CLASSIFICATION, letterboxed=False, input_size=48)
-    cache_answers(teacher, pictures)
+    cache_answers(teacher, pictures, MINI)
     for shown, image in zip(teacher.shown, pictures.images, strict=True):
         assert np.array_equal(shown, resize(image, 48, 48))
 
@@ -84,7 +85,9 @@ def test_what_the_square_shows_beside_the_picture_does_not_come_into_its_map() -
 def test_a_placed_map_is_what_the_teacher_says_about_the_placed_picture(shape: tuple[int, int], mirrored: bool) -> None:
     pictures = make_pictures(shape)
     teacher = ColourTeacher(Task.SEGMENTATION)
-    maps, valid = cache_answers(teacher, pictures).place_maps([0], [letterboxed(shape, SIZE, mirrored=mirrored)], 8)
+    maps, valid = cache_answers(teacher, pictures, MINI).place_maps(
+        [0], [letterboxed(shape, SIZE, mirrored=mirrored)], 8
+    )
     image = flip(pictures.images[0], 0)[0] if mirrored else pictures.images[0]
     expected = teacher.answer(torch.from_numpy(square_of(image)[None]))
     resized_height, resized_width = (side * SIZE // max(shape) for side in shape)
@@ -114,9 +117,9 @@ def answers_of(cache: TeacherCache) -> list[list[float]]:
 
 def test_a_second_run_reads_what_the_first_has_asked(tmp_path: Path) -> None:
     pictures = make_pictures(*[(64, 64)] * 11)
-    first = cache_answers(ColourTeacher(Task.CLASSIFICATION), pictures, folder=tmp_path / "kept")
+    first = cache_answers(ColourTeacher(Task.CLASSIFICATION), pictures, MINI, folder=tmp_path / "kept")
     teacher = ColourTeacher(Task.CLASSIFICATION)
-    again = cache_answers(teacher, pictures, folder=tmp_path / "kept")
+    again = cache_answers(teacher, pictures, MINI, folder=tmp_path / "kept")
     assert not teacher.shown
     assert answers_of(first) == answers_of(again)
     assert [path.suffix for path in (tmp_path / "kept").iterdir()] == [".npz"]
@@ -126,7 +129,9 @@ def test_maps_of_different_shapes_are_kept_too(tmp_path: Path) -> None:
     pictures = make_pictures((64, 64), (32, 64), (64, 16))
     placements = [letterboxed(image.shape[:2], SIZE) for image in pictures.images]
     first, again = (
-        cache_answers(ColourTeacher(Task.SEGMENTATION), pictures, folder=tmp_path).place_maps([0, 1, 2], placements, 8)
+        cache_answers(ColourTeacher(Task.SEGMENTATION), pictures, MINI, folder=tmp_path).place_maps(
+            [0, 1, 2], placements, 8
+        )
         for _ in range(2)
     )
     assert torch.equal(first[0], again[0])
@@ -146,9 +151,9 @@ def test_maps_of_different_shapes_are_kept_too(tmp_path: Path) -> None:
 def test_another_teacher_size_task_or_picture_is_asked_anew(
     tmp_path: Path, change: Callable[[], tuple[ColourTeacher, Pictures]]
 ) -> None:
-    cache_answers(ColourTeacher(Task.CLASSIFICATION), make_pictures((64, 64)), folder=tmp_path)
+    cache_answers(ColourTeacher(Task.CLASSIFICATION), make_pictures((64, 64)), MINI, folder=tmp_path)
     teacher, pictures = change()
-    cache_answers(teacher, pictures, folder=tmp_path)
+    cache_answers(teacher, pictures, MINI, folder=tmp_path)
     assert len(teacher.shown) == len(pictures)
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -164,9 +169,9 @@ def test_a_run_that_is_killed_while_writing_leaves_no_file_to_be_read(
     with monkeypatch.context() as patched:
         patched.setattr(np, "savez", fail)
         with pytest.raises(OSError, match="no space"):
-            cache_answers(ColourTeacher(Task.CLASSIFICATION), pictures, folder=tmp_path)
+            cache_answers(ColourTeacher(Task.CLASSIFICATION), pictures, MINI, folder=tmp_path)
     teacher = ColourTeacher(Task.CLASSIFICATION)
-    cache_answers(teacher, pictures, folder=tmp_path)
+    cache_answers(teacher, pictures, MINI, folder=tmp_path)
     assert len(teacher.shown) == 1
 
 
@@ -195,4 +200,4 @@ class WrongTeacher(ColourTeacher):
 )
 def test_answers_that_cannot_be_learned_from_are_refused(teacher: ColourTeacher, sentence: str) -> None:
     with pytest.raises(TeacherError, match=sentence):
-        cache_answers(teacher, make_pictures((64, 64)))
+        cache_answers(teacher, make_pictures((64, 64)), MINI)

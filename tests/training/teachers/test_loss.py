@@ -13,6 +13,7 @@ from training.data.batches import Batch
 from training.data.loaders import TaskDataset, load_sample
 from training.data.mini_sets import read_mini_sets
 from training.data.placement import Placement, Span, letterboxed
+from training.data.taxonomy import MINI
 from training.hooks.context import StageContext
 from training.hooks.divergences import compute_divergence
 from training.hooks.hook import Step
@@ -128,8 +129,9 @@ def make_context(root: Path, teachers: tuple[TeacherConfig, ...]) -> StageContex
         before={},
         anchors={},
         learned=(Task.SEGMENTATION,),
-        datasets={task: TaskDataset(sets.split(task).train, config) for task in Task},
+        datasets={task: TaskDataset(sets.split(task).train, config, MINI) for task in Task},
         device=CPU,
+        taxonomy=MINI,
     )
 
 
@@ -150,7 +152,7 @@ def test_the_teachers_of_a_stage_see_its_training_pictures_alone(
     samples = read_mini_sets(tiny_sets).split(Task.DETECTION)
     for teacher in opened:
         assert len(teacher.shown) == len(samples.train)
-    val = [load_sample(sample)[0] for sample in samples.val]
+    val = [load_sample(sample, MINI)[0] for sample in samples.val]
     assert not any(np.array_equal(square[: image.shape[0]], image) for square in opened[0].shown for image in val)
     assert set(hook.losses(make_step(context.model, Task.DETECTION, rows=[0, 5]))) == {
         "teacher/segmentation",

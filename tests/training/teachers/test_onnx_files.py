@@ -11,8 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 from service.engine.contract import METADATA_KEY, OUTPUT_NAMES
 from tests.training.teachers.fakes import CPU, SIZE, make_config
 from training.config import Task
+from training.data.taxonomy import MINI
 from training.inference import make_contract
-from training.teachers.imagenet import IMAGENETTE_COLUMNS
+from training.teachers.imagenet import find_columns
 from training.teachers.sources import open_teacher
 from training.teachers.teacher import TeacherError
 
@@ -66,7 +67,7 @@ def test_float_files_get_normalised_pictures_channels_first(
     tmp_path: Path, batch: str | int, side: str | int, size: int
 ) -> None:
     source = write_classifier(tmp_path / "c.onnx", FLOAT, [batch, 3, side, side], 10, [2, 3])
-    teacher = open_teacher(source, Task.CLASSIFICATION, device=CPU)
+    teacher = open_teacher(source, Task.CLASSIFICATION, device=CPU, taxonomy=MINI)
     assert (teacher.input_size, teacher.letterboxed) == (size, False)
     normalised = (np.array(COLOURS) / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     expected = np.outer(normalised @ [1, 2, 3], np.arange(10))
@@ -75,9 +76,9 @@ def test_float_files_get_normalised_pictures_channels_first(
 
 def test_byte_files_get_pictures_as_they_are_and_are_cut_to_ten(tmp_path: Path) -> None:
     source = write_classifier(tmp_path / "c.onnx", UINT8, ["n", 32, 32, 3], 1000, [1, 2])
-    teacher = open_teacher(source, Task.CLASSIFICATION, device=CPU)
+    teacher = open_teacher(source, Task.CLASSIFICATION, device=CPU, taxonomy=MINI)
     assert teacher.input_size == 32
-    expected = np.outer(np.array(COLOURS) @ [1, 2, 3], IMAGENETTE_COLUMNS)
+    expected = np.outer(np.array(COLOURS) @ [1, 2, 3], find_columns(MINI))
     np.testing.assert_allclose(teacher.answer(plain_images(*COLOURS, size=32)), expected, rtol=1e-5)
 
 
@@ -98,7 +99,7 @@ def test_inputs_that_are_no_pictures_are_refused(tmp_path: Path, kind: int, shap
     output = helper.make_tensor_value_info("logits", FLOAT, shape)
     source = write_graph(tmp_path / "c.onnx", nodes, feed, [output], {})
     with pytest.raises(TeacherError, match=r"c\.onnx: it has pixels tensor.* wanted one input"):
-        open_teacher(source, Task.CLASSIFICATION, device=CPU)
+        open_teacher(source, Task.CLASSIFICATION, device=CPU, taxonomy=MINI)
 
 
 def test_a_file_with_two_outputs_is_refused(tmp_path: Path) -> None:
@@ -106,12 +107,12 @@ def test_a_file_with_two_outputs_is_refused(tmp_path: Path) -> None:
     infos = [helper.make_tensor_value_info(name, FLOAT, ["n", 3, 16, 16]) for name in ("pixels", "a", "b")]
     source = write_graph(tmp_path / "c.onnx", nodes, infos[0], infos[1:], {})
     with pytest.raises(TeacherError, match="one output"):
-        open_teacher(source, Task.CLASSIFICATION, device=CPU)
+        open_teacher(source, Task.CLASSIFICATION, device=CPU, taxonomy=MINI)
 
 
 def test_other_numbers_of_classes_are_refused(tmp_path: Path) -> None:
     source = write_classifier(tmp_path / "c.onnx", FLOAT, ["n", 3, 16, 16], 21, [2, 3])
-    teacher = open_teacher(source, Task.CLASSIFICATION, device=CPU)
+    teacher = open_teacher(source, Task.CLASSIFICATION, device=CPU, taxonomy=MINI)
     with pytest.raises(TeacherError, match=r"gave \(1, 21\)"):
         teacher.answer(plain_images(COLOURS[0], size=16))
 
@@ -119,14 +120,14 @@ def test_other_numbers_of_classes_are_refused(tmp_path: Path) -> None:
 def test_a_strange_file_teaches_only_classification(tmp_path: Path) -> None:
     source = write_classifier(tmp_path / "c.onnx", FLOAT, ["n", 3, 16, 16], 10, [2, 3])
     with pytest.raises(TeacherError, match="only teach classification"):
-        open_teacher(source, Task.SEGMENTATION, device=CPU)
+        open_teacher(source, Task.SEGMENTATION, device=CPU, taxonomy=MINI)
 
 
 def test_what_is_no_model_is_no_teacher(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("weights")
     for name in ("text.onnx", "missing.onnx"):
         with pytest.raises(TeacherError, match=name):
-            open_teacher(str(tmp_path / name), Task.CLASSIFICATION, device=CPU)
+            open_teacher(str(tmp_path / name), Task.CLASSIFICATION, device=CPU, taxonomy=MINI)
 
 
 def write_exported(path: Path, probs: NDArray[np.float32], contract: str) -> str:
@@ -163,12 +164,12 @@ PROBS = np.array([[0.5, 0.25, 0.25, 0, 0, 0, 0, 0, 0, 0]], dtype=np.float32)
 
 @pytest.fixture
 def exported(tmp_path: Path) -> str:
-    contract = make_contract(make_config(), {"weight": torch.zeros(1)}, git_commit="unknown")
+    contract = make_contract(make_config(), MINI, {"weight": torch.zeros(1)}, git_commit="unknown")
     return write_exported(tmp_path / "unihead.onnx", PROBS, contract.to_json())
 
 
 def test_an_exported_file_teaches_its_probabilities(exported: str) -> None:
-    teacher = open_teacher(exported, Task.CLASSIFICATION, device=CPU)
+    teacher = open_teacher(exported, Task.CLASSIFICATION, device=CPU, taxonomy=MINI)
     assert (teacher.input_size, teacher.letterboxed) == (SIZE, True)
     logits = teacher.answer(torch.zeros(1, SIZE, SIZE, 3, dtype=torch.uint8))
     assert logits.isfinite().all()
@@ -176,7 +177,7 @@ def test_an_exported_file_teaches_its_probabilities(exported: str) -> None:
 
 
 def test_an_exported_file_teaches_its_masks_almost_surely(exported: str) -> None:
-    teacher = open_teacher(exported, Task.SEGMENTATION, device=CPU)
+    teacher = open_teacher(exported, Task.SEGMENTATION, device=CPU, taxonomy=MINI)
     images = torch.randint(0, 21, (1, SIZE, SIZE, 3), dtype=torch.uint8, generator=torch.manual_seed(0))
     probs = teacher.answer(images).softmax(dim=1)
     assert probs.shape == (1, 21, SIZE // 4, SIZE // 4)
@@ -186,16 +187,16 @@ def test_an_exported_file_teaches_its_masks_almost_surely(exported: str) -> None
 
 def test_an_exported_file_does_not_teach_detection(exported: str) -> None:
     with pytest.raises(TeacherError, match="a checkpoint does"):
-        open_teacher(exported, Task.DETECTION, device=CPU)
+        open_teacher(exported, Task.DETECTION, device=CPU, taxonomy=MINI)
 
 
 def test_an_exported_file_with_other_classes_is_refused(tmp_path: Path) -> None:
-    contract = make_contract(make_config(), {"weight": torch.zeros(1)}, git_commit="unknown")
+    contract = make_contract(make_config(), MINI, {"weight": torch.zeros(1)}, git_commit="unknown")
     source = write_exported(tmp_path / "other.onnx", PROBS, contract.to_json().replace('"tench"', '"trout"'))
     with pytest.raises(TeacherError, match="other classes"):
-        open_teacher(source, Task.CLASSIFICATION, device=CPU)
+        open_teacher(source, Task.CLASSIFICATION, device=CPU, taxonomy=MINI)
 
 
 def test_an_exported_file_with_a_contract_of_no_use_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match="contract"):
-        open_teacher(write_exported(tmp_path / "bad.onnx", PROBS, "{}"), Task.CLASSIFICATION, device=CPU)
+        open_teacher(write_exported(tmp_path / "bad.onnx", PROBS, "{}"), Task.CLASSIFICATION, device=CPU, taxonomy=MINI)

@@ -142,7 +142,7 @@ class RowTrainer:
             run = Run.resume(out, self.device)
         else:
             run = Run.start(config, out, self.device, taxonomy=self.sets.taxonomy, weights=self.weights)
-        held = {task: hold_out(self.sets, config.holdout).split(task) for task in Task}
+        held = {stage.task: hold_out(self.sets, config.holdout).split(stage.task) for stage in config.stages}
         pictures = {task: len(split.train) for task, split in held.items()}
         with RunProgress(config, pictures, out, self.console) as progress:
             run.finish(self.sets, progress, on_stage=self.shelf.keep)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.training.data.official_trees import CATEGORIES, COCO_COUNTS, IMAGENETTE_COUNTS, VOC_COUNTS
 from tests.training.data.prepare.running import SETS, Run, parse, read_labels, read_manifest, read_pictures, read_tree
+from training.config import Task
 from training.data.mini_sets import read_mini_sets
 from training.data.taxonomy import COCO, VOC
 
@@ -43,7 +44,7 @@ def test_sets_are_read_without_a_warning(prepare: Run, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         sets = read_mini_sets(tmp_path / "out")
-    for split in (sets.segmentation, sets.detection, sets.classification):
+    for split in map(sets.split, Task):
         assert (len(split.train), len(split.val)) == (20, 10)
 
 

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 from tests.training.data.prepare.running import Run, read_labels, read_tree
+from tests.training.there import there
 from training.data.datasets import load_segmentation
 from training.data.mini_sets import read_mini_sets
 
@@ -15,7 +16,7 @@ def test_max_side_scales_boxes_and_masks_with_the_picture(prepare: Run, tmp_path
         assert half["area"] == full["area"] / 4
     assert {(i["width"], i["height"]) for i in read_labels(tmp_path / "half", "train")["images"]} == {(48, 32)}
     whole, halved = (read_mini_sets(tmp_path / name) for name in ("full", "half"))
-    for large, small in zip(whole.segmentation.train, halved.segmentation.train, strict=True):
+    for large, small in zip(there(whole.segmentation).train, there(halved.segmentation).train, strict=True):
         image, mask = load_segmentation(small, 21)
         assert image.shape == (32, 48, 3)
         assert (mask == load_segmentation(large, 21)[1][1::2, 1::2]).all()

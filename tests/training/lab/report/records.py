@@ -9,6 +9,7 @@ from service.engine.engine import Engine
 from tests.training.fakes import Answer, KnownSession, make_config
 from training.config import Task
 from training.data.datasets import DataSets
+from training.data.taxonomy import MINI
 from training.inference import make_contract
 from training.lab.report.record import RunRecord
 from training.metrics.details import Details, measure_details
@@ -49,7 +50,7 @@ def make_details(sets: DataSets) -> dict[Task, Details]:
     """Of a network that sees persons everywhere, one dog, and the fourth class."""
     boxes = np.array([[4, 4, 40, 40]], dtype=np.float32)
     answer = Answer(np.full((16, 16), 12, dtype=np.uint8), boxes, [16], class_id=3)
-    engine = Engine(KnownSession(answer), make_contract(make_config(), {}, git_commit="0123abc"))
+    engine = Engine(KnownSession(answer), make_contract(make_config(), MINI, {}, git_commit="0123abc"))
     return {task: measure_details(engine, task, sets.split(task).val, batch_size=4)[1] for task in Task}
 
 

@@ -2,8 +2,10 @@ import pytest
 
 from tests.training.lab.report.records import make_details
 from tests.training.outline import Outline
+from tests.training.there import there
 from training.config import Task
 from training.data.datasets import DataError, DataSets
+from training.data.taxonomy import MINI
 from training.lab.report.pictures import choose_pictures, picture_sheets
 from training.metrics.details import PictureAnswer
 
@@ -37,7 +39,7 @@ def test_of_equals_the_fuller_picture_is_shown_and_one_without_objects_never() -
 @pytest.mark.parametrize("task", list(Task))
 def test_each_picture_has_truth_beside_prediction(sets: DataSets, task: Task) -> None:
     details = make_details(sets)[task]
-    outline = Outline(picture_sheets(task, details.pictures, sets.split(task).val, input_size=64))
+    outline = Outline(picture_sheets(task, MINI.names(task), details.pictures, sets.split(task).val, input_size=64))
     panels = 1 if task is Task.CLASSIFICATION else 2
     assert len(outline.images) == 4 * panels
     for image in outline.images:
@@ -48,7 +50,11 @@ def test_each_picture_has_truth_beside_prediction(sets: DataSets, task: Task) ->
 
 def test_the_true_class_is_shown_though_it_came_late(sets: DataSets) -> None:
     details = make_details(sets)[Task.CLASSIFICATION]
-    outline = Outline(picture_sheets(Task.CLASSIFICATION, details.pictures, sets.classification.val, input_size=64))
+    outline = Outline(
+        picture_sheets(
+            Task.CLASSIFICATION, MINI.classification, details.pictures, there(sets.classification).val, input_size=64
+        )
+    )
     assert ["parachute (true)", "", "0.00"] in outline.rows
     assert ["chain saw (true)", "", "1.00"] in outline.rows
 
@@ -56,4 +62,6 @@ def test_the_true_class_is_shown_though_it_came_late(sets: DataSets) -> None:
 def test_other_data_is_refused_by_name(sets: DataSets) -> None:
     details = make_details(sets)[Task.SEGMENTATION]
     with pytest.raises(DataError, match="the data has no validation picture 2007_val_"):
-        picture_sheets(Task.SEGMENTATION, details.pictures, sets.segmentation.train, input_size=64)
+        picture_sheets(
+            Task.SEGMENTATION, MINI.segmentation, details.pictures, there(sets.segmentation).train, input_size=64
+        )
