@@ -21,7 +21,7 @@ OUTLINE = [4, 5, 24, 5, 24, 17, 4, 17]
 def draw(path: Path, *, width: int = WIDTH, height: int = HEIGHT) -> Path:
     """A picture that no other path has, in the format of its ending."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(list(str(path.name + path.parent.name + path.parent.parent.name).encode()))
+    rng = np.random.default_rng(list(str(path).encode()))
     Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(path)
     return path
 
