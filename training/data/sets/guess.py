@@ -14,7 +14,7 @@ from training.data.layouts.masks import find_masks, read_masks
 from training.data.layouts.readings import FoundSet, Layout, Place, Reading
 from training.data.layouts.voc import find_voc, find_voc_masks, read_voc, read_voc_masks
 from training.data.layouts.yolo import find_yolo, read_yolo
-from training.data.sets.data_file import SHIPPED, Classes, DataFile, Source
+from training.data.sets.data_file import BACKGROUND, SHIPPED, Classes, DataFile, Source
 from training.data.taxonomy import IMAGENETTE
 from training.options.base import Task
 
@@ -159,7 +159,7 @@ def _is_official(path: Path, found: FoundSet) -> bool:
         except DataError:  # reading tells
             continue
     official = set(SHIPPED[_MINI_SETS[path.name][1]]) | IMAGENETTE.keys()
-    return not names or bool(names & official)
+    return not names - {None, BACKGROUND} or bool((names - {BACKGROUND}) & official)
 
 
 def _foreign(root: Path) -> str:

@@ -13,7 +13,7 @@ from training.data.layouts.faults import DataError
 from training.data.layouts.outlines import Outlines
 from training.data.layouts.readings import Labelled, Reading
 from training.data.sets.data_file import BACKGROUND, VOID_NAME, DataFile, Source
-from training.data.sets.leaks import find_leaks
+from training.data.sets.leaks import find_leaks, find_same_names
 from training.data.sets.opening import Opened
 from training.data.taxonomy import VOC_SAME_AS_COCO, VOID, Taxonomy
 from training.options.base import Task
@@ -130,6 +130,9 @@ def _join_task(sources: Sequence[Opened], taxonomy: Taxonomy, make: Maker[Sample
         [sample.image for sample in samples["train"]],
         [sample.image for split in ("val", "choose") for sample in samples[split]],
     )
+    for opened in sources:
+        images = {split: [each.image for each in reading.pictures] for split, reading in opened.readings.items()}
+        leaked |= find_same_names(images.get("train", []), images.get("val", []) + images.get("choose", []))
     places = " and ".join(str(each.place) for each in sources)
     if leaked:
         some = ", ".join(sorted(path.name for path in leaked)[:_SHOWN])
