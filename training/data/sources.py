@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Final
@@ -17,30 +16,10 @@ from training.data.sets.data_file import DataFile, load_data_file
 from training.data.sets.guess import guess
 from training.data.sets.joining import join
 from training.data.sets.opening import Opened, open_source
+from training.data.sets.showing import Understood
 from training.data.taxonomy import TaxonomyError
 
 ROOT_VARIABLE: Final = "UNIHEAD_DATA"
-
-
-@dataclass(frozen=True, slots=True)
-class Understood:
-    """What was made of a data file or folder, as far as it can be made out.
-
-    Attributes:
-        path: as it was given.
-        data: the sources, as a data file would have them.
-        opened: those that could be read.
-        sets: the samples; None if they cannot be had.
-        problems: why not, a sentence each.
-        told: what was mended or should be known, a line each.
-    """
-
-    path: Path
-    data: DataFile | None
-    opened: tuple[Opened, ...]
-    sets: DataSets | None
-    problems: tuple[str, ...]
-    told: tuple[str, ...]
 
 
 def read_data(path: Path, *, root: Path | None = None) -> DataSets:

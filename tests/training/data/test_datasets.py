@@ -39,7 +39,7 @@ def test_the_three_layouts_are_read(tiny_sets: Path) -> None:
 def test_a_mask_lies_beside_its_picture(tiny_sets: Path) -> None:
     for sample in read_segmentation(tiny_sets / "mini_voc_seg").train:
         image, mask = load_segmentation(sample, len(VOC))
-        assert sample.mask.stem == sample.image.stem
+        assert sample.mask == sample.image.with_suffix(".png")
         assert image.shape == (*mask.shape, 3)
         assert set(np.unique(mask)) <= {0, *VOC_LABELS, VOID}
 
@@ -219,6 +219,6 @@ def test_a_mask_cut_short_is_named(tmp_path: Path) -> None:
 
 def test_a_mask_of_another_size_than_its_picture_is_refused(copied: Path) -> None:
     sample = read_segmentation(copied / "mini_voc_seg").val[0]
-    write_palette_mask(sample.mask, np.zeros((5, 7), dtype=np.uint8))
+    write_palette_mask(sample.image.with_suffix(".png"), np.zeros((5, 7), dtype=np.uint8))
     with pytest.raises(DataError, match=r"2007_val_000\.png: the mask is 7 x 5, its picture"):
         load_segmentation(sample, 21)

@@ -1,4 +1,3 @@
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,7 +121,7 @@ def test_eps_is_added_to_intersection_and_union() -> None:
 
 
 def val_masks(mini_sets: DataSets) -> list[UInt8Array]:
-    return [read_mask(Path(sample.mask), 21) for sample in there(mini_sets.segmentation).val]
+    return [read_mask(sample.mask, 21) for sample in there(mini_sets.segmentation).val]
 
 
 def test_all_background_scores_a_thirtieth_on_the_real_val_masks(mini_sets: DataSets) -> None:

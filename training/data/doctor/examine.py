@@ -35,7 +35,7 @@ def examine(path: Path, root: Path | None = None) -> Examination:
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         sets = tuple(_examine_set(each, found, pool, seen, ledger) for each in found)
     report_overlaps(seen, ledger)
-    return Examination(path, sets, ledger.findings())
+    return Examination(ledger.root, sets, ledger.findings())
 
 
 def _examine_set(

@@ -107,9 +107,9 @@ def _find_in_splits(folder: Path) -> dict[str, Place]:
             places[split] = Place(folder, (inner / "data",), inner / "labels.json")
     if not places:  # train.json and val.json side by side
         for path in list_files(folder, {".json"}):
-            split = split_of_name(path.stem)
-            if split is not None and split not in places and _looks_like_coco(path):
-                places[split] = _place(folder, folder, path)
+            named = split_of_name(path.stem)
+            if named is not None and named not in places and _looks_like_coco(path):
+                places[named] = _place(folder, folder, path)
     return places
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -133,7 +133,7 @@ class Reading:
 
 
 def make_boxes(
-    rows: list[tuple[tuple[float, float, float, float], int, bool, float | None]],
+    rows: Sequence[tuple[tuple[float, float, float, float], int, bool, float | None]],
 ) -> BoxRows:
     """Arrays of (xyxy, label, crowd, score); scores are kept only where a row has one."""
     scores = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -12,9 +13,8 @@ import numpy as np
 from training.data.datasets import ClassificationSample, DataSets, DetectionSample, SegmentationSample, read_mask
 from training.data.layouts.faults import DataError
 from training.data.layouts.files import relative
-from training.data.sets.data_file import format_data_file
+from training.data.sets.data_file import DataFile, format_data_file
 from training.data.sets.opening import Opened
-from training.data.sources import Understood
 from training.options.base import Task
 
 # Masks are counted on so many at most of each split, spread evenly.
@@ -22,6 +22,27 @@ _MOST_MASKS: Final = 200
 _MOST_CLASSES: Final = 100
 _SPLITS: Final = ("train", "val", "choose", "test")
 _WHAT: Final = {Task.SEGMENTATION: "pictures", Task.DETECTION: "objects", Task.CLASSIFICATION: "pictures"}
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """What was made of a data file or folder, as far as it can be made out.
+
+    Attributes:
+        path: as it was given.
+        data: the sources, as a data file would have them.
+        opened: those that could be read.
+        sets: the samples; None if they cannot be had.
+        problems: why not, a sentence each.
+        told: what was mended or should be known, a line each.
+    """
+
+    path: Path
+    data: DataFile | None
+    opened: tuple[Opened, ...]
+    sets: DataSets | None
+    problems: tuple[str, ...]
+    told: tuple[str, ...]
 
 
 def format_understood(understood: Understood) -> str:

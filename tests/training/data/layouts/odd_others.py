@@ -3,8 +3,10 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
 from tests.training.data.layouts.odd_boxes import HEIGHT, WIDTH, Write, draw
@@ -50,12 +52,12 @@ def fake_jpegs(root: Path) -> None:
 
 
 def masks(
-    values: tuple[int, ...], *, mode: str = "L", ending: str = "png", convert: str = "", dtype: type = np.uint8
+    values: tuple[int, ...], *, mode: str = "L", ending: str = "png", convert: str = "", dtype: DTypeLike = np.uint8
 ) -> Write:
     """Three pictures a split with a mask beside each, whose values lie in stripes."""
 
     def write(root: Path) -> None:
-        stripes = np.repeat(np.array(values, dtype=dtype), -(-WIDTH // len(values)))[:WIDTH]
+        stripes: NDArray[Any] = np.repeat(np.array(values, dtype=dtype), -(-WIDTH // len(values)))[:WIDTH]
         for split in ("train", "val"):
             for number in range(3):
                 picture = draw(root / split / f"{split}{number}.jpg")

@@ -93,8 +93,8 @@ def test_pictures_and_masks_in_folders_of_any_kind(image: str, mask: str, tmp_pa
     (tmp_path / "classes.txt").write_text("background\nline\n")
     sets = read_data(tmp_path)
     assert sets.segmentation is not None
-    split = sets.segmentation
-    assert (len(split.train), len(split.val)) == ((4, 4) if "{split}/" in image else (7, 1))
+    counts = (len(sets.segmentation.train), len(sets.segmentation.val))
+    assert counts == ((4, 4) if "{split}/" in image else (7, 1))
     assert load_first(sets) == [0, 1]
 
 

@@ -72,7 +72,8 @@ def _findings_of_picture(examination: Examination) -> FindingsOfPicture:
     """Gather the findings that concern a picture: their cases name it or its mask, or one of its boxes shows it."""
     pictures = [picture for summary in examination.sets for picture in summary.pictures]
     paths = {os.path.relpath(picture.path, examination.root): picture.path for picture in pictures}
-    paths |= {os.path.relpath(each.mask, examination.root): each.path for each in pictures if each.mask is not None}
+    masks = ((each.mask, each.path) for each in pictures)
+    paths |= {os.path.relpath(mask, examination.root): path for mask, path in masks if isinstance(mask, Path)}
     codes = {picture.path: _codes_of_boxes(picture) for picture in pictures}
     for finding in examination.findings:
         for case in finding.cases:
