@@ -78,7 +78,7 @@ def parity(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what training left out of train says nothing about val
             sets = read_mini_sets(data) if data else None
-        tasks = _choose_tasks(reference, sets, "the checkpoint") if sets else []
+        tasks = _choose_tasks(reference, sets, checkpoint) if sets else []
     except (CheckpointError, DataError, ExportError, TaxonomyError, UniheadError) as error:
         raise _failure(error) from error
     if sets:
@@ -128,7 +128,7 @@ def quantize(
             warnings.simplefilter("ignore")  # what training left out of train says nothing about val
             sets = read_mini_sets(data)
         reference = load_engine(model, threads=1)
-        tasks = _choose_tasks(reference, sets, "the model file")
+        tasks = _choose_tasks(reference, sets, model)
         chosen = [s.image for task in tasks for s in sets.split(task).train[:pictures]]
         squares = load_squares(chosen, reference)
         convolutions = quantize_file(model, temporary, squares)
@@ -169,8 +169,8 @@ def triton(
     console.print(f"{out / name}: {contract.version}, batches of {max_batch} at most", highlight=False)
 
 
-def _choose_tasks(engine: Engine, sets: DataSets, owner: str) -> list[Task]:
-    return choose_tasks(engine, read_taxonomy(engine.contract).tasks, sets, owner=owner)
+def _choose_tasks(engine: Engine, sets: DataSets, path: Path) -> list[Task]:
+    return choose_tasks(engine, read_taxonomy(engine.contract).tasks, sets, owner=str(path))
 
 
 def _stop_for(verdict: str, sentences: Sequence[str]) -> None:

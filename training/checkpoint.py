@@ -68,7 +68,8 @@ class Checkpoint:
         tasks = [stage.task for stage in self.parsed_config().stages]
         advice = "go on with the same data, or begin a new run"
         pictures = {str(task): len(sets.split(task).train) for task in tasks}
-        require_same_classes(self.taxonomy, sets.taxonomy, tasks, owner="the run", advice=advice, pairs=True)
+        run = "the run"
+        require_same_classes(self.taxonomy, sets.taxonomy, tasks, owner=run, mine=run, advice=advice, pairs=True)
         if self.pictures not in ({}, pictures):
             raise CheckpointError(
                 f"the run was begun with {self.pictures} training pictures, the data has {pictures}; {advice}"

@@ -184,7 +184,7 @@ def evaluate(
         elif checkpoint is not None:
             engine, tasks, batch_size = open_checkpoint(checkpoint, chosen)
         metrics: dict[str, dict[str, object]] = {}
-        for task in choose_tasks(engine, tasks, sets, owner="the checkpoint" if model is None else "the model file"):
+        for task in choose_tasks(engine, tasks, sets, owner=str(model or checkpoint)):
             measured = measure_task(engine, task, sets.split(task).val, batch_size=batch_size)
             metrics[str(task)] = dict(measured.metrics)
             if bootstrap:

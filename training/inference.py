@@ -237,7 +237,7 @@ def choose_tasks(engine: Engine, tasks: Collection[Task], sets: DataSets, *, own
         has, knows = (", ".join(some) for some in (sets.taxonomy.tasks, sorted(tasks)))
         raise DataError(f"{owner} has learned {knows}, and the data is about {has}: there is nothing to measure")
     known, advice = read_taxonomy(engine.contract), "name the data that it learned from"
-    require_same_classes(known, sets.taxonomy, both, owner=owner, advice=advice)
+    require_same_classes(known, sets.taxonomy, both, owner=owner, mine="the file", advice=advice)
     return both
 
 

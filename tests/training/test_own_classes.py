@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -57,7 +58,8 @@ def swap(taxonomy: Taxonomy, task: Task) -> Taxonomy:
     """The same classes, two of which have changed places: what a reordered list is."""
     names = list(taxonomy.names(task))
     names[1], names[2] = names[2], names[1]
-    return replace(taxonomy, **{task.value: tuple(names)})
+    changes: dict[str, Any] = {task.value: tuple(names)}
+    return replace(taxonomy, **changes)
 
 
 def test_folders_that_are_missing_are_tasks_that_there_are_not(tmp_path: Path) -> None:
@@ -163,7 +165,7 @@ def test_a_folder_of_boxes_alone_is_trained_by_a_preset_of_three_stages(tmp_path
     classes = keep_folders(tmp_path / "classes", {CLASSIFICATION})
     refused = invoke("evaluate", "--data", classes, "--checkpoint", out / CHECKPOINT_NAME, "--device", "cpu")
     assert refused.exit_code == 1
-    assert "the checkpoint has learned detection, and the data is about classification" in refused.stderr
+    assert "checkpoint.pt has learned detection, and the data is about classification" in refused.stderr
 
 
 def test_teachers_of_imagenet_are_left_out_where_it_does_not_know_the_classes(

@@ -18,7 +18,7 @@ from training.config import Config, Task
 from training.data.batches import Batch
 from training.data.datasets import DataSets
 from training.data.loaders import Sample, TaskDataset, iterate_batches
-from training.data.taxonomy import MINI
+from training.data.taxonomy import MINI, Taxonomy
 from training.environment import find_git_commit
 from training.metrics.details import Details, measure_details
 from training.models.backbone import WeightsError
@@ -78,9 +78,9 @@ def test_a_run_that_holds_pictures_out_neither_trains_on_them_nor_sees_the_valid
     trained: list[Path] = []
     measured: list[Path] = []
 
-    def spy_train(samples: Sequence[Sample], config: Config) -> TaskDataset:
+    def spy_train(samples: Sequence[Sample], config: Config, taxonomy: Taxonomy) -> TaskDataset:
         trained.extend(sample.image for sample in samples)
-        return TaskDataset(samples, config, MINI)
+        return TaskDataset(samples, config, taxonomy)
 
     def spy_measure(
         engine: Engine, task: Task, samples: Sequence[Sample], *, batch_size: int

@@ -158,25 +158,26 @@ class Taxonomy:
 
 
 def require_same_classes(
-    mine: Taxonomy, data: Taxonomy, tasks: Collection[Task], *, owner: str, advice: str, pairs: bool = False
+    known: Taxonomy, data: Taxonomy, tasks: Collection[Task], *, owner: str, mine: str, advice: str, pairs: bool = False
 ) -> None:
     """Refuse what was made with other classes than the data has.
 
     Args:
-        mine: classes of what was made.
+        known: classes of what was made.
         data: classes of the data.
         tasks: that are compared; what the other tasks have does not count.
-        owner: what was made, for the sentence.
-        advice: what to do, for the sentence.
+        owner: what was made, for the beginning of the sentence.
+        mine: the same, for its middle.
+        advice: what to do, for its end.
         pairs: also compare which classes are the same thing.
 
     Raises:
         TaxonomyError: a class differs; the sentence shows which.
     """
-    one, two = mine.keep(tasks), data.keep(tasks)
+    one, two = known.keep(tasks), data.keep(tasks)
     if not pairs:
         one, two = (Taxonomy(each.segmentation, each.detection, each.classification) for each in (one, two))
-    if difference := one.describe_difference(two, mine=owner):
+    if difference := one.describe_difference(two, mine=mine):
         raise TaxonomyError(f"{owner} was made with other classes than the data has: {difference}; {advice}")
 
 

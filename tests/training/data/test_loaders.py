@@ -14,7 +14,7 @@ from training.data import loaders
 from training.data.batches import Batch, collate, move_batch
 from training.data.datasets import ClassificationSample, DataSets, load_image
 from training.data.loaders import TaskDataset, count_batches, iterate_batches, load_sample
-from training.data.taxonomy import MINI, VOID
+from training.data.taxonomy import MINI, VOID, Taxonomy
 from training.data.transforms import Target, flip, to_input
 from training.detection.cells import assign_to_cells, decode_cell_boxes
 from training.options.augment import AugmentConfig
@@ -121,7 +121,7 @@ def test_the_same_examples_come_with_and_without_a_cache(sets: DataSets, task: T
 def test_the_cache_keeps_what_fits_and_no_more(monkeypatch: pytest.MonkeyPatch, cache_mib: int, decoded: int) -> None:
     calls: Counter[int] = Counter()
 
-    def load(sample: loaders.Sample) -> tuple[UInt8Array, Target]:
+    def load(sample: loaders.Sample, _: Taxonomy) -> tuple[UInt8Array, Target]:
         assert isinstance(sample, ClassificationSample)
         calls[sample.label] += 1
         return np.zeros((512, 512, 3), dtype=np.uint8), sample.label  # 0.75 MiB

@@ -117,13 +117,15 @@ def test_a_difference_is_told_in_a_sentence(changes: dict[str, Any], sentence: s
 
 def test_what_has_other_classes_is_refused_with_what_to_do() -> None:
     other = replace(OWN, detection=("rust spot", "crack"))
-    require_same_classes(OWN, other, {Task.SEGMENTATION}, owner="the run", advice="")
-    with pytest.raises(TaxonomyError, match=r"the run was made with other classes.*class 0 is 'crack'.*; look again"):
-        require_same_classes(OWN, other, {Task.DETECTION}, owner="the run", advice="look again")
+    require_same_classes(OWN, other, {Task.SEGMENTATION}, owner="the run", mine="it", advice="")
+    with pytest.raises(
+        TaxonomyError, match=r"the run was made with other classes.*class 0 is 'crack' in it.*; look again"
+    ):
+        require_same_classes(OWN, other, {Task.DETECTION}, owner="the run", mine="it", advice="look again")
     apart = replace(OWN, same=())
-    require_same_classes(OWN, apart, set(Task), owner="the run", advice="")
-    with pytest.raises(TaxonomyError, match="'crack' of segmentation is 'crack' of detection in the run"):
-        require_same_classes(OWN, apart, set(Task), owner="the run", advice="", pairs=True)
+    require_same_classes(OWN, apart, set(Task), owner="the run", mine="it", advice="")
+    with pytest.raises(TaxonomyError, match="'crack' of segmentation is 'crack' of detection in it"):
+        require_same_classes(OWN, apart, set(Task), owner="the run", mine="it", advice="", pairs=True)
 
 
 def test_classes_are_found_by_name_among_those_of_somebody_else() -> None:

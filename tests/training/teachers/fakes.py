@@ -15,7 +15,7 @@ from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import Config, ModelConfig, StageConfig, Task
 from training.data.datasets import ClassificationSample
 from training.data.loaders import TaskDataset
-from training.data.taxonomy import MINI
+from training.data.taxonomy import MINI, Taxonomy
 from training.data.transforms import Target
 from training.models.multitask import MultiTaskModel, build_model
 
@@ -34,12 +34,10 @@ def make_model(seed: int = 0) -> MultiTaskModel:
     return build_model(make_config().model, MINI.num_classes)
 
 
-def write_checkpoint(path: Path, *, stage: int = 3, seed: int = 0) -> MultiTaskModel:
+def write_checkpoint(path: Path, *, stage: int = 3, seed: int = 0, taxonomy: Taxonomy = MINI) -> MultiTaskModel:
     """Save a network that has done so many stages, and give it back."""
-    model = make_model(seed)
-    save_checkpoint(
-        Checkpoint(make_config().model_dump(mode="json"), "unknown", model.state_dict(), stage, taxonomy=MINI), path
-    )
+    model, config = make_model(seed), make_config().model_dump(mode="json")
+    save_checkpoint(Checkpoint(config, "unknown", model.state_dict(), stage, taxonomy=taxonomy), path)
     return model
 
 

@@ -18,13 +18,9 @@ def test_the_order_of_the_data_decides_that_of_the_columns() -> None:
     assert find_columns(Taxonomy(classification=("Church", "golf_ball", "tench"))) == [497, 574, 0]
 
 
-@pytest.mark.parametrize(
-    ("names", "sentence"),
-    [(("tench", "crack"), "of 1000 classes none is 'crack'"), (("maillot",), "more than one is 'maillot'")],
-)
-def test_a_class_that_imagenet_does_not_know_or_knows_twice_is_named(names: tuple[str, ...], sentence: str) -> None:
-    with pytest.raises(TeacherError, match=sentence):
-        find_columns(Taxonomy(classification=names))
+def test_a_class_that_imagenet_does_not_know_is_named() -> None:
+    with pytest.raises(TeacherError, match="of 1000 classes none is 'crack'"):
+        find_columns(Taxonomy(classification=("tench", "crack")))
 
 
 def test_all_weights_of_torchvision_list_the_same_classes() -> None:

@@ -13,7 +13,7 @@ from training.data.batches import Batch
 from training.data.loaders import TaskDataset, load_sample
 from training.data.mini_sets import read_mini_sets
 from training.data.placement import Placement, Span, letterboxed
-from training.data.taxonomy import MINI
+from training.data.taxonomy import MINI, Taxonomy
 from training.hooks.context import StageContext
 from training.hooks.divergences import compute_divergence
 from training.hooks.hook import Step
@@ -140,8 +140,8 @@ def test_the_teachers_of_a_stage_see_its_training_pictures_alone(
 ) -> None:
     opened: list[ColourTeacher] = []
 
-    def open_fake(source: str, task: Task, *, device: torch.device) -> ColourTeacher:
-        assert (source, device) == (f"{task}.pt", CPU)
+    def open_fake(source: str, task: Task, *, taxonomy: Taxonomy, device: torch.device) -> ColourTeacher:
+        assert (source, taxonomy, device) == (f"{task}.pt", MINI, CPU)
         opened.append(ColourTeacher(task))
         return opened[-1]
 
@@ -163,8 +163,8 @@ def test_the_teachers_of_a_stage_see_its_training_pictures_alone(
 def test_a_teacher_that_names_no_task_teaches_the_stage_s_own(tiny_sets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Task] = []
 
-    def open_fake(source: str, task: Task, *, device: torch.device) -> ColourTeacher:
-        del source, device
+    def open_fake(source: str, task: Task, *, taxonomy: Taxonomy, device: torch.device) -> ColourTeacher:
+        del source, taxonomy, device
         asked.append(task)
         return ColourTeacher(task)
 

@@ -1,8 +1,9 @@
+import dataclasses
 import math
 import sys
 import urllib.error
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torchvision.models import mobilenet_v3_small
 
 from tests.training.teachers.fakes import CPU, SIZE, write_checkpoint
 from training.config import Task
-from training.data.taxonomy import MINI
+from training.data.taxonomy import MINI, Taxonomy
 from training.models.efficientnet_lite import load_efficientnet_lite
 from training.teachers.imagenet import find_columns
 from training.teachers.networks import ImagenetTeacher
@@ -66,6 +67,36 @@ class MeanOfRed(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         return pixels[:, 0].mean(dim=(1, 2))[:, None] * torch.arange(1000)
+
+
+@pytest.mark.parametrize("task", [Task.SEGMENTATION, Task.CLASSIFICATION])
+def test_a_checkpoint_whose_classes_stand_in_another_order_is_read_by_their_names(task: Task, tmp_path: Path) -> None:
+    names: dict[str, Any] = {task.value: MINI.names(task)[::-1]}
+    backwards = dataclasses.replace(MINI, **names)
+    write_checkpoint(tmp_path / "mine.pt")
+    write_checkpoint(tmp_path / "other.pt", taxonomy=backwards)
+    mine, other = (
+        open_teacher(str(tmp_path / name), task, taxonomy=MINI, device=CPU).answer(make_images(1))
+        for name in ("mine.pt", "other.pt")
+    )
+    assert torch.equal(other, mine.flip(1))
+    names = {task.value: MINI.names(task)[2:4]}
+    few = Taxonomy(**names)
+    fewer = open_teacher(str(tmp_path / "mine.pt"), task, taxonomy=few, device=CPU).answer(make_images(1))
+    assert torch.equal(fewer, mine[:, 2:4])
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (("person", "crack"), "does not know the data's classes of detection: of 80 classes none is 'crack'"),
+        (MINI.detection[::-1], "has the classes of detection in another order, or others too"),
+    ],
+)
+def test_a_checkpoint_of_other_boxes_is_refused(names: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "run.pt")
+    with pytest.raises(TeacherError, match=sentence):
+        open_teacher(str(tmp_path / "run.pt"), Task.DETECTION, taxonomy=Taxonomy(detection=names), device=CPU)
 
 
 def test_a_classifier_gets_normalised_pictures_and_is_cut_to_ten() -> None:

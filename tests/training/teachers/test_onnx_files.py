@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from service.engine.contract import METADATA_KEY, OUTPUT_NAMES
 from tests.training.teachers.fakes import CPU, SIZE, make_config
 from training.config import Task
-from training.data.taxonomy import MINI
+from training.data.taxonomy import MINI, Taxonomy
 from training.inference import make_contract
 from training.teachers.imagenet import find_columns
 from training.teachers.sources import open_teacher
@@ -183,6 +183,15 @@ def test_an_exported_file_teaches_its_masks_almost_surely(exported: str) -> None
     assert probs.shape == (1, 21, SIZE // 4, SIZE // 4)
     assert torch.equal(probs.argmax(dim=1), images[:, ::4, ::4, 0].long())
     assert probs.amax(dim=1).min() > 0.99
+
+
+def test_an_exported_file_is_read_by_the_names_of_its_classes(exported: str) -> None:
+    taxonomy = Taxonomy(MINI.segmentation[::-1], classification=("cassette player", "tench"))
+    images = torch.randint(0, 21, (1, SIZE, SIZE, 3), dtype=torch.uint8, generator=torch.manual_seed(0))
+    masks = open_teacher(exported, Task.SEGMENTATION, device=CPU, taxonomy=taxonomy).answer(images)
+    assert torch.equal(masks.argmax(dim=1), 20 - images[:, ::4, ::4, 0].long())
+    classes = open_teacher(exported, Task.CLASSIFICATION, device=CPU, taxonomy=taxonomy).answer(images)
+    np.testing.assert_allclose(classes.exp(), [[0.25, 0.5]], atol=1e-6)
 
 
 def test_an_exported_file_does_not_teach_detection(exported: str) -> None:

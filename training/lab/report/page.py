@@ -51,7 +51,8 @@ def write_report(folder: Path, sets: DataSets | None = None) -> Path:
     if sets is not None:
         tasks = [task for task in record.tasks if task in sets.taxonomy.tasks]
         advice = "name the data that it learned from"
-        require_same_classes(record.taxonomy, sets.taxonomy, tasks, owner="the run", advice=advice)
+        owner = "the run"
+        require_same_classes(record.taxonomy, sets.taxonomy, tasks, owner=owner, mine=owner, advice=advice)
     measured = sets if sets is None else hold_out(sets, record.config.holdout)
     write_whole(folder / REPORT_NAME, make_page(record, measured))
     return folder / REPORT_NAME

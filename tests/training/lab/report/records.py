@@ -58,6 +58,7 @@ def make_record(evaluations: Sequence[dict[str, Any]] = EVALUATIONS, **changes: 
     """A finished run of the preset `tiny`, one epoch a stage, without details unless they are given."""
     values: dict[str, Any] = {
         "config": make_config(),
+        "taxonomy": MINI,
         "git_commit": "0123abc",
         "is_finished": True,
         "parameters": 1_268_724,
