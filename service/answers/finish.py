@@ -10,7 +10,6 @@ from service.answers import render
 from service.answers.masks import MaskFormat, write_mask
 from service.answers.render import PictureFormat
 from service.answers.schemas import ClassScore, Detection, ImageSize, ModelName, PictureResponse, Segment
-from service.engine import postprocess
 from service.engine.postprocess import Answer
 from service.pictures.imaging import decode_for, fit, resize
 from service.pictures.limits import PictureLimits
@@ -77,7 +76,7 @@ class Content:
 
 def finish_png(answer: Answer, watch: Stopwatch) -> Content:
     """Write the mask alone, as a palette PNG of the original's size; laps `postprocess` and `encode`."""
-    class_ids = postprocess.mask(answer.prediction, answer.place, mask_stride=answer.contract.mask_stride)
+    class_ids = answer.mask()
     watch.lap("postprocess")
     png = render.encode_mask(class_ids)
     watch.lap("encode")
@@ -96,23 +95,13 @@ def finish_json(answer: Answer, watch: Stopwatch, *, wanted: Wanted, shape: type
     contract = answer.contract
     parts: dict[str, Any] = {}
     if "segment" in wanted.parts:
-        segments = postprocess.segments(
-            answer.prediction, answer.place, contract.segmentation_classes, mask_stride=contract.mask_stride
-        )
-        parts["segments"] = [Segment.of(segment) for segment in segments]
+        parts["segments"] = [Segment.of(segment) for segment in answer.segments()]
         parts["mask"] = write_mask(answer, watch, wanted.mask)
     if "detect" in wanted.parts:
-        detections = postprocess.detections(
-            answer.prediction,
-            answer.place,
-            contract.detection_classes,
-            score_threshold=wanted.score_threshold,
-            max_detections=wanted.max_detections,
-        )
+        detections = answer.detections(score_threshold=wanted.score_threshold, max_detections=wanted.max_detections)
         parts["detections"] = [Detection.of(detection) for detection in detections]
     if "classify" in wanted.parts:
-        classes = postprocess.classes(answer.prediction, contract.classification_classes, top_k=wanted.top_k)
-        parts["classes"] = [ClassScore.of(scored) for scored in classes]
+        parts["classes"] = [ClassScore.of(scored) for scored in answer.classes(top_k=wanted.top_k)]
     watch.lap("postprocess")
     timings_ms = {**watch.timings_ms, "encode": watch.timings_ms.get("encode", 0.0), "total": watch.elapsed_ms()}
     response = shape(
@@ -139,24 +128,16 @@ def finish_overlay(answer: Answer, watch: Stopwatch, *, picture: bytes, look: Lo
     Raises:
         DamagedImage: the part of the picture that the pass did without cannot be decoded.
     """
-    contract = answer.contract
     pixels, (width, height) = decode_for(look.max_side, picture, limits)
     if max(width, height) > look.max_side:
         drawn = fit(width, height, look.max_side)
         width, height = drawn.resized_width, drawn.resized_height
         pixels = resize(pixels, width, height)
     place = dataclasses.replace(answer.place, width=width, height=height)
-    detections = postprocess.detections(
-        answer.prediction,
-        place,
-        contract.detection_classes,
-        score_threshold=look.score_threshold,
-        max_detections=look.max_detections,
-    )
-    class_ids = postprocess.mask(answer.prediction, place, mask_stride=contract.mask_stride)
-    overlay = render.overlay(
-        pixels, class_ids, detections, names=dict(enumerate(contract.segmentation_classes)), opacity=look.opacity
-    )
+    answer = dataclasses.replace(answer, place=place)
+    detections = answer.detections(score_threshold=look.score_threshold, max_detections=look.max_detections)
+    names = dict(enumerate(answer.contract.segmentation_classes))
+    overlay = render.overlay(pixels, answer.mask(), detections, names=names, opacity=look.opacity)
     watch.lap("postprocess")
     file = render.encode_picture(overlay, look.format)
     watch.lap("encode")

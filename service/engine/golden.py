@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from service.engine import postprocess
 from service.engine.contract import GoldenAnswer, GoldenDetection
 from service.engine.engine import Engine
+from service.engine.postprocess import Answer
 from service.errors import ContractError
 from service.pictures.imaging import decode, letterbox
 
@@ -34,19 +34,16 @@ def _answer(engine: Engine, path: Path) -> GoldenAnswer:
     body = path.read_bytes()
     square, place = letterbox(decode(body), contract.input_size, contract.letterbox.fill)
     (prediction,) = engine.predict([square])
-    found = postprocess.detections(
-        prediction, place, contract.detection_classes, score_threshold=0.0, max_detections=_DETECTIONS
-    )
-    shares = postprocess.segments(prediction, place, contract.segmentation_classes, mask_stride=contract.mask_stride)
+    answer = Answer(prediction, place, contract)
     return GoldenAnswer(
         file=path.name,
         sha256=hashlib.sha256(body).hexdigest(),
         class_probs=tuple(round(value, 6) for value in prediction.class_probs.tolist()),
         detections=tuple(
             GoldenDetection(tuple(round(side, 2) for side in one.box), one.label, round(one.score, 6))  # type: ignore[arg-type]  # four sides
-            for one in found
+            for one in answer.detections(score_threshold=0.0, max_detections=_DETECTIONS)
         ),
-        mask_fractions={one.label: round(one.fraction, 6) for one in shares},
+        mask_fractions={one.label: round(one.fraction, 6) for one in answer.segments()},
     )
 
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.engine import postprocess
 from service.engine.engine import Engine
 from service.engine.postprocess import Answer, Detection
 from service.engine.prepare import prepare
@@ -148,23 +147,14 @@ def compare(one: Answer, two: Answer, *, score_threshold: float) -> Agreement:
         two: of the other, whose class names must be the same.
         score_threshold: boxes that score less are left out, 0..1.
     """
-    masks = [
-        postprocess.mask(said.prediction, said.place, mask_stride=said.contract.mask_stride) for said in (one, two)
-    ]
     boxes = [
-        postprocess.detections(
-            said.prediction,
-            said.place,
-            said.contract.detection_classes,
-            score_threshold=score_threshold,
-            max_detections=said.contract.max_detections,
-        )
+        said.detections(score_threshold=score_threshold, max_detections=said.contract.max_detections)
         for said in (one, two)
     ]
     return Agreement(
         top_1=float(one.prediction.class_probs.argmax() == two.prediction.class_probs.argmax()),
-        mask_iou=compute_mask_iou(masks[0], masks[1]),
-        box_f1=compute_box_f1(boxes[0], boxes[1]),
+        mask_iou=compute_mask_iou(one.mask(), two.mask()),
+        box_f1=compute_box_f1(*boxes),
     )
 
 

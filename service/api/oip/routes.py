@@ -27,7 +27,6 @@ from service.api.respond import Question, ask
 from service.api.router import KeylessRoute, PictureRequest, PictureRoute, declare
 from service.api.scope import OIP_ROOT
 from service.api.state import state_of
-from service.engine import postprocess
 from service.engine.contract import OUTPUT_NAMES, ModelContract
 from service.engine.postprocess import Answer
 from service.engine.prepare import Picture
@@ -256,9 +255,7 @@ def _collect(answer: Answer, watch: Stopwatch, *, names: Collection[str], as_fil
     if "num_detections" in names:
         outputs["num_detections"] = np.array(len(prediction.scores), dtype=np.int64)
     if "mask" in names:
-        outputs["mask"] = (
-            postprocess.mask(prediction, place, mask_stride=contract.mask_stride) if as_files else prediction.mask
-        )
+        outputs["mask"] = answer.mask() if as_files else prediction.mask
     if "class_probs" in names:
         outputs["class_probs"] = prediction.class_probs
     watch.lap("postprocess")
