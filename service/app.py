@@ -132,7 +132,7 @@ async def _run_engine(state: ServiceState, engine: Engine | None) -> AsyncIterat
     shadow = await asyncio.to_thread(_build_shadow, scheduler, settings, metrics)
     watcher = asyncio.ensure_future(_watch(scheduler, metrics))
     state.reloader = Reloader(
-        "model",
+        name="model",
         load=partial(load_live, settings, must_carry_answers=True),
         swap=scheduler.swap,
         describe=lambda: scheduler.engine.contract.version,
