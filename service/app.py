@@ -109,8 +109,8 @@ def create_app(settings: Settings, engine: Engine | None = None, tracing: Tracin
     if state.keys is not None:
         count = state.metrics.unauthorized_requests.inc
         app.add_middleware(AuthMiddleware, routes=table, ring=state.keys, count=count)
-    share = partial(allow_origins, origins=settings.cors_origins) if settings.cors_origins else None
-    app.add_middleware(RequestMiddleware, metrics=state.metrics, share=share)  # the last one added comes first
+    share = {"share": partial(allow_origins, origins=settings.cors_origins)} if settings.cors_origins else {}
+    app.add_middleware(RequestMiddleware, metrics=state.metrics, **share)  # the last one added comes first
     install_problem_handlers(app)
     return app
 
