@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from training.data.prepare.releases import Part, PrepareError, Release, describe_layout
+from training.files import hash_file
 
 # One part of a release, unpacked or still packed: what reads each file, by its path with forward slashes.
 Tree: TypeAlias = Mapping[str, Callable[[], bytes]]
@@ -106,12 +107,6 @@ class Files:
         """Name and SHA-256 of each archive that was opened and each index file that was read."""
         archives = [{"file": path.name, "sha256": hash_file(path)} for path in self._archives]
         return archives + [{"file": name, "sha256": digest} for name, digest in sorted(self._indexes.items())]
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file of any size."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def open_release(root: Path, release: Release) -> Files:
