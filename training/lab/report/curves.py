@@ -7,7 +7,7 @@ from typing import Any
 
 from training.config import Task
 from training.lab.report.charts import Axis, Line, legend, line_chart, make_axis, make_count_axis
-from training.lab.report.html import METRIC_TITLES, figure, thirds
+from training.lab.report.html import METRIC_TITLES, columns, figure
 from training.lab.report.record import RunRecord
 from training.metrics.evaluation import PRIMARY_METRIC
 
@@ -49,7 +49,7 @@ def stage_charts(record: RunRecord) -> str:
             continue
         x = make_count_axis("epoch", epochs[-1]["epoch"])
         parts.append(f"<h3 class=stage>Stage {stage}</h3>")
-        parts.append(thirds(*_charts(record, stage, epochs, x)))
+        parts.append(columns(*_charts(record, stage, epochs, x), small=True))
     return "\n".join(parts)
 
 

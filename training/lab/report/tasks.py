@@ -11,7 +11,7 @@ from training.data.datasets import MiniSets
 from training.data.doctor.html import charts
 from training.data.loaders import split_of
 from training.lab.report.charts import Line, colour_keys, legend, line_chart, make_axis, matrix_chart, reliability_chart
-from training.lab.report.html import columns, figure, format_metric, note, section, thirds
+from training.lab.report.html import columns, figure, format_metric, note, section
 from training.lab.report.pictures import picture_sheets
 from training.lab.report.record import RunRecord
 from training.metrics.details import (
@@ -90,7 +90,7 @@ def _detection(details: DetectionDetails, own: Details | None) -> list[str]:
     drawings = [_curves_of_ious(details), _curves_of_classes(details, names)]
     if details.calibration:
         drawings.append(_reliability(details.calibration, "Calibration: the score of a box, and how often it is right"))
-    return [figure("Average precision of each class", bars, silent, wide=True), thirds(*drawings)]
+    return [figure("Average precision of each class", bars, silent, wide=True), columns(*drawings, small=True)]
 
 
 def _classification(details: ClassificationDetails, own: Details | None) -> list[str]:
