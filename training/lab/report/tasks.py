@@ -14,14 +14,8 @@ from training.lab.report.charts import Line, colour_keys, legend, line_chart, ma
 from training.lab.report.html import columns, figure, format_metric, note, section
 from training.lab.report.pictures import picture_sheets
 from training.lab.report.record import RunRecord
-from training.metrics.details import (
-    ClassificationDetails,
-    Details,
-    DetectionDetails,
-    PerClass,
-    Reliability,
-    SegmentationDetails,
-)
+from training.metrics.calibration import Calibration, Defined
+from training.metrics.details import ClassificationDetails, Details, DetectionDetails, SegmentationDetails
 
 _TITLES = {Task.SEGMENTATION: "Segmentation", Task.DETECTION: "Detection", Task.CLASSIFICATION: "Classification"}
 _ONE_TABLE = 24  # more classes are laid out in two
@@ -116,8 +110,8 @@ def _classification(details: ClassificationDetails, own: Details | None) -> list
 def class_bars(
     metric: str,
     names: Sequence[str],
-    values: PerClass,
-    earlier: PerClass | None,
+    values: Defined,
+    earlier: Defined | None,
     counts: Sequence[int],
     unit: str,
 ) -> str:
@@ -200,7 +194,7 @@ def _precision_recall(title: str, lines: Sequence[Line]) -> str:
     return figure(title, legend(lines), chart)
 
 
-def _reliability(found: Reliability, title: str) -> str:
+def _reliability(found: Calibration, title: str) -> str:
     tones = [("s0", "share that is right"), ("s1", "mean score of the bin")]
     keys = colour_keys(tones, "dashed: where both are the same")
     error = (
