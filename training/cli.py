@@ -22,7 +22,7 @@ from training.config import Config, ConfigError, Task, keep_one_task, load_confi
 from training.data.datasets import DataError, MiniSets, read_mini_sets
 from training.data.doctor.layouts import LayoutError
 from training.data.doctor.preflight import UnfitDataError, check_data
-from training.data.loaders import hold_out, split_of
+from training.data.loaders import divide, split_of
 from training.data.record import RecordError, record_data, write_record
 from training.distributed import DistributedError, Workers, connect
 from training.environment import append_environment, describe_environment, describe_machine
@@ -272,8 +272,8 @@ def _choose_config(preset: str | None, seed: int | None, only: Task | None) -> C
 def _show_progress(config: Config, sets: MiniSets, out: Path, workers: Workers) -> Progress:
     if not workers.is_main:
         return Progress()
-    measured = hold_out(sets, config.holdout)
-    return RunProgress(config, {task: len(split_of(measured, task).train) for task in Task}, out, console)
+    learned, _ = divide(sets, config)
+    return RunProgress(config, {task: len(split_of(learned, task).train) for task in Task}, out, console)
 
 
 def _choose_device(name: str) -> torch.device:

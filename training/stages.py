@@ -20,7 +20,7 @@ from training.continual.ewc import consolidate
 from training.continual.fisher import estimate_importance
 from training.data.classes import NUM_CLASSES
 from training.data.datasets import MiniSets
-from training.data.loaders import Batches, Sample, TaskDataset, count_batches, hold_out, split_of
+from training.data.loaders import Batches, Sample, TaskDataset, count_batches, divide, split_of
 from training.distributed import ALONE, Workers
 from training.environment import find_git_commit
 from training.epochs import Epoch, Leg
@@ -43,6 +43,7 @@ class _Work:
 
     Attributes:
         sets: the pictures, held-out ones in the place of the validation split.
+        judged: the same, with what judges the polish in the place of the validation split.
         datasets: the training pictures by task, in the order of the stages.
         progress: is told how it goes.
         measure_every: epochs after which what is learned so far is measured within a stage too; 0: never.
@@ -50,6 +51,7 @@ class _Work:
     """
 
     sets: MiniSets
+    judged: MiniSets
     datasets: Mapping[Task, TaskDataset]
     progress: Progress
     measure_every: int
@@ -135,7 +137,7 @@ class Run:
             StoppedError: it was asked to stop, and has saved where it is.
             TrainingDivergedError: see `training.learner`.
         """
-        sets = hold_out(sets, self._config.holdout)
+        sets, judged = divide(sets, self._config)
         pictures = {str(stage.task): len(split_of(sets, stage.task).train) for stage in self._config.stages}
         if self.checkpoint.pictures not in ({}, pictures):
             raise CheckpointError(
@@ -146,7 +148,7 @@ class Run:
         progress.restore(self.checkpoint.history)
         tasks = [stage.task for stage in self._config.stages]
         datasets = {task: TaskDataset(split_of(sets, task).train, self._config) for task in tasks}
-        work = _Work(sets, datasets, progress, measure_every, watch)
+        work = _Work(sets, judged, datasets, progress, measure_every, watch)
         for index in range(self.checkpoint.stage, len(tasks)):
             self._train_stage(index, work)
             self._close_stage(index, work)
@@ -248,9 +250,7 @@ class Run:
         polish = Polish(self._config, self._model, work.datasets, self._device, self._workers)
         self._train(Leg(index, POLISH, self._config.polish.epochs, polish.learner, polish.begin_epoch), work)
         started = time.perf_counter()
-        # Whether to keep it is a choice, and choices must not see the validation split.
-        splits = {task: split_of(work.sets, task) for task in work.datasets}
-        samples = {task: split.val if self._config.holdout else split.train for task, split in splits.items()}
+        samples = {task: split_of(work.judged, task).val for task in work.datasets}
         judged = judge(
             self._model, self.checkpoint.before, lambda: self._measure(samples), self._config.polish.tolerance
         )

@@ -45,7 +45,7 @@ def test_what_a_file_does_otherwise_than_its_preset_stands_in_its_contract_and_p
     save_checkpoint(finished_branches, checkpoint)
     chosen = {"--input-size": 96, "--iou-threshold": 0.3, "--max-detections": 20, "--score-floor": 0.002}
     code, output = run(
-        "onnx", "--checkpoint", checkpoint, "--out", model, *(w for pair in chosen.items() for w in pair)
+        "onnx", "--checkpoint", checkpoint, "--out", model, *(str(word) for pair in chosen.items() for word in pair)
     )
     assert code == 0, output
     contract = load_engine(model).contract

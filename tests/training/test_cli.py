@@ -6,7 +6,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from tests.training.fakes import make_config
+from tests.training.fakes import make_config, make_model
 from tests.training.make_sets import write_tiny_sets
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.cli import app

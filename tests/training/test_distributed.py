@@ -82,8 +82,8 @@ class FakeFabric:
     def all_reduce(self, tensor: Tensor, *, reduce_op: str) -> None:
         self.reduced.append(tensor.clone())
         if self._partner is not None:
-            combine = {"sum": torch.add, "max": torch.maximum}[reduce_op]
-            tensor.copy_(combine(tensor, self._partner))
+            both = torch.stack([tensor, self._partner])
+            tensor.copy_({"sum": both.sum(dim=0), "max": both.amax(dim=0)}[reduce_op])
 
     def broadcast(self, value: Any, src: int) -> Any:  # noqa: ANN401 - whatever it is given
         del value

@@ -166,8 +166,8 @@ def test_a_run_stopped_at_random_steps_ends_as_one_that_was_left_alone(
 def test_a_run_stopped_after_every_step_ends_as_one_that_was_left_alone(
     sets: MiniSets, left_alone: Path, tmp_path: Path
 ) -> None:
-    # Three stages and the polish, of two epochs of three steps each; where a stage ends, it is asked once more.
-    assert resume_until_done(sets, tmp_path, lambda: 1) == 4 * 2 * 3 + 3
+    # Three stages and the polish, of two epochs of two steps each; where a stage ends, it is asked once more.
+    assert resume_until_done(sets, tmp_path, lambda: 1) == 4 * 2 * 2 + 3
     assert_same_run(tmp_path, left_alone)
 
 
@@ -220,7 +220,7 @@ def test_a_time_that_is_none_is_a_mistake_of_the_command_line(tiny_sets: Path, t
 
 @pytest.mark.slow
 def test_a_run_that_is_out_of_time_says_how_to_go_on_and_exits_with_75(tiny_sets: Path, tmp_path: Path) -> None:
-    words = ["run", "--data", tiny_sets, "--out", tmp_path / "run", "--device", "cpu"]
+    words: list[str | Path] = ["run", "--data", tiny_sets, "--out", tmp_path / "run", "--device", "cpu"]
     code, output = run_cli(*words, "--preset", "tiny", "--stop-after", "1s")
     stops = 0
     while code == 75:

@@ -57,6 +57,23 @@ def hold_out(sets: MiniSets, share: float) -> MiniSets:
     )
 
 
+def divide(sets: MiniSets, config: Config) -> tuple[MiniSets, MiniSets]:
+    """Give what a run learns from and is measured on; then, as another validation split, what judges its polish.
+
+    Whether to keep a polish is a choice. Where nothing is held out for all choices, it has pictures of its own.
+    """
+    measured = hold_out(sets, config.holdout)
+    if config.holdout or not config.polish.epochs:
+        return measured, measured
+    judged = hold_out(sets, config.polish.holdout)
+    learned = MiniSets(
+        segmentation=Split(train=judged.segmentation.train, val=sets.segmentation.val),
+        detection=Split(train=judged.detection.train, val=sets.detection.val),
+        classification=Split(train=judged.classification.train, val=sets.classification.val),
+    )
+    return learned, judged
+
+
 def _hold_out(split: Split[SampleT], share: float) -> Split[SampleT]:
     count = len(split.train)
     held = set(np.random.default_rng(count).permutation(count)[: max(1, round(count * share))].tolist())
