@@ -18,7 +18,7 @@ from service.engine.contract import OUTPUT_NAMES, ModelContract
 from service.engine.engine import Engine, load_engine
 from service.errors import ContractError
 from service.pictures.imaging import UInt8Array
-from training.checkpoint import Checkpoint, load_checkpoint
+from training.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from training.config import Config, InferenceConfig, Task
 from training.data.classes import CLASSES, NUM_CLASSES
 from training.detection.schemes import build_scheme, take_points
@@ -168,10 +168,20 @@ def make_contract(config: Config, state: Mapping[str, Tensor], *, git_commit: st
 
 
 def restore_model(checkpoint: Checkpoint) -> MultiTaskModel:
-    """Build the network that a checkpoint's weights belong to, and load them."""
+    """Build the network that a checkpoint's weights belong to, and load them.
+
+    Raises:
+        CheckpointError: its weights are not those of the network that its config describes.
+    """
     config = checkpoint.parsed_config()
     model = build_model(config.model.model_copy(update={"backbone_weights": "random"}), NUM_CLASSES)
-    model.load_state_dict(checkpoint.model)
+    try:
+        model.load_state_dict(checkpoint.model)
+    except RuntimeError as error:
+        *_, fault = str(error).splitlines()
+        raise CheckpointError(
+            f"the checkpoint's weights do not fit the network and classes of this version: {fault.strip()}"
+        ) from error
     return model
 
 

@@ -68,7 +68,7 @@ class ModelContract:
     """Everything the service must know about a model file; JSON under `unihead.contract` in its metadata.
 
     Attributes:
-        version: preset and the first 12 hex digits of `weights_sha256`.
+        version: preset and the first 12 hex digits of `weights_sha256`, then what export was told to change.
         preset: that the network was trained by.
         git_commit: of the code that trained it.
         weights_sha256: over the names and bytes of all tensors of the checkpoint.

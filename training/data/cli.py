@@ -66,3 +66,7 @@ def _run_doctor(namespace: argparse.Namespace) -> int:
         return EXIT_USAGE
     print(format_json(examination) if namespace.json else format_text(examination))
     return EXIT_ERRORS if examination.has_errors else 0
+
+
+if __name__ == "__main__":
+    main()
