@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import numpy as np
@@ -24,40 +25,34 @@ from training.options.stage import Part
 Metrics = Mapping[str, Mapping[str, float]]
 
 
+@dataclass(eq=False)
 class OtherTasks(Hook):
     """In every step a batch of each other task, whose losses are added.
 
     Attributes:
+        model: that learns.
+        objectives: of the other tasks.
+        device: of the network.
+        workers: the processes that train it; the shares of a short last batch are taken for those of a full one.
         batches: by task, without end; set anew for every epoch.
     """
 
     name = "others"
 
-    def __init__(
-        self, model: MultiTaskModel, objectives: Mapping[Task, Objective], device: torch.device, workers: Workers
-    ) -> None:
-        """Prepare for the polish.
-
-        Args:
-            model: that learns.
-            objectives: of the other tasks.
-            device: of the network.
-            workers: the processes that train it; the shares of a short last batch are taken for those of a full one.
-        """
-        self.batches: Mapping[Task, Iterator[Batch]] = {}
-        self._model = model
-        self._objectives = objectives
-        self._device = device
-        self._workers = workers
+    model: MultiTaskModel
+    objectives: Mapping[Task, Objective]
+    device: torch.device
+    workers: Workers
+    batches: Mapping[Task, Iterator[Batch]] = field(default_factory=dict)
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """The losses of a new batch of each."""
         del step
         parts: dict[str, Tensor] = {}
-        for task, objective in self._objectives.items():
-            batch = move_batch(self._workers.shard(next(self.batches[task])), self._device)
-            with mixed_precision(self._device):
-                logits = self._model.head.answer(self._model.extract(batch.images), task)
+        for task, objective in self.objectives.items():
+            batch = move_batch(self.workers.shard(next(self.batches[task])), self.device)
+            with mixed_precision(self.device):
+                logits = self.model.head.answer(self.model.extract(batch.images), task)
             parts |= objective(logits, batch, 0)
         return parts
 

@@ -141,11 +141,7 @@ class Branches(nn.Module):
 
     def forward(self, features: Features) -> TaskLogits:
         """The logits of the three tasks."""
-        return TaskLogits(
-            detection=self.answer(features, Task.DETECTION),
-            segmentation=self.answer(features, Task.SEGMENTATION),
-            classification=self.answer(features, Task.CLASSIFICATION),
-        )
+        return TaskLogits(**{task: self.answer(features, task) for task in Task})
 
     def answer(self, features: Features, task: Task) -> Tensor:
         """The logits of one task; the other branches are not run."""

@@ -51,11 +51,7 @@ class UnifiedHead(nn.Module):
     def forward(self, features: Features) -> TaskLogits:
         """The coarsest level [N, in_channels, h, w] to the logits of the three tasks, on its grid."""
         rows = self.predict(self.stem(features.levels[-1]))
-        return TaskLogits(
-            detection=self._read(rows, Task.DETECTION),
-            segmentation=self._read(rows, Task.SEGMENTATION),
-            classification=self._read(rows, Task.CLASSIFICATION),
-        )
+        return TaskLogits(**{task: self._read(rows, task) for task in Task})
 
     def answer(self, features: Features, task: Task) -> Tensor:
         """The logits of one task."""

@@ -86,7 +86,7 @@ def examine_annotations(path: Path, ledger: Ledger) -> AnnotationFile | None:
         annotation = fields.get("id", f"number {position}")
         image_id, category_id = fields.get("image_id"), fields.get("category_id")
         xywh = parse_xywh(fields.get("bbox"))
-        if not (_is_id(image_id) and _is_id(category_id)) or xywh is None:
+        if not (_is_whole(image_id) and _is_whole(category_id)) or xywh is None:
             wanted = "wanted image_id, category_id and a bbox of four numbers"
             ledger.add("corrupt-annotation", path, f"{_shorten(row)}; {wanted}", annotation=annotation)
             continue
@@ -114,7 +114,7 @@ def _sound_categories(path: Path, rows: Sequence[object], ledger: Ledger) -> dic
     for row in rows:
         fields = row if isinstance(row, dict) else {}
         category_id, name = fields.get("id"), fields.get("name")
-        if not _is_id(category_id) or not isinstance(name, str) or not name.strip():
+        if not _is_whole(category_id) or not isinstance(name, str) or not name.strip():
             ledger.add("corrupt-category", path, f"{_shorten(row)}; wanted an id >= 0 and a name in letters")
         elif category_id in categories:
             ledger.add("duplicate-id", path, f"two categories have the id {category_id}; wanted an id for each")
@@ -137,7 +137,7 @@ def _sound_images(path: Path, rows: Sequence[object], ledger: Ledger) -> dict[in
         fields = row if isinstance(row, dict) else {}
         image_id, file_name = fields.get("id"), fields.get("file_name")
         width, height = fields.get("width"), fields.get("height")
-        if not (_is_id(image_id) and isinstance(file_name, str) and _is_side(width) and _is_side(height)):
+        if not (_is_whole(image_id) and isinstance(file_name, str) and _is_whole(width, 1) and _is_whole(height, 1)):
             ledger.add("corrupt-image-entry", path, f"{_shorten(row)}; wanted id, file_name, width and height")
         elif image_id in images:
             ledger.add("duplicate-id", path, f"two images have the id {image_id}; wanted an id for each")
@@ -151,15 +151,11 @@ def _sound_images(path: Path, rows: Sequence[object], ledger: Ledger) -> dict[in
 
 def _ids(rows: Sequence[object]) -> set[int]:
     """All ids that a part's rows have, those of corrupt rows too: a reference to them is no fault of its own."""
-    return {row["id"] for row in rows if isinstance(row, dict) and _is_id(row.get("id"))}
+    return {row["id"] for row in rows if isinstance(row, dict) and _is_whole(row.get("id"))}
 
 
-def _is_id(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_side(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _is_whole(value: object, least: int = 0) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _span(ids: set[int]) -> str:

@@ -11,16 +11,8 @@ from training.data.classes import IMAGENETTE_CLASSES
 from training.data.doctor.annotations import examine_annotations, load_document
 from training.data.doctor.codes import Ledger
 from training.data.doctor.findings import PictureBox
-from training.data.doctor.layouts import (
-    JPEG_SUFFIXES,
-    PICTURE_SUFFIXES,
-    SPLITS,
-    FoundSet,
-    FoundSplit,
-    Layout,
-    list_files,
-    list_folders,
-)
+from training.data.doctor.layouts import SPLITS, FoundSet, FoundSplit, Layout
+from training.files import JPEG_SUFFIXES, PICTURE_SUFFIXES, list_files, list_folders
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from training.files import JPEG_SUFFIXES, PICTURE_SUFFIXES, list_files, list_folders
+
 SPLITS: Final = ("train", "val")
-JPEG_SUFFIXES: Final = {".jpg", ".jpeg"}
-PICTURE_SUFFIXES: Final = {*JPEG_SUFFIXES, ".png"}
 
 WANTED = """one of
   VOCdevkit/VOC2012/{JPEGImages,SegmentationClass,ImageSets/Segmentation}   PASCAL VOC 2012
@@ -80,24 +80,6 @@ def find_sets(root: Path) -> tuple[FoundSet, ...]:
     if not sets:
         raise LayoutError(f"{root}: neither it nor a folder in it is a data set; wanted {WANTED}")
     return sets
-
-
-def list_files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
-    """List the visible files of a folder with these endings, by name; none if there is no such folder."""
-    if not folder.is_dir():
-        return []
-    files = (path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith("."))
-    return sorted(files, key=lambda path: path.name)
-
-
-def list_folders(folder: Path) -> list[Path]:
-    """List the visible folders in a folder, by name; none if there is no such folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")),
-        key=lambda path: path.name,
-    )
 
 
 def _recognise(folder: Path) -> FoundSet | None:
