@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -229,16 +229,17 @@ def _collect(answer: Answer, watch: Stopwatch, *, names: Collection[str], as_fil
         as_files: in pixels of the original; else as the network gives them.
     """
     prediction, place, most = answer.prediction, answer.place, answer.contract.max_detections
-    outputs: Outputs = {
-        "boxes": _pad(place.boxes_to_original(prediction.boxes), most),
-        "scores": _pad(prediction.scores, most),
-        "labels": _pad(prediction.labels, most),
-        "num_detections": np.array(len(prediction.scores), dtype=np.int64),
-        "mask": answer.mask() if as_files and "mask" in names else prediction.mask,  # the one that takes time
-        "class_probs": prediction.class_probs,
+    make: dict[str, Callable[[], NDArray[Any]]] = {
+        "boxes": lambda: _pad(place.boxes_to_original(prediction.boxes), most),
+        "scores": lambda: _pad(prediction.scores, most),
+        "labels": lambda: _pad(prediction.labels, most),
+        "num_detections": lambda: np.array(len(prediction.scores), dtype=np.int64),
+        "mask": lambda: answer.mask() if as_files else prediction.mask,
+        "class_probs": lambda: prediction.class_probs,
     }
+    outputs = {name: make[name]() for name in names}
     watch.lap("postprocess")
-    return {name: outputs[name] for name in names}
+    return outputs
 
 
 def _pad(values: NDArray[Any], length: int) -> NDArray[Any]:
