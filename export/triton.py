@@ -7,13 +7,16 @@ are the client's. The layout is Triton's ("Model Repository", "Model Configurati
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-from service.engine.contract import INPUT_NAME, ModelContract
+from service.engine.contract import ELEMENT_TYPES, INPUT_NAME, ModelContract
 from service.engine.engine import load_engine
 
 _VERSION = "1"
 _LABELS = {"class_probs": "classes.txt"}
+# Triton's words for the element types as ONNX Runtime has them.
+_TYPES = {"tensor(float)": "TYPE_FP32", "tensor(int64)": "TYPE_INT64", "tensor(uint8)": "TYPE_UINT8"}
 _CONFIG = """\
 name: "{name}"
 backend: "onnxruntime"
@@ -61,8 +64,9 @@ def write_repository(model: Path, out: Path, *, name: str, max_batch: int, max_d
     folder = out / name
     (folder / _VERSION).mkdir(parents=True, exist_ok=True)
     shutil.copyfile(model, folder / _VERSION / "model.onnx")
-    for label_file in _LABELS.values():
-        (folder / label_file).write_text("\n".join(contract.classification_classes) + "\n", encoding="utf-8")
+    if "classify" in contract.tasks:
+        names = "\n".join(contract.classification_classes)
+        (folder / _LABELS["class_probs"]).write_text(f"{names}\n", encoding="utf-8")
     config = make_config(contract, name=name, max_batch=max_batch, max_delay_us=max_delay_us)
     (folder / "config.pbtxt").write_text(config, encoding="utf-8")
     return contract
@@ -70,28 +74,19 @@ def write_repository(model: Path, out: Path, *, name: str, max_batch: int, max_d
 
 def make_config(contract: ModelContract, *, name: str, max_batch: int, max_delay_us: int) -> str:
     """Write a model configuration in protobuf's text format."""
-    size, cells, most = contract.input_size, contract.input_size // contract.mask_stride, contract.max_detections
-    outputs = {
-        "boxes": ("TYPE_FP32", [most, 4]),
-        "scores": ("TYPE_FP32", [most]),
-        "labels": ("TYPE_INT64", [most]),
-        "num_detections": ("TYPE_INT64", []),
-        "mask": ("TYPE_UINT8", [cells, cells]),
-        "class_probs": ("TYPE_FP32", [len(contract.classification_classes)]),
-    }
     return _CONFIG.format(
         name=name,
         max_batch=max_batch,
         input_name=INPUT_NAME,
-        size=size,
-        outputs=",\n".join(_output(key, kind, dims) for key, (kind, dims) in outputs.items()),
+        size=contract.input_size,
+        outputs=",\n".join(_output(key, dims) for key, dims in contract.output_shapes.items()),
         max_delay_us=max_delay_us,
         version=contract.version,
     )
 
 
-def _output(name: str, kind: str, dims: list[int]) -> str:
+def _output(name: str, dims: Sequence[int]) -> str:
     # A tensor of one number a picture: Triton wants a dimension, which the graph does not have.
     shape = f"dims: [ {', '.join(map(str, dims))} ]" if dims else "dims: [ 1 ] reshape { shape: [ ] }"
     labels = f' label_filename: "{_LABELS[name]}"' if name in _LABELS else ""
-    return f'  {{ name: "{name}" data_type: {kind} {shape}{labels} }}'
+    return f'  {{ name: "{name}" data_type: {_TYPES[ELEMENT_TYPES[name]]} {shape}{labels} }}'

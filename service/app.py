@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 _DESCRIPTION = """One small vision model that segments, detects and classifies a picture in a single forward pass.
 
 `curl --data-binary @photo.jpg localhost:8000/predict`
+
+A model may be made for fewer of the three tasks. Its contract says which (`tasks` in `GET /info`); the paths of the
+others answer 404 `task_not_served`.
 """
 
 

@@ -60,6 +60,7 @@ class EmptyBody(RequestError): """The request carried no picture."""
 class MalformedRequest(RequestError): """The body could not be read as what it says it is."""
 class Unauthorized(RequestError): """The service wants a key, and not this one."""
 class UnknownModel(RequestError): """A model is asked for that is not served there."""
+class TaskNotServed(RequestError): """The model there was not made for this task."""
 class RequestTimeout(RequestError): """The picture did not come to the service in time."""
 class BodyTooLarge(RequestError): """The picture has more bytes than the service takes."""
 class TooManyPixels(RequestError): """The picture has more pixels than the service takes."""
@@ -79,7 +80,10 @@ _KINDS = {kind.code: kind for base in (UniheadError, RequestError, Unavailable) 
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """One object found; `box` is x1, y1, x2, y2 in pixels of the upright picture, `score` 0..1."""
+    """One object found; `box` is x1, y1, x2, y2 in pixels of the upright picture, `score` 0..1.
+
+    `label_id` is the position of `label` in `detection_classes` of the model's contract, which `Client.info` has.
+    """
 
     box: tuple[float, float, float, float]
     label: str
@@ -89,7 +93,7 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
-    """How probable one class is for the whole picture; 0..1."""
+    """How probable one class is for the whole picture; 0..1; `label_id` is a position in `classification_classes`."""
 
     label: str
     label_id: int
@@ -98,7 +102,10 @@ class ClassScore:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """How much of the picture one class covers; `label_id` is the value of its pixels in the mask."""
+    """How much of the picture one class covers; `label_id` is the value of its pixels in the mask.
+
+    And the position of `label` in `segmentation_classes`.
+    """
 
     label: str
     label_id: int
@@ -108,7 +115,9 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """What the service says about one picture, best and largest first; parts not asked for are empty, the mask None.
+    """What the service says about one picture, best and largest first; what is not there is empty, the mask None.
+
+    That is what was not asked for, and what the model does not serve.
 
     `width` and `height` are those of the upright picture, `mask` is [height, width] class ids, `model` has a name and
     version, `timing_ms` the service's stages, `cache` is hit, coalesced, miss or bypass, `picture` the bytes sent.
@@ -385,7 +394,7 @@ class Client(_BaseClient):
         self._http.close()
 
     def predict(self, picture: Picture, **options: Unpack[Options]) -> Result:
-        """Ask for all, or for the `tasks` among segment, detect and classify; the model runs once."""
+        """Ask for all that the model serves, or for the `tasks` among segment, detect and classify; it runs once."""
         return self._ask("predict", picture, options)
 
     def segment(self, picture: Picture, **options: Unpack[Options]) -> Result:
@@ -475,7 +484,7 @@ class AsyncClient(_BaseClient):
         await self._http.aclose()
 
     async def predict(self, picture: Picture, **options: Unpack[Options]) -> Result:
-        """Ask for all, or for the `tasks` among segment, detect and classify; the model runs once."""
+        """Ask for all that the model serves, or for the `tasks` among segment, detect and classify; it runs once."""
         return await self._ask("predict", picture, options)
 
     async def segment(self, picture: Picture, **options: Unpack[Options]) -> Result:

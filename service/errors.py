@@ -6,6 +6,7 @@ UniheadError
 │   ├── MalformedRequest    400 malformed_request
 │   ├── Unauthorized        401 unauthorized
 │   ├── UnknownModel        404 unknown_model
+│   ├── TaskNotServed       404 task_not_served
 │   ├── RequestTimeout      408 request_timeout
 │   ├── BodyTooLarge        413 body_too_large
 │   ├── TooManyPixels       413 too_many_pixels
@@ -67,6 +68,13 @@ class UnknownModel(RequestError):
 
     status = 404
     code = "unknown_model"
+
+
+class TaskNotServed(RequestError):
+    """A task is asked for that the model was not made for."""
+
+    status = 404
+    code = "task_not_served"
 
 
 class RequestTimeout(RequestError):

@@ -78,7 +78,7 @@ def _describe_route(route: Mapping[str, Any], components: Mapping[str, Any]) -> 
         shown = [f"`{kind}` {_link(one.get('schema') or {}, components)}".strip() for kind, one in content.items()]
         answers.append((status, answer.get("description", ""), ", ".join(shown)))
     if problems:
-        answers.append((", ".join(problems), "Why not", f"`{MEDIA_TYPE}` [Problem](#problem)"))
+        answers.append((", ".join(sorted(problems)), "Why not", f"`{MEDIA_TYPE}` [Problem](#problem)"))
     parts.append(make_table(("status", "", "content"), answers))
     return parts
 

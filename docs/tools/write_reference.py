@@ -128,7 +128,7 @@ def describe_contract() -> str:
         (
             f"A unihead ONNX file carries this as JSON in its metadata, under `{contract.METADATA_KEY}`. "
             "`unihead-export onnx` writes it, the service checks it when it loads the file, `GET /info` shows it. "
-            "An unknown or missing field is an error."
+            "An unknown field is an error, and a missing one too, but for `tasks`: files are older than it."
         ),
         make_table(("tensor", "", "element type"), types),
     ]

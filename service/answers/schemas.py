@@ -28,6 +28,7 @@ _TIMING: JsonValue = {
     "encode": 0.6,
     "total": 24.6,
 }
+_CLASS_OF_PIXELS = "as in `segments`: position in `segmentation_classes` of the model's contract, `GET /info`"
 
 
 def _example(**parts: JsonValue) -> ConfigDict:
@@ -55,7 +56,7 @@ class Detection(BaseModel):
         description="x1, y1, x2, y2 in pixels of the upright original, clipped to it"
     )
     label: str
-    label_id: int
+    label_id: int = Field(description="position in `detection_classes` of the model's contract, `GET /info`")
     score: float = Field(ge=0, le=1)
 
     @classmethod
@@ -69,7 +70,7 @@ class ClassScore(BaseModel):
     """How probable one class is for the whole picture."""
 
     label: str
-    label_id: int
+    label_id: int = Field(description="position in `classification_classes` of the model's contract, `GET /info`")
     probability: float = Field(ge=0, le=1)
 
     @classmethod
@@ -82,7 +83,10 @@ class Segment(BaseModel):
     """How much of the picture one class covers."""
 
     label: str
-    label_id: int = Field(description="value of these pixels in the mask")
+    label_id: int = Field(
+        description="position in `segmentation_classes` of the model's contract, `GET /info`; value of these pixels in "
+        "the mask"
+    )
     pixels: int
     fraction: float = Field(ge=0, le=1)
 
@@ -109,7 +113,7 @@ class PngMask(BaseModel):
 class RleSegment(BaseModel):
     """The pixels of one class."""
 
-    label_id: int
+    label_id: int = Field(description=_CLASS_OF_PIXELS)
     counts: str = Field(description="COCO's compressed run lengths, column by column")
 
 
@@ -124,7 +128,7 @@ class RleMask(BaseModel):
 class PolygonSegment(BaseModel):
     """The outlines of one class."""
 
-    label_id: int
+    label_id: int = Field(description=_CLASS_OF_PIXELS)
     polygons: list[list[list[int]]] = Field(
         description="connected pieces; each is its outline, then its holes, as x1, y1, x2, y2, ... in pixels"
     )
@@ -190,7 +194,7 @@ class ClassifyResponse(BaseModel):
 
 
 class PredictResponse(BaseModel):
-    """The answer of POST /predict: the parts of the tasks that were asked for, and no others."""
+    """The answer of POST /predict: the parts of the tasks that were asked for, or that the model serves; no others."""
 
     model_config = _example(segments=_SEGMENTS, mask=_MASK, detections=_DETECTIONS, classes=_CLASSES)
     model: ModelName

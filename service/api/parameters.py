@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import Request
 
-from service.answers.finish import DEFAULT_LOOK, DEFAULTS, MAX_SIDE, PARTS
+from service.answers.finish import DEFAULT_LOOK, DEFAULTS, MAX_SIDE
 from service.answers.masks import MaskFormat
 from service.answers.render import PictureFormat
 from service.errors import InvalidParameter
@@ -52,7 +52,12 @@ class ClassifyQuery(BaseModel):
 class PredictQuery(ClassifyQuery, DetectQuery, SegmentQuery):
     """Parameters of POST /predict."""
 
-    tasks: str = Field(",".join(PARTS), description="which of segment, detect and classify, separated by commas")
+    # A factory, because the schema can name no default: that is the model's, and another one may come.
+    tasks: str = Field(
+        default_factory=str,
+        description="which of segment, detect and classify, separated by commas; without it those that the model "
+        "serves, the `tasks` of its contract (`GET /info`)",
+    )
 
 
 class OverlayQuery(DetectQuery):

@@ -22,6 +22,7 @@ from service.errors import (
     ModelOutputInvalid,
     RequestError,
     RequestTimeout,
+    TaskNotServed,
     Unavailable,
 )
 
@@ -111,6 +112,20 @@ def document_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI responses for the given statuses."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+
+
+def document_not_served(what: str) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI response of a path for a model that does not serve its task.
+
+    Args:
+        what: of the model the path needs.
+    """
+    documented = document_problems(TaskNotServed.status)
+    documented[TaskNotServed.status]["description"] = (
+        f"`{TaskNotServed.code}`: the model was not made for {what}. The `tasks` of its contract (`GET /info`) say "
+        "what it was made for; a reload may bring another model."
+    )
+    return documented
 
 
 def install_problem_handlers(app: FastAPI) -> None:

@@ -11,7 +11,15 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from service.answers.finish import PARTS, Content, Look, Part, Wanted, finish_json, finish_overlay, finish_png
+from service.answers.finish import (
+    Content,
+    Look,
+    Wanted,
+    finish_json,
+    finish_overlay,
+    finish_png,
+    require_drawable,
+)
 from service.answers.schemas import ClassifyResponse, DetectResponse, PictureResponse, PredictResponse, SegmentResponse
 from service.api.bodies import read_pictures
 from service.api.forms import FIELD_NAME
@@ -24,9 +32,10 @@ from service.api.parameters import (
     SegmentQuery,
     prefers_png,
 )
-from service.api.problems import Problem, document_problems
+from service.api.problems import Problem, document_not_served, document_problems
 from service.api.respond import Question, Recipe, respond_to_each, respond_to_one
 from service.api.router import PictureRequest, PictureRoute
+from service.engine.contract import MODEL_TASKS, ModelContract, ModelTask
 from service.engine.postprocess import Answer
 from service.errors import InvalidParameter
 from service.scheduling.flight import Effort
@@ -80,7 +89,8 @@ router = APIRouter(
     openapi_extra=_BODY,
     response_model=SegmentResponse,
     responses={
-        200: {"description": "JSON; or, if Accept prefers image/png, the mask.", "content": {"image/png": _BINARY}}
+        200: {"description": "JSON; or, if Accept prefers image/png, the mask.", "content": {"image/png": _BINARY}},
+        **document_not_served("segmentation"),
     },
     summary="Which class each pixel belongs to",
 )
@@ -89,6 +99,7 @@ async def segment(request: PictureRequest, query: Annotated[SegmentQuery, Query(
 
     Where Accept prefers image/png the PNG is the whole answer, whatever `mask` says.
     """
+    _get_contract(request).require_task("segment")
     as_json = _json(Wanted(("segment",), **query.model_dump()), SegmentResponse)
     recipe = _png if prefers_png(request.headers.get("accept")) else as_json
     response = await _respond(request, query, "segment", recipe)
@@ -96,16 +107,30 @@ async def segment(request: PictureRequest, query: Annotated[SegmentQuery, Query(
     return response
 
 
-@router.post("/detect", openapi_extra=_BODY, response_model=DetectResponse, summary="Which objects are where")
+@router.post(
+    "/detect",
+    openapi_extra=_BODY,
+    response_model=DetectResponse,
+    responses=document_not_served("detection"),
+    summary="Which objects are where",
+)
 async def detect(request: PictureRequest, query: Annotated[DetectQuery, Query()]) -> Response:
     """Answer with boxes in pixels of the upright original, highest score first."""
+    _get_contract(request).require_task("detect")
     wanted = Wanted(("detect",), **query.model_dump())
     return await _respond(request, query, "detect", _json(wanted, DetectResponse), effort="little")
 
 
-@router.post("/classify", openapi_extra=_BODY, response_model=ClassifyResponse, summary="What the whole picture shows")
+@router.post(
+    "/classify",
+    openapi_extra=_BODY,
+    response_model=ClassifyResponse,
+    responses=document_not_served("classification"),
+    summary="What the whole picture shows",
+)
 async def classify(request: PictureRequest, query: Annotated[ClassifyQuery, Query()]) -> Response:
     """Answer with the most probable classes."""
+    _get_contract(request).require_task("classify")
     wanted = Wanted(("classify",), **query.model_dump())
     return await _respond(request, query, "classify", _json(wanted, ClassifyResponse), effort="little")
 
@@ -114,19 +139,24 @@ async def classify(request: PictureRequest, query: Annotated[ClassifyQuery, Quer
     "/predict",
     openapi_extra=_BODIES,
     response_model=PredictResponse | list[PredictResponse | Problem],
-    responses={200: {"description": "An object; or an array, if the form has several pictures."}},
+    responses={
+        200: {"description": "An object; or an array, if the form has several pictures."},
+        **document_not_served("one of the `tasks` that are asked for"),
+    },
     summary="All of it in one forward pass",
 )
 async def predict(request: PictureRequest, query: Annotated[PredictQuery, Query()]) -> Response:
-    """Answer with the parts of the tasks asked for; however many they are, the model runs once a picture.
+    """Answer with the parts of the tasks asked for, or of all that the model serves; it runs once a picture.
 
     A form may have several fields `file`. The answer then is an array in their order, in which each picture has its
     object or, with status 200 all the same, its problem. `X-Unihead-Cache` lists where their passes came from (`error`
     where there is no answer), `Server-Timing` is that of the slowest.
     """
-    wanted = Wanted(_parse_tasks(query.tasks), **query.model_dump(exclude={"tasks"}))
+    tasks = _parse_tasks(query.tasks) if "tasks" in query.model_fields_set else None
+    wanted = Wanted(tasks, **query.model_dump(exclude={"tasks"}))
     recipe, most = _json(wanted, PredictResponse), request.service.settings.max_files
-    effort: Effort = "some" if "segment" in wanted.parts else "little"  # masks are what takes time
+    # Masks are what takes time.
+    effort: Effort = "some" if "segment" in wanted.find_tasks(_get_contract(request)) else "little"
     return await _respond(request, query, "predict", recipe, effort=effort, most=most)
 
 
@@ -136,9 +166,10 @@ async def predict(request: PictureRequest, query: Annotated[PredictQuery, Query(
     response_class=Response,
     responses={
         200: {
-            "description": "The picture, upright, with mask and boxes.",
+            "description": "The picture, upright, with mask and boxes, or the one of them that the model serves.",
             "content": {"image/jpeg": _BINARY, "image/png": _BINARY, "image/webp": _BINARY},
-        }
+        },
+        **document_not_served("masks or boxes"),
     },
     summary="The picture with mask and boxes drawn over it",
 )
@@ -147,6 +178,7 @@ async def overlay(request: PictureRequest, query: Annotated[OverlayQuery, Query(
 
     The pass is shared like that of the other paths; drawing takes about as long as a pass, and waits in the queue too.
     """
+    require_drawable(_get_contract(request))
     look, limits = Look(**query.model_dump()), request.service.settings.picture_limits
 
     def recipe(picture: bytes) -> Callable[[Answer, Stopwatch], Content]:
@@ -155,18 +187,24 @@ async def overlay(request: PictureRequest, query: Annotated[OverlayQuery, Query(
     return await _respond(request, query, "overlay", recipe, effort="pass")
 
 
-def _parse_tasks(text: str) -> tuple[Part, ...]:
+def _get_contract(request: PictureRequest) -> ModelContract:
+    return request.service.require_scheduler().engine.contract
+
+
+def _parse_tasks(text: str) -> tuple[ModelTask, ...]:
     names = [name.strip() for name in text.split(",")]
-    unknown = [name for name in names if name not in PARTS]
+    unknown = [name for name in names if name not in MODEL_TASKS]
     if unknown:
-        raise InvalidParameter(f"tasks has {unknown[0][:80]!r}; known are {', '.join(PARTS)}, separated by commas")
-    return tuple(part for part in PARTS if part in names)
+        raise InvalidParameter(
+            f"tasks has {unknown[0][:80]!r}; known are {', '.join(MODEL_TASKS)}, separated by commas"
+        )
+    return tuple(task for task in MODEL_TASKS if task in names)
 
 
-def _check_most(query: BaseModel, most: int) -> None:
-    """Hold a `max_detections` that was asked for against the model's own."""
-    asked = query.max_detections if isinstance(query, DetectQuery) else 0
-    if asked > most and "max_detections" in query.model_fields_set:
+def _check_most(query: BaseModel, contract: ModelContract) -> None:
+    """Hold a `max_detections` that was asked for against the model's own, if it serves boxes at all."""
+    asked, most = query.max_detections if isinstance(query, DetectQuery) else 0, contract.max_detections
+    if asked > most and "detect" in contract.tasks and "max_detections" in query.model_fields_set:
         raise InvalidParameter(f"max_detections is {asked}; the model gives {most} at most")
 
 
@@ -189,7 +227,7 @@ async def _respond(
 ) -> Response:
     """Read the pictures of a request, `most` at most, and answer about them; several make an array."""
     state = request.service
-    _check_most(query, state.require_scheduler().engine.contract.max_detections)
+    _check_most(query, _get_contract(request))
     question = Question.of(request, task, effort=effort)
     with state.bodies.hold() as held:
         first, *others = await read_pictures(request, held, state.settings, most=most)

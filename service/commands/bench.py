@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from service.answers.finish import PARTS, Content, Part, Wanted, finish_json
+from service.answers.finish import Content, Wanted, finish_json
 from service.answers.schemas import PictureResponse, PredictResponse
 from service.commands.endpoint import (
     EndpointError,
@@ -28,6 +28,7 @@ from service.commands.endpoint import (
 from service.commands.files import find_pictures
 from service.commands.local import run_pass
 from service.commands.spawn import spawn_service
+from service.engine.contract import ModelTask
 from service.engine.engine import Engine
 from service.engine.golden import GOLDEN_PICTURES
 from service.machine import keep_freed_memory
@@ -145,13 +146,17 @@ def run_pipeline(
     body: bytes,
     *,
     alone: bool = False,
-    parts: tuple[Part, ...] = PARTS,
+    tasks: tuple[ModelTask, ...] | None = None,
     shape: type[PictureResponse] = PredictResponse,
 ) -> tuple[Content, Stopwatch]:
-    """Take one picture from bytes to JSON, as the service does; returns the answer and its stages."""
+    """Take one picture from bytes to JSON, as the service does, with all that the model serves or some tasks of it.
+
+    Returns:
+        The answer and its stages.
+    """
     watch = Stopwatch()
     answer = run_pass(engine, body, watch, alone=alone)
-    return finish_json(answer, watch, wanted=Wanted(parts), shape=shape), watch
+    return finish_json(answer, watch, wanted=Wanted(tasks), shape=shape), watch
 
 
 def measure_alone(engine: Engine, bodies: Sequence[bytes], *, seconds: float) -> dict[str, float]:

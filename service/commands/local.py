@@ -93,9 +93,13 @@ class LocalAnswerer:
             wanted: what the answers hold.
             limits: of a picture.
             drawn: whether class ids are wanted, too.
+
+        Raises:
+            TaskNotServed: the model does not serve a task that is wanted by name.
         """
         self.version = engine.contract.version
-        self._engine, self._wanted, self._limits, self._drawn = engine, wanted, limits, drawn
+        self._engine, self._wanted, self._limits = engine, wanted, limits
+        self._drawn = "segment" in wanted.find_tasks(engine.contract) and drawn
 
     def ask(self, picture: bytes) -> PictureResult:
         """Decode, run the pass, and write; see `Answerer`."""
@@ -106,7 +110,7 @@ class LocalAnswerer:
             raise PictureError(error.code, str(error)) from error
         content = finish_json(answer, watch, wanted=self._wanted, shape=PredictResponse)
         class_ids = None
-        if self._drawn and "segment" in self._wanted.parts:
+        if self._drawn:
             class_ids = answer.mask()
         return PictureResult(json.loads(content.data), class_ids)
 

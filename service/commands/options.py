@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from service.answers.finish import DEFAULTS, PARTS, Part, Wanted
+from service.answers.finish import DEFAULTS, Wanted
 from service.commands.completion import add_completion_option
 from service.commands.endpoint import add_key_option, find_key
 from service.commands.local import WRONG_USAGE, Answerer, LocalAnswerer, RunEnded
+from service.engine.contract import MODEL_TASKS, ModelTask
 from service.errors import MissingPackage
 from service.machine import find_version, keep_freed_memory
 from service.rollout.loading import load_verified
@@ -37,7 +38,7 @@ _EPILOG = """examples:
 exit codes:
   0    every picture has an answer
   1    some have none, named at the end and in the results as `error`; or results cannot be written
-  2    wrong usage, or a model that cannot be used
+  2    wrong usage, or a model that cannot be used or does not serve a task of --tasks
   3    no pictures, or no service that answers
   130  stopped by Ctrl-C; files are valid, and --resume goes on
 
@@ -76,7 +77,10 @@ def build_parser() -> argparse.ArgumentParser:
     where.add_argument("--jobs", type=_count, metavar="N", help="pictures at once (default: CPUs; 8 with --url)")
     what = parser.add_argument_group("what is asked")
     what.add_argument(
-        "--tasks", type=_tasks, default=PARTS, metavar="TASKS", help=f"{','.join(PARTS)} (the default), or some of them"
+        "--tasks",
+        type=_tasks,
+        metavar="TASKS",
+        help=f"{','.join(MODEL_TASKS)}, or some of them (default: those that the model serves)",
     )
     what.add_argument(
         "--score-threshold",
@@ -107,11 +111,11 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _tasks(text: str) -> tuple[Part, ...]:
+def _tasks(text: str) -> tuple[ModelTask, ...]:
     names = {name.strip() for name in text.split(",")}
-    if not names <= set(PARTS):
-        raise argparse.ArgumentTypeError(f"{text!r}; known are {', '.join(PARTS)}, separated by commas")
-    return tuple(part for part in PARTS if part in names)
+    if not names <= set(MODEL_TASKS):
+        raise argparse.ArgumentTypeError(f"{text!r}; known are {', '.join(MODEL_TASKS)}, separated by commas")
+    return tuple(task for task in MODEL_TASKS if task in names)
 
 
 def _share(text: str) -> float:
@@ -137,7 +141,8 @@ def open_answerer(options: argparse.Namespace, settings: Settings) -> tuple[Answ
     Raises:
         ContractError: the model cannot be used.
         MissingPackage: httpx is not installed.
-        RunEnded: the address is none, or no service answers.
+        RunEnded: the address is none, no service answers, or its model does not serve a task that is asked for.
+        TaskNotServed: the model of this process does not.
     """
     names = ("score_threshold", "max_detections", "top_k")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}

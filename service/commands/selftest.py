@@ -16,6 +16,7 @@ from PIL import Image
 
 from service.commands.endpoint import connect
 from service.commands.spawn import spawn_service
+from service.engine.contract import ModelTask
 from service.engine.engine import Engine
 from service.engine.golden import GOLDEN_PICTURES, check_golden
 from service.errors import UniheadError
@@ -23,6 +24,12 @@ from service.pictures.imaging import decode, letterbox
 from service.rollout.loading import load_verified
 from service.settings import Settings, read_settings
 
+# What POST /predict says about each task.
+_FIELDS: dict[ModelTask, tuple[str, ...]] = {
+    "segment": ("segments", "mask"),
+    "detect": ("detections",),
+    "classify": ("classes",),
+}
 # Lossy formats give each pixel back within a few levels.
 _LEVELS = 12
 
@@ -52,7 +59,7 @@ def main(words: Sequence[str]) -> int:
         ("golden pictures: the model answers as its file says", lambda: _check_golden(engines[0])),
         ("threads: a picture that is alone gets the same bits", lambda: _check_threads(engines[0])),
         ("formats: JPEG, PNG and WebP are read", _check_formats),
-        ("service: answers over HTTP", lambda: _check_service(settings)),
+        ("service: answers over HTTP", lambda: _check_service(settings, engines[0])),
     ]
     for number, (name, check) in enumerate(checks):
         started = time.perf_counter()
@@ -75,7 +82,7 @@ def _check_threads(engine: Engine) -> str:
     body = next(GOLDEN_PICTURES.glob("*.jpg")).read_bytes()
     square, _ = letterbox(decode(body), engine.contract.input_size, engine.contract.letterbox.fill)
     (one,), (many,) = engine.predict([square]), engine.predict([square], alone=True)
-    if not (np.array_equal(one.scores, many.scores) and np.array_equal(one.mask, many.mask)):
+    if not all(np.array_equal(one.arrays[name], many.arrays[name]) for name in one.arrays):
         raise _CheckError(f"a pass on {engine.alone_threads} threads answers otherwise than one on a single thread")
     return f"1 and {engine.alone_threads}"
 
@@ -92,13 +99,14 @@ def _check_formats() -> str:
     return "3 formats"
 
 
-def _check_service(settings: Settings) -> str:
+def _check_service(settings: Settings, engine: Engine) -> str:
     body = next(GOLDEN_PICTURES.glob("*.jpg")).read_bytes()
     words = ["--model", str(settings.model), "--log-level", "warning"]
     with spawn_service(words) as service, connect(service.url, 30) as connection:
         connection.request("POST", "/predict", body)
         response = connection.getresponse()
         answer = json.loads(response.read())
-    if response.status != http.client.OK or not {"segments", "mask", "detections", "classes"} <= set(answer):
+    wanted = {field for task in engine.contract.tasks for field in _FIELDS[task]}
+    if response.status != http.client.OK or not wanted <= set(answer):
         raise _CheckError(f"POST /predict answers {response.status}: {answer}")
     return f"{answer['timing_ms']['total']:.0f} ms for a picture"

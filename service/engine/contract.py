@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
-from service.errors import ContractError
+from service.errors import ContractError, TaskNotServed
 
 METADATA_KEY = "unihead.contract"
 FORMAT_VERSION = 1
@@ -17,7 +18,25 @@ _TYPES: dict[type, tuple[str, ...]] = {
     str: ("name", "version", "preset", "git_commit", "weights_sha256"),
     int: ("input_size", "mask_stride", "max_detections"),
 }
-OUTPUT_NAMES = ("boxes", "scores", "labels", "num_detections", "mask", "class_probs")
+# What a model may answer, in the words of the API: the paths, the parameter `tasks`, the labels of metrics.
+ModelTask: TypeAlias = Literal["segment", "detect", "classify"]
+MODEL_TASKS: tuple[ModelTask, ...] = get_args(ModelTask)
+# The field that holds the names of a task's classes: `label_id` in its answers is a position in it.
+CLASSES_OF: dict[ModelTask, str] = {
+    "segment": "segmentation_classes",
+    "detect": "detection_classes",
+    "classify": "classification_classes",
+}
+# The outputs of the graph by the task that they belong to, in the order in which a graph has them.
+TASK_OF = {
+    "boxes": "detect",
+    "scores": "detect",
+    "labels": "detect",
+    "num_detections": "detect",
+    "mask": "segment",
+    "class_probs": "classify",
+}
+OUTPUT_NAMES = tuple(TASK_OF)
 # Element types as ONNX Runtime writes them; that of the input among them.
 ELEMENT_TYPES = {
     INPUT_NAME: "tensor(uint8)",
@@ -54,7 +73,7 @@ class GoldenDetection:
 
 @dataclass(frozen=True, slots=True)
 class GoldenAnswer:
-    """What the model answered for one known picture when it was exported."""
+    """What the model answered for one known picture when it was exported; nothing of tasks it does not serve."""
 
     file: str  # name of the picture
     sha256: str  # of the picture's bytes
@@ -78,9 +97,11 @@ class ModelContract:
         score_floor: boxes that score less never leave the graph.
         iou_threshold: of two boxes of one class that overlap more, the graph keeps the better one.
         max_detections: K of the graph's outputs `boxes`, `scores`, `labels`.
-        segmentation_classes: names by class id, background first.
-        detection_classes: names by class id.
-        classification_classes: names by class id.
+        segmentation_classes: names by class id, background first; none where the task is not served.
+        detection_classes: names by class id; none where the task is not served.
+        classification_classes: names by class id; none where the task is not served.
+        tasks: that the model serves, of `segment`, `detect` and `classify` and in this order; the graph has the outputs
+            of these and no others. A file that does not say it serves all three.
         letterbox: how a picture becomes the input.
         metrics: measured on the validation split through this file's own pre- and post-processing.
         golden: what it answered about known pictures when it was exported; a service asks it again when it loads it.
@@ -101,6 +122,7 @@ class ModelContract:
     segmentation_classes: tuple[str, ...]
     detection_classes: tuple[str, ...]
     classification_classes: tuple[str, ...]
+    tasks: tuple[ModelTask, ...] = MODEL_TASKS
     letterbox: LetterboxRule = field(default_factory=LetterboxRule)
     metrics: dict[str, float] = field(default_factory=dict)
     golden: tuple[GoldenAnswer, ...] = ()
@@ -116,23 +138,34 @@ class ModelContract:
             raise ContractError(
                 f"input_size {self.input_size} must be a positive multiple of mask_stride {self.mask_stride}"
             )
-        for task in ("segmentation", "detection", "classification"):
-            names: object = getattr(self, f"{task}_classes")
-            if not (isinstance(names, tuple) and names and all(isinstance(name, str) for name in names)):
-                raise ContractError(f"{task}_classes must be names, at least one; got {names!r}"[:_MAX_WORDS])
-            if len(set(names)) != len(names):
-                raise ContractError(f"{task}_classes must be distinct; {len(names)} names are {len(set(names))}")
+        self._check_tasks()
         for kind, fields in _TYPES.items():
             for field_name in fields:
                 value: object = getattr(self, field_name)
                 if type(value) is not kind:
                     raise ContractError(f"{field_name} must be {kind.__name__}; got {value!r}"[:_MAX_WORDS])
 
+    def _check_tasks(self) -> None:
+        if not self.tasks or self.tasks != tuple(task for task in MODEL_TASKS if task in self.tasks):
+            wanted = f"some of {', '.join(MODEL_TASKS)}, each once, in this order"
+            raise ContractError(f"tasks must be {wanted}; got {self.tasks!r}"[:_MAX_WORDS])
+        for task, field_of_names in CLASSES_OF.items():
+            names: object = getattr(self, field_of_names)
+            if task not in self.tasks:
+                if names != ():
+                    words = f"{field_of_names} must be empty, for {task} is not among the tasks; got {names!r}"
+                    raise ContractError(words[:_MAX_WORDS])
+                continue
+            if not (isinstance(names, tuple) and names and all(isinstance(name, str) for name in names)):
+                raise ContractError(f"{field_of_names} must be names, at least one; got {names!r}"[:_MAX_WORDS])
+            if len(set(names)) != len(names):
+                raise ContractError(f"{field_of_names} must be distinct; {len(names)} names are {len(set(names))}")
+
     @property
     def output_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each of OUTPUT_NAMES for one picture; the graph's outputs have N before it."""
+        """Shape of each output for one picture, in the graph's order; the graph's outputs have N before it."""
         cells = self.input_size // self.mask_stride
-        return {
+        shapes: dict[str, tuple[int, ...]] = {
             "boxes": (self.max_detections, 4),
             "scores": (self.max_detections,),
             "labels": (self.max_detections,),
@@ -140,10 +173,26 @@ class ModelContract:
             "mask": (cells, cells),
             "class_probs": (len(self.classification_classes),),
         }
+        return {name: shapes[name] for name, task in TASK_OF.items() if task in self.tasks}
+
+    def require_task(self, *any_of: ModelTask) -> None:
+        """Return if the model serves one of these tasks.
+
+        Raises:
+            TaskNotServed: it serves none of them; says which it serves.
+        """
+        if not any(task in self.tasks for task in any_of):
+            raise make_not_served(any_of, self.tasks)
 
     def to_json(self) -> str:
         """Write the contract as one line of JSON."""
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False, separators=(",", ":"))
+
+
+def make_not_served(any_of: Iterable[str], tasks: Collection[str]) -> TaskNotServed:
+    """Build the error of a question for tasks that a model does not serve; it serves others."""
+    served = ", ".join(task for task in MODEL_TASKS if task in tasks)
+    return TaskNotServed(f"this model does not serve {' or '.join(any_of)}; it serves {served} (`GET /info`)")
 
 
 def parse_contract(text: str) -> ModelContract:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.contract import ModelContract
+from service.engine.contract import TASK_OF, ModelContract, make_not_served
 from service.engine.session import CPU, OnnxSession, Session, read_model
 from service.errors import ContractError, ModelOutputInvalid
 from service.pictures.imaging import FloatArray, UInt8Array
@@ -24,26 +24,50 @@ _ROUNDS, _PAUSE_S, _WORTH_IT = 5, 0.02, 0.9
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the network says about one letterboxed picture; all three tasks, from one pass.
+    """What the network says about one letterboxed picture, from one pass: the arrays of the tasks that it serves.
+
+    An array of another task cannot be mistaken for an empty one, nor for None: to read it raises TaskNotServed.
 
     Attributes:
-        boxes: [K, 4] xyxy; in input pixels; highest score first, K = detections found.
-        scores: [K] 0..1.
-        labels: [K] index into the contract's detection_classes.
-        mask: [S / mask_stride, S / mask_stride] class ids.
-        class_probs: [C] sums to 1, in the order of the contract's classification_classes.
+        arrays: by name, as the properties below have them.
     """
 
-    boxes: FloatArray
-    scores: FloatArray
-    labels: NDArray[np.int64]
-    mask: UInt8Array
-    class_probs: FloatArray
+    arrays: Mapping[str, NDArray[Any]]
+
+    @property
+    def boxes(self) -> FloatArray:
+        """[K, 4] xyxy; in input pixels; highest score first, K = detections found."""
+        return self._read("boxes")
+
+    @property
+    def scores(self) -> FloatArray:
+        """[K] 0..1."""
+        return self._read("scores")
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """[K] index into the contract's detection_classes."""
+        return self._read("labels")
+
+    @property
+    def mask(self) -> UInt8Array:
+        """[S / mask_stride, S / mask_stride] class ids."""
+        return self._read("mask")
+
+    @property
+    def class_probs(self) -> FloatArray:
+        """[C] sums to 1, in the order of the contract's classification_classes."""
+        return self._read("class_probs")
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the five arrays."""
-        return sum(array.nbytes for array in (self.boxes, self.scores, self.labels, self.mask, self.class_probs))
+        """Bytes of all arrays."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+    def _read(self, name: str) -> NDArray[Any]:
+        if name not in self.arrays:
+            raise make_not_served([TASK_OF[name]], {TASK_OF[other] for other in self.arrays})
+        return self.arrays[name]
 
 
 class Engine:
@@ -143,14 +167,17 @@ class Engine:
         fault = find_fault(outputs, index, self.contract)
         if fault:
             return ModelOutputInvalid(fault)
-        count = int(outputs["num_detections"][index])
-        return Prediction(
-            boxes=outputs["boxes"][index, :count].astype(np.float32, copy=False),
-            scores=outputs["scores"][index, :count].astype(np.float32, copy=False),
-            labels=outputs["labels"][index, :count].astype(np.int64, copy=False),
-            mask=outputs["mask"][index].astype(np.uint8, copy=False),
-            class_probs=outputs["class_probs"][index].astype(np.float32, copy=False),
-        )
+        tasks, arrays = self.contract.tasks, dict[str, NDArray[Any]]()
+        if "detect" in tasks:
+            count = int(outputs["num_detections"][index])
+            arrays["boxes"] = outputs["boxes"][index, :count].astype(np.float32, copy=False)
+            arrays["scores"] = outputs["scores"][index, :count].astype(np.float32, copy=False)
+            arrays["labels"] = outputs["labels"][index, :count].astype(np.int64, copy=False)
+        if "segment" in tasks:
+            arrays["mask"] = outputs["mask"][index].astype(np.uint8, copy=False)
+        if "classify" in tasks:
+            arrays["class_probs"] = outputs["class_probs"][index].astype(np.float32, copy=False)
+        return Prediction(arrays)
 
 
 def load_engine(
@@ -205,20 +232,22 @@ def find_fault(outputs: Mapping[str, NDArray[Any]], index: int, contract: ModelC
         index: of the picture in them.
         contract: of the model.
     """
-    count = int(outputs["num_detections"][index])
-    if not 0 <= count <= contract.max_detections:
-        return f"num_detections is {count}, not 0 to {contract.max_detections}"
-    for name, values in (
-        ("boxes", outputs["boxes"][index, :count]),
-        ("scores", outputs["scores"][index, :count]),
-        ("class_probs", outputs["class_probs"][index]),
-    ):
+    numbers: dict[str, NDArray[Any]] = {}
+    ids: dict[str, tuple[NDArray[Any], int]] = {}
+    if "detect" in contract.tasks:
+        count = int(outputs["num_detections"][index])
+        if not 0 <= count <= contract.max_detections:
+            return f"num_detections is {count}, not 0 to {contract.max_detections}"
+        numbers = {name: outputs[name][index, :count] for name in ("boxes", "scores")}
+        ids["labels"] = outputs["labels"][index, :count], len(contract.detection_classes)
+    if "segment" in contract.tasks:
+        ids["mask"] = outputs["mask"][index], len(contract.segmentation_classes)
+    if "classify" in contract.tasks:
+        numbers["class_probs"] = outputs["class_probs"][index]
+    for name, values in numbers.items():
         if not np.isfinite(values).all():
             return f"{name} holds values that are no finite numbers"
-    for name, ids, classes in (
-        ("labels", outputs["labels"][index, :count], contract.detection_classes),
-        ("mask", outputs["mask"][index], contract.segmentation_classes),
-    ):
-        if ids.size and not (ids.max() < len(classes) and ids.min() >= 0):
-            return f"{name} holds {ids.min()} to {ids.max()}, where there are {len(classes)} classes"
+    for name, (values, classes) in ids.items():
+        if values.size and not (values.max() < classes and values.min() >= 0):
+            return f"{name} holds {values.min()} to {values.max()}, where there are {classes} classes"
     return ""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 from service.engine.contract import GoldenAnswer, GoldenDetection
 from service.engine.engine import Engine
-from service.engine.postprocess import Answer
+from service.engine.postprocess import Answer, Detection
 from service.errors import ContractError
 from service.pictures.imaging import decode, letterbox
 
@@ -34,17 +35,21 @@ def _answer(engine: Engine, path: Path) -> GoldenAnswer:
     body = path.read_bytes()
     square, place = letterbox(decode(body), contract.input_size, contract.letterbox.fill)
     (prediction,) = engine.predict([square])
-    answer = Answer(prediction, place, contract)
-    return GoldenAnswer(
-        file=path.name,
-        sha256=hashlib.sha256(body).hexdigest(),
-        class_probs=tuple(round(value, 6) for value in prediction.class_probs.tolist()),
-        detections=tuple(
-            GoldenDetection(tuple(round(side, 2) for side in one.box), one.label, round(one.score, 6))  # type: ignore[arg-type]  # four sides
-            for one in answer.detections(score_threshold=0.0, max_detections=_DETECTIONS)
-        ),
-        mask_fractions={one.label: round(one.fraction, 6) for one in answer.segments()},
-    )
+    said = Answer(prediction, place, contract)
+    answer = GoldenAnswer(path.name, hashlib.sha256(body).hexdigest(), class_probs=(), detections=(), mask_fractions={})
+    if "segment" in contract.tasks:
+        answer = replace(answer, mask_fractions={one.label: round(one.fraction, 6) for one in said.segments()})
+    if "detect" in contract.tasks:
+        found = said.detections(score_threshold=0.0, max_detections=_DETECTIONS)
+        answer = replace(answer, detections=tuple(_round(one) for one in found))
+    if "classify" in contract.tasks:
+        answer = replace(answer, class_probs=tuple(round(value, 6) for value in prediction.class_probs.tolist()))
+    return answer
+
+
+def _round(found: Detection) -> GoldenDetection:
+    left, top, right, bottom = (round(side, 2) for side in found.box)
+    return GoldenDetection((left, top, right, bottom), found.label, round(found.score, 6))
 
 
 def check_golden(engine: Engine, folder: Path = GOLDEN_PICTURES) -> None:

@@ -49,7 +49,8 @@ class Answer:
     """What one forward pass says about one picture.
 
     Attributes:
-        prediction: all three tasks, in pixels of the network input.
+        prediction: of the tasks that the model serves, in pixels of the network input; what needs another raises
+            TaskNotServed.
         place: the way back to the original picture.
         contract: of the model that ran.
         origin: the pass in the trace of the request that began it, if that is traced.

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service.engine.contract import ELEMENT_TYPES, INPUT_NAME, METADATA_KEY, OUTPUT_NAMES, parse_contract
+from service.engine.contract import ELEMENT_TYPES, INPUT_NAME, METADATA_KEY, parse_contract
 from service.errors import ContractError
 from service.pictures.imaging import UInt8Array
 
@@ -25,7 +25,7 @@ class Session(Protocol):
     """The seam to the runtime: everything behind it can be replaced by a ten-line fake."""
 
     def run(self, images: UInt8Array) -> Mapping[str, NDArray[np.generic]]:
-        """[N, S, S, 3] RGB uint8 in, the arrays of `OUTPUT_NAMES` out, each with leading N."""
+        """[N, S, S, 3] RGB uint8 in, the outputs of the contract's tasks out by name, each with leading N."""
         ...
 
 
@@ -71,8 +71,9 @@ class OnnxSession:
             raise ContractError(f"{name}: no {METADATA_KEY!r} in its metadata; export it with `unihead-export onnx`")
         self.contract = parse_contract(metadata[METADATA_KEY])
         found = tuple(output.name for output in self._session.get_outputs())
-        if found != OUTPUT_NAMES:
-            raise ContractError(f"{name}: outputs are {found}, the contract lists {OUTPUT_NAMES}; export it again")
+        self._outputs = tuple(self.contract.output_shapes)
+        if found != self._outputs:
+            raise ContractError(f"{name}: outputs are {found}, the contract lists {self._outputs}; export it again")
         self._check_shapes(name)
 
     def _check_shapes(self, name: str) -> None:
@@ -94,8 +95,8 @@ class OnnxSession:
                 raise ContractError(f"{name}: {value.name} is {value.type}, not {ELEMENT_TYPES[value.name]}")
 
     def run(self, images: UInt8Array) -> Mapping[str, NDArray[np.generic]]:
-        """[N, S, S, 3] RGB uint8 in, the arrays of `OUTPUT_NAMES` out, each with leading N."""
-        return dict(zip(OUTPUT_NAMES, self._session.run(OUTPUT_NAMES, {INPUT_NAME: images}), strict=True))
+        """[N, S, S, 3] RGB uint8 in, the outputs of the contract's tasks out by name, each with leading N."""
+        return dict(zip(self._outputs, self._session.run(self._outputs, {INPUT_NAME: images}), strict=True))
 
 
 def read_model(path: Path) -> bytes:

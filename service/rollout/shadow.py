@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from service.engine.contract import CLASSES_OF
 from service.engine.engine import Engine
 from service.engine.postprocess import Answer, Detection
 from service.engine.prepare import prepare
@@ -60,7 +61,7 @@ class Shadow:
             choose: a number from 0 to 1; a picture is taken where it is below the share.
 
         Raises:
-            ContractError: its classes are not those of the live model.
+            ContractError: its tasks or classes are not those of the live model.
         """
         require_same_classes(live(), engine)
         self._engine = engine
@@ -71,7 +72,7 @@ class Shadow:
         self._score_threshold = score_threshold
         self._choose = choose
         self._pictures: queue.Queue[bytes | None] = queue.Queue(_QUEUE_LIMIT)
-        metrics.show_shadow(version=engine.contract.version, sha256=engine.sha256)
+        metrics.show_shadow(version=engine.contract.version, sha256=engine.sha256, tasks=engine.contract.tasks)
         self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
         self._thread.start()
 
@@ -117,16 +118,19 @@ def require_same_classes(one: Engine, two: Engine) -> None:
     """Refuse to compare models that name other things.
 
     Raises:
-        ContractError: some task has other classes, or another order of them.
+        ContractError: they serve other tasks, or some task has other classes, or another order of them.
     """
-    for task in ("segmentation", "detection", "classification"):
-        if getattr(one.contract, f"{task}_classes") != getattr(two.contract, f"{task}_classes"):
-            raise ContractError(f"the shadow model has other {task} classes than the one that answers")
+    if one.contract.tasks != two.contract.tasks:
+        tasks = [", ".join(engine.contract.tasks) for engine in (two, one)]
+        raise ContractError(f"the shadow model serves {tasks[0]}, the one that answers {tasks[1]}")
+    for names in CLASSES_OF.values():
+        if getattr(one.contract, names) != getattr(two.contract, names):
+            raise ContractError(f"the shadow model has other {names.replace('_', ' ')} than the one that answers")
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Three figures from 0 (nothing in common) to 1 (the same).
+    """Three figures from 0 (nothing in common) to 1 (the same); None of a task that the models do not both serve.
 
     Attributes:
         top_1: 1 where both name the same class first, else 0.
@@ -134,9 +138,9 @@ class Agreement:
         box_f1: harmonic mean of the shares of boxes that have a partner of their class; 1 where neither has boxes.
     """
 
-    top_1: float
-    mask_iou: float
-    box_f1: float
+    top_1: float | None
+    mask_iou: float | None
+    box_f1: float | None
 
 
 def compare(one: Answer, two: Answer, *, score_threshold: float) -> Agreement:
@@ -144,18 +148,22 @@ def compare(one: Answer, two: Answer, *, score_threshold: float) -> Agreement:
 
     Args:
         one: of one model.
-        two: of the other, whose class names must be the same.
+        two: of the other, whose class names must be the same in the tasks that both serve.
         score_threshold: boxes that score less are left out, 0..1.
     """
-    boxes = [
-        said.detections(score_threshold=score_threshold, max_detections=said.contract.max_detections)
-        for said in (one, two)
-    ]
-    return Agreement(
-        top_1=float(one.prediction.class_probs.argmax() == two.prediction.class_probs.argmax()),
-        mask_iou=compute_mask_iou(one.mask(), two.mask()),
-        box_f1=compute_box_f1(*boxes),
-    )
+    top_1 = mask_iou = box_f1 = None
+    both = set(one.contract.tasks) & set(two.contract.tasks)  # after a reload the live model may serve others
+    if "classify" in both:
+        top_1 = float(one.prediction.class_probs.argmax() == two.prediction.class_probs.argmax())
+    if "segment" in both:
+        mask_iou = compute_mask_iou(one.mask(), two.mask())
+    if "detect" in both:
+        boxes = [
+            said.detections(score_threshold=score_threshold, max_detections=said.contract.max_detections)
+            for said in (one, two)
+        ]
+        box_f1 = compute_box_f1(*boxes)
+    return Agreement(top_1=top_1, mask_iou=mask_iou, box_f1=box_f1)
 
 
 def compute_mask_iou(one: UInt8Array, two: UInt8Array) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Literal, TypeAlias, get_args
 
@@ -206,20 +206,28 @@ class Metrics:
         """Count one reading of the key file."""
         self._key_reloads[outcome].inc()
 
-    def show_shadow(self, *, version: str, sha256: str) -> None:
-        """Name the model in the shadow, and begin its sums at 0."""
+    def show_shadow(self, *, version: str, sha256: str, tasks: Iterable[str]) -> None:
+        """Name the model in the shadow, and begin its sums at 0, one for each task that it serves."""
         self._shadow_info.labels(version, sha256).set(1)
-        for task in ("classify", "segment", "detect"):
+        for task in tasks:
             self._shadow_agreement.labels(task)
         for model in ("live", "shadow"):
             self._shadow_forward_ms.labels(model)
 
-    def observe_shadow(self, *, top_1: float, mask_iou: float, box_f1: float, live_ms: float, shadow_ms: float) -> None:
-        """Count one picture that both models have seen, and how much they agree about it, 0..1 for each task."""
+    def observe_shadow(
+        self,
+        *,
+        top_1: float | None,
+        mask_iou: float | None,
+        box_f1: float | None,
+        live_ms: float,
+        shadow_ms: float,
+    ) -> None:
+        """Count one picture that both models have seen, and how much they agree, 0..1; None of what is not compared."""
         self._shadow_images.inc()
-        self._shadow_agreement.labels("classify").inc(top_1)
-        self._shadow_agreement.labels("segment").inc(mask_iou)
-        self._shadow_agreement.labels("detect").inc(box_f1)
+        for task, agreement in (("classify", top_1), ("segment", mask_iou), ("detect", box_f1)):
+            if agreement is not None:
+                self._shadow_agreement.labels(task).inc(agreement)
         self._shadow_forward_ms.labels("live").inc(live_ms)
         self._shadow_forward_ms.labels("shadow").inc(shadow_ms)
 

@@ -12,9 +12,12 @@ from typer.testing import CliRunner
 
 from export.cli import app
 from export.triton import write_repository
-from service.engine.contract import ModelContract
+from service.engine.contract import ModelContract, ModelTask
 from service.engine.engine import load_engine
 from service.settings import Settings
+from tests.service.fakes import make_contract
+from tests.service.onnx_models import write_tiny_model
+from tests.service.subsets import SUBSETS, outputs_of
 
 MODEL = Settings().model
 ModelConfig: TypeAlias = Any  # a class that is loaded below
@@ -84,3 +87,15 @@ def test_the_command_says_what_it_wrote_or_why_not(tmp_path: Path) -> None:
     (tmp_path / "none.onnx").write_bytes(b"nothing")
     failed = CliRunner().invoke(app, ["triton", "--model", str(tmp_path / "none.onnx"), "--out", str(tmp_path)])
     assert failed.exit_code == 1
+
+
+@pytest.mark.parametrize("tasks", SUBSETS, ids="+".join)
+def test_a_model_of_fewer_tasks_has_the_outputs_of_these(tmp_path: Path, tasks: tuple[ModelTask, ...]) -> None:
+    model = write_tiny_model(tmp_path / "model.onnx", make_contract(tasks=tasks))
+    write_repository(model, tmp_path, name="eyes", max_batch=4, max_delay_us=50)
+    config = text_format.Parse((tmp_path / "eyes/config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    assert [output.name for output in config.output] == outputs_of(tasks)
+    assert [output.label_filename for output in config.output if output.label_filename] == (
+        ["classes.txt"] if "classify" in tasks else []
+    )
+    assert (tmp_path / "eyes/classes.txt").exists() == ("classify" in tasks)

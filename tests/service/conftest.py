@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ import pytest
 from fastapi import FastAPI
 
 from service.app import create_app
-from service.engine.contract import ModelContract
+from service.engine.contract import ModelContract, ModelTask
 from service.engine.engine import Engine
+from service.engine.golden import answer_golden
 from service.settings import Settings
 from tests.service.clients import connect
 from tests.service.fakes import FakeSession, make_contract
 from tests.service.harness import Harness
+from tests.service.subsets import SUBSETS
 
 
 @pytest.fixture
@@ -54,6 +57,31 @@ def write_tiny_model() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory, write_tiny_model: Callable[..., Path]) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx", make_contract())
+
+
+@pytest.fixture(scope="session")
+def write_model(write_tiny_model: Callable[..., Path]) -> Callable[..., Path]:
+    """Write a model file of some tasks, with its golden answers, as an export does."""
+
+    def write(path: Path, tasks: tuple[ModelTask, ...], **changes: Any) -> Path:  # noqa: ANN401 - fields of the contract
+        contract = make_contract(tasks=tasks, **changes)
+        golden = answer_golden(Engine(FakeSession(), contract))
+        temporary = write_tiny_model(path.with_suffix(".new"), dataclasses.replace(contract, golden=golden))
+        return temporary.replace(path)
+
+    return write
+
+
+@pytest.fixture(params=SUBSETS, ids="+".join)
+def tasks(request: pytest.FixtureRequest) -> tuple[ModelTask, ...]:
+    """Each subset of the tasks that a model may serve."""
+    found: tuple[ModelTask, ...] = request.param
+    return found
+
+
+@pytest.fixture
+def model_of_tasks(tmp_path: Path, write_model: Callable[..., Path], tasks: tuple[ModelTask, ...]) -> Path:
+    return write_model(tmp_path / "model.onnx", tasks)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.engine.contract import METADATA_KEY, ModelContract
+from service.engine.contract import METADATA_KEY, OUTPUT_NAMES, ModelContract
 from tests.service.fakes import BOXES, FOUND, LABELS, SCORES, SIZE, STRIDE
 
 try:
@@ -20,7 +20,7 @@ except ImportError:
 
 
 def write_tiny_model(path: Path, contract: ModelContract | None, *, outputs: slice = slice(None)) -> Path:
-    """Write the network of `FakeSession` as an ONNX file."""
+    """Write the network of `FakeSession` as an ONNX file, with the outputs of the contract's tasks, or some of them."""
     constants: dict[str, NDArray[Any]] = {
         "corner": np.array([0, 0, 0, 0], dtype=np.int64),
         "far": np.array([2**31, 2**31, 2**31, 1], dtype=np.int64),
@@ -71,7 +71,9 @@ def write_tiny_model(path: Path, contract: ModelContract | None, *, outputs: sli
     ]
     images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", SIZE, SIZE, 3])
     tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
-    graph = helper.make_graph(nodes, "tiny", [images], results[outputs], tensors)
+    wanted = OUTPUT_NAMES if contract is None else tuple(contract.output_shapes)
+    served = [result for result in results if result.name in wanted]
+    graph = helper.make_graph(nodes, "tiny", [images], served[outputs], tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     if contract is not None:
         helper.set_model_props(model, {METADATA_KEY: contract.to_json()})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -27,7 +27,7 @@ from service.api.respond import Question, ask
 from service.api.router import KeylessRoute, PictureRequest, PictureRoute, declare
 from service.api.scope import OIP_ROOT
 from service.api.state import state_of
-from service.engine.contract import OUTPUT_NAMES, ModelContract
+from service.engine.contract import ModelContract
 from service.engine.postprocess import Answer
 from service.engine.prepare import Picture
 from service.errors import MalformedRequest, UnknownModel
@@ -101,18 +101,12 @@ async def model_ready(request: Request) -> dict[str, Any]:
 @router.get(_VERSION_PATH, summary="Inputs and outputs of this version")
 @router.get(_MODEL_PATH, summary="Inputs and outputs of the model")
 async def model_metadata(request: Request) -> dict[str, Any]:
-    """Say what the model takes and gives; -1 is any size."""
+    """Say what the model takes and gives, the outputs of the tasks that it serves; -1 is any size."""
     _require_known(request.path_params)
     contract = state_of(request).require_scheduler().engine.contract
-    most, size = contract.max_detections, contract.input_size
-    shapes = {
-        "boxes": [-1, most, 4],
-        "scores": [-1, most],
-        "labels": [-1, most],
-        "num_detections": [-1],
-        "mask": [-1, -1, -1],
-        "class_probs": [-1, len(contract.classification_classes)],
-    }
+    size = contract.input_size
+    # A mask is as large as the picture.
+    shapes = {name: (-1, -1) if name == "mask" else shape for name, shape in contract.output_shapes.items()}
     return {
         "name": MODEL,
         "versions": [VERSION],
@@ -121,7 +115,9 @@ async def model_metadata(request: Request) -> dict[str, Any]:
             {"name": FILES, "datatype": BYTES, "shape": [-1]},
             {"name": SQUARES, "datatype": "UINT8", "shape": [-1, size, size, 3]},
         ],
-        "outputs": [{"name": name, "datatype": _DATATYPES[name], "shape": shapes[name]} for name in OUTPUT_NAMES],
+        "outputs": [
+            {"name": name, "datatype": _DATATYPES[name], "shape": [-1, *shape]} for name, shape in shapes.items()
+        ],
     }
 
 
@@ -139,7 +135,7 @@ async def infer(request: PictureRequest) -> Response:
         asked = await asyncio.to_thread(
             _read, body, headers.get("content-encoding", ""), headers.get(HEADER_LENGTH), settings.max_body_bytes
         )
-        pictures, names = _read_pictures(asked, contract), _read_names(asked)
+        pictures, names = _read_pictures(asked, contract), _read_names(asked, contract)
         question = dataclasses.replace(question, timeout_s=_read_timeout_s(asked, question.timeout_s))
         watches = [Stopwatch() for _ in pictures]
         traces = trace_pictures(request.scope, watches)
@@ -204,12 +200,13 @@ def _read_files(tensor: Tensor) -> list[Picture]:
     return files
 
 
-def _read_names(asked: InferRequest) -> tuple[str, ...]:
+def _read_names(asked: InferRequest, contract: ModelContract) -> tuple[str, ...]:
     """The outputs wanted, in the order they were asked for."""
+    known = tuple(contract.output_shapes)
     for name in asked.outputs:
-        if name not in OUTPUT_NAMES:
-            raise MalformedRequest(f"there is no output {name[:80]!r}; there are {', '.join(OUTPUT_NAMES)}")
-    return tuple(asked.outputs) or OUTPUT_NAMES
+        if name not in known:
+            raise MalformedRequest(f"there is no output {name[:80]!r}; there are {', '.join(known)}")
+    return tuple(asked.outputs) or known
 
 
 def _read_timeout_s(asked: InferRequest, default_s: float) -> float:
@@ -232,16 +229,17 @@ def _collect(answer: Answer, watch: Stopwatch, *, names: Collection[str], as_fil
         as_files: in pixels of the original; else as the network gives them.
     """
     prediction, place, most = answer.prediction, answer.place, answer.contract.max_detections
-    outputs: Outputs = {
-        "boxes": _pad(place.boxes_to_original(prediction.boxes), most),
-        "scores": _pad(prediction.scores, most),
-        "labels": _pad(prediction.labels, most),
-        "num_detections": np.array(len(prediction.scores), dtype=np.int64),
-        "mask": answer.mask() if as_files and "mask" in names else prediction.mask,  # the one that takes time
-        "class_probs": prediction.class_probs,
+    make: dict[str, Callable[[], NDArray[Any]]] = {
+        "boxes": lambda: _pad(place.boxes_to_original(prediction.boxes), most),
+        "scores": lambda: _pad(prediction.scores, most),
+        "labels": lambda: _pad(prediction.labels, most),
+        "num_detections": lambda: np.array(len(prediction.scores), dtype=np.int64),
+        "mask": lambda: answer.mask() if as_files else prediction.mask,
+        "class_probs": lambda: prediction.class_probs,
     }
+    outputs = {name: make[name]() for name in names}
     watch.lap("postprocess")
-    return {name: outputs[name] for name in names}
+    return outputs
 
 
 def _pad(values: NDArray[Any], length: int) -> NDArray[Any]:

@@ -19,11 +19,11 @@ let asked = null; // the newest picture: {blob, source, live, abort}
 let shown = null; // what is on screen: {blob, source, picture}, and once there is an answer {ids, reply} too
 let summarisedAt = 0;
 
-const findBoxes = () => shown.reply.answer.detections.filter(({ score }) => score * 100 >= threshold.value);
+const findBoxes = () => shown.reply.answer.detections?.filter(({ score }) => score * 100 >= threshold.value);
 
 const stage = new Stage($("canvas"), () => {
   if (!shown?.reply) return shown;
-  const tints = findTints(shown.reply.answer.segments, hidden);
+  const tints = findTints(shown.reply.answer.segments ?? [], hidden);
   return { ...shown, shown: tints, opacity: opacity.value / 100, detections: findBoxes() };
 });
 
@@ -58,7 +58,8 @@ async function ask(blob, source, { live = false } = {}) {
     if (!live) show({ blob, source, picture });
     const reply = await replying;
     const known = picture ?? makeBlank(reply.answer.image);
-    const ids = await readClassIds(reply.answer.mask.data, known.canvas);
+    const { mask } = reply.answer;
+    const ids = mask ? await readClassIds(mask.data, known.canvas) : null;
     if (signal.aborted) return 0;
     show({ blob, source, picture: known, ids, reply }, { live });
     if (!picture) tellProblem("This browser cannot draw the picture; the service could read it.");
@@ -85,7 +86,8 @@ function show(what, { live = false } = {}) {
     if (what.reply) part.hidden = false;
   }
   if (what.reply) {
-    const { segments, classes, timing_ms: timing } = what.reply.answer;
+    const { segments = [], classes = [], timing_ms: timing } = what.reply.answer;
+    showParts(what.reply.answer);
     listSegments($("segments"), segments, hidden, toggle);
     listClasses($("classes"), classes);
     showTiming({ bar: $("timing-bar"), legend: $("timing-legend"), sentence: $("timing") }, what.reply);
@@ -94,6 +96,15 @@ function show(what, { live = false } = {}) {
     measure(timing.forward ?? 0);
   }
   stage.draw();
+}
+
+/** Hide what is about parts that this answer does not have: a model may serve fewer than all tasks. */
+function showParts(answer) {
+  for (const element of document.querySelectorAll("[data-part]")) {
+    element.hidden = !element.dataset.part.split(" ").some((part) => part in answer);
+  }
+  const drawn = [["mask", "mask"], ["detections", "boxes"]].filter(([part]) => part in answer).map(([, word]) => word);
+  $("canvas").ariaLabel = drawn.length ? `The picture with its ${drawn.join(" and ")}` : "The picture";
 }
 
 /** Note how long the answer took from hand to screen; tests/benchmarks/page.py reads it. */
@@ -108,8 +119,10 @@ function measure(forwardMs) {
 
 function showBoxes() {
   const boxes = findBoxes();
-  listBoxes($("boxes"), boxes);
-  $("boxes-count").textContent = `${boxes.length} of ${shown.reply.answer.detections.length}`;
+  if (boxes) {
+    listBoxes($("boxes"), boxes);
+    $("boxes-count").textContent = `${boxes.length} of ${shown.reply.answer.detections.length}`;
+  }
   $("curl").textContent = writeCurl(shown.source, shown.blob.type, threshold.value / 100);
 }
 

@@ -77,13 +77,19 @@ export function showTiming({ bar, legend, sentence }, { answer, cache, roundTrip
   sentence.textContent = `${timing.total.toFixed(1)} ms in the service, ${pass}; ${way.toFixed(1)} ms on the way there and back. Cache: ${cache}.`;
 }
 
-/** The whole answer in words. */
-export function summarise(answer, detections, scoreThreshold) {
+/** The whole answer in words: a sentence for each task that it has. */
+export function summarise({ segments, classes }, detections, scoreThreshold) {
   const name = (items, share) => items.map((item) => `${item.label} ${formatShare(item[share])}`).join(", ");
-  const boxes = detections.length
-    ? `${detections.length === 1 ? "1 box" : `${detections.length} boxes`}: ${name(detections.slice(0, 5), "score")}${detections.length > 5 ? " and more" : ""}.`
-    : `No box scores ${formatShare(scoreThreshold)} or more.`;
-  return `Segments: ${name(answer.segments, "fraction")}. ${boxes} Most probable class: ${name(answer.classes.slice(0, 1), "probability")}.`;
+  const sentences = [];
+  if (segments) sentences.push(`Segments: ${name(segments, "fraction")}.`);
+  if (detections?.length) {
+    const count = detections.length === 1 ? "1 box" : `${detections.length} boxes`;
+    sentences.push(`${count}: ${name(detections.slice(0, 5), "score")}${detections.length > 5 ? " and more" : ""}.`);
+  } else if (detections) {
+    sentences.push(`No box scores ${formatShare(scoreThreshold)} or more.`);
+  }
+  if (classes) sentences.push(`Most probable class: ${name(classes.slice(0, 1), "probability")}.`);
+  return sentences.join(" ");
 }
 
 function fill(list, items, build) {

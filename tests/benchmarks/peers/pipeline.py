@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from service.answers.finish import PARTS, Part
 from service.answers.schemas import ClassifyResponse, DetectResponse, PictureResponse, PredictResponse, SegmentResponse
 from service.commands.bench import run_pipeline
+from service.engine.contract import ModelTask
 from service.engine.engine import load_engine
 from service.machine import keep_freed_memory
 from service.settings import Settings
 
-TASKS: dict[str, tuple[tuple[Part, ...], type[PictureResponse]]] = {
+TASKS: dict[str, tuple[tuple[ModelTask, ...] | None, type[PictureResponse]]] = {
     "segment": (("segment",), SegmentResponse),
     "detect": (("detect",), DetectResponse),
     "classify": (("classify",), ClassifyResponse),
-    "predict": (PARTS, PredictResponse),
+    "predict": (None, PredictResponse),
 }
 
 
@@ -30,6 +30,6 @@ class Pipeline:
 
     def answer(self, body: bytes, task: str = "predict") -> bytes:
         """Take one picture from bytes to JSON."""
-        parts, shape = TASKS[task]
-        finished, _ = run_pipeline(self._engine, body, parts=parts, shape=shape)
+        tasks, shape = TASKS[task]
+        finished, _ = run_pipeline(self._engine, body, tasks=tasks, shape=shape)
         return finished.data

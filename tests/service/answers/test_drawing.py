@@ -39,11 +39,13 @@ def make_answer(width: int, height: int) -> Answer:
     """All cells are cats."""
     contract = make_contract()
     prediction = Prediction(
-        boxes=BOXES[:1],
-        scores=SCORES[:1],
-        labels=LABELS[:1],
-        mask=np.ones((8, 8), dtype=np.uint8),
-        class_probs=np.array([1, 0, 0], dtype=np.float32),
+        {
+            "boxes": BOXES[:1],
+            "scores": SCORES[:1],
+            "labels": LABELS[:1],
+            "mask": np.ones((8, 8), dtype=np.uint8),
+            "class_probs": np.array([1, 0, 0], dtype=np.float32),
+        }
     )
     return Answer(prediction, fit(width, height, contract.input_size), contract)
 
@@ -101,7 +103,7 @@ def test_mask_and_boxes_lie_where_they_lie_on_the_original_whatever_the_size() -
     answer = make_answer(3200, 2400)
     mask = answer.prediction.mask.copy()
     mask[:, 4:] = 0  # the left half is a cat
-    answer = dataclasses.replace(answer, prediction=dataclasses.replace(answer.prediction, mask=mask))
+    answer = dataclasses.replace(answer, prediction=Prediction({**answer.prediction.arrays, "mask": mask}))
     watch, look = Stopwatch(), Look(format="png", max_side=800, score_threshold=1)
     finished = finish_overlay(answer, watch, picture=encode(picture, "JPEG"), look=look, limits=DEFAULT_LIMITS)
     drawn = np.asarray(Image.open(io.BytesIO(finished.data)))

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from service.engine.engine import Prediction
 from service.engine.postprocess import Answer
@@ -18,16 +21,15 @@ CONTRACT = make_contract(
 )
 
 
-def make_answer(place: Letterbox, **changes: object) -> Answer:
-    values: dict[str, object] = {
+def make_answer(place: Letterbox, **changes: NDArray[Any]) -> Answer:
+    values: dict[str, NDArray[Any]] = {
         "boxes": BOXES[:3],
         "scores": SCORES[:3],
         "labels": LABELS[:3],
         "mask": np.array([[0, 0], [2, 1]], dtype=np.uint8),
         "class_probs": np.array([0.2, 0.5, 0.2, 0.1], dtype=np.float32),
     }
-    prediction = Prediction(**(values | changes))  # type: ignore[arg-type]  # each has the type of its default
-    return Answer(prediction, place, CONTRACT)
+    return Answer(Prediction(values | changes), place, CONTRACT)
 
 
 def test_boxes_are_told_in_pixels_of_the_original() -> None:

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
 from service.app import create_app
+from service.engine.contract import MODEL_TASKS, ModelTask
 from service.engine.engine import Engine
 from service.errors import ContractError
 from service.pictures.imaging import UInt8Array
 from service.pictures.limits import PictureLimits
-from service.rollout.shadow import Shadow
+from service.rollout.shadow import Shadow, require_same_classes
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests.service.clients import connect
@@ -122,6 +123,33 @@ def test_other_classes_are_refused(metrics: Metrics) -> None:
             limits=PictureLimits(),
             score_threshold=0.3,
         )
+
+
+def test_a_shadow_with_other_tasks_is_refused() -> None:
+    live, other = (Engine(FakeSession(), make_contract(tasks=tasks)) for tasks in (("detect",), ("detect", "classify")))
+    with pytest.raises(ContractError, match="the shadow model serves detect, classify, the one that answers detect"):
+        require_same_classes(live, other)
+
+
+def test_a_shadow_is_compared_in_what_both_serve(metrics: Metrics, tasks: tuple[ModelTask, ...]) -> None:
+    lives = [Engine(FakeSession(), make_contract(tasks=tasks))]
+    shadow = Shadow(
+        lives[0],
+        metrics,
+        live=lambda: lives[-1],
+        percent=100,
+        limits=PictureLimits(),
+        score_threshold=0.3,
+    )
+    lives.append(Engine(FakeSession(), make_contract(tasks=("detect",))))  # a reload
+    shadow.offer(BODY)
+    shadow.stop()
+    sample = metrics.registry.get_sample_value
+    assert sample("unihead_shadow_failures_total") == 0
+    assert sample("unihead_shadow_images_total") == 1
+    for task in MODEL_TASKS:
+        wanted = None if task not in tasks else float(task == "detect")
+        assert sample("unihead_shadow_agreement_total", {"task": task}) == wanted
 
 
 @pytest.mark.anyio
