@@ -15,7 +15,7 @@ from rich.table import Table
 from export.parity import BATCH_SIZES, MAX_METRIC_DIFFERENCE, compare_engines, compare_metrics, load_squares
 from export.quantize import QuantizationError, compare_times, find_objections
 from export.quantize import quantize as quantize_file
-from export.to_onnx import ExportError, export_onnx
+from export.to_onnx import ExportError, Overrides, export_onnx
 from export.triton import write_repository
 from service.engine.engine import Engine, load_engine
 from service.engine.golden import GOLDEN_PICTURES
@@ -40,10 +40,27 @@ def onnx(
     golden: Annotated[
         Path | None, typer.Option(help="Folder of JPEG pictures for the golden answers; default: those that ship.")
     ] = None,
+    input_size: Annotated[
+        int | None, typer.Option(metavar="PIXELS", help="Side of the square input, instead of the preset's.")
+    ] = None,
+    iou_threshold: Annotated[
+        float | None, typer.Option(help="Class-wise NMS drops boxes that overlap more; instead of the preset's.")
+    ] = None,
+    max_detections: Annotated[
+        int | None, typer.Option(help="Boxes in an answer at most, instead of the preset's.")
+    ] = None,
+    score_floor: Annotated[
+        float | None, typer.Option(help="Boxes that score less are dropped before NMS; instead of the preset's.")
+    ] = None,
 ) -> None:
-    """Write one self-contained ONNX file: pre- and post-processing in the graph, the contract in the metadata."""
+    """Write one self-contained ONNX file: pre- and post-processing in the graph, the contract in the metadata.
+
+    What the file does otherwise than the preset stands in its contract and at the end of its version; figures that it
+    was not measured with are left out.
+    """
+    overrides = Overrides(input_size, iou_threshold, max_detections, score_floor)
     try:
-        contract = export_onnx(load_checkpoint(checkpoint), out, golden=golden or GOLDEN_PICTURES)
+        contract = export_onnx(load_checkpoint(checkpoint), out, golden=golden or GOLDEN_PICTURES, overrides=overrides)
     except (CheckpointError, ExportError, UniheadError) as error:
         raise _failure(error) from error
     console.print(
@@ -68,11 +85,10 @@ def parity(
     """
     try:
         loaded = load_checkpoint(checkpoint)
-        config = loaded.parsed_config()
         network = restore_model(loaded)
-        device, commit = torch.device("cpu"), loaded.git_commit
-        reference = build_engine(network, config, loaded.taxonomy, device, git_commit=commit)
         candidate = load_engine(model)
+        config = Overrides.of_contract(candidate.contract).apply(loaded.parsed_config())
+        reference = build_engine(network, config, loaded.taxonomy, torch.device("cpu"), git_commit=loaded.git_commit)
         if candidate.contract.weights_sha256 != reference.contract.weights_sha256:
             raise ExportError(f"{model} was exported from other weights than {checkpoint}; export it again")
         with warnings.catch_warnings():

@@ -130,16 +130,10 @@ def _infer_shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
 
 
 def _replace(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
-    del graph.node[:]
-    graph.node.extend(nodes)
-    _drop_unused(graph)
-
-
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Leave out nodes and constants that nothing reads."""
+    """Put nodes in the place of all; those that nothing reads, and constants, are left out."""
     kept: list[onnx.NodeProto] = []
     wanted = {output.name for output in graph.output}
-    for node in reversed(graph.node):
+    for node in reversed(nodes):
         if wanted.intersection(node.output):
             kept.append(node)
             wanted.update(node.input)

@@ -109,11 +109,8 @@ def _match(one: Prediction, other: Prediction) -> tuple[float, float, int]:
         near = np.flatnonzero(
             (other.labels == label) & (np.abs(other.scores - score) <= 2 * MAX_PROBABILITY_DIFFERENCE)
         )
-        if not near.size:
-            missing += bool(score > last_place + MAX_PROBABILITY_DIFFERENCE)
-            continue
         distances = np.abs(other.boxes[near] - box).max(axis=1)
-        if distances.min() > 2 * MAX_BOX_DIFFERENCE_PX:
+        if distances.min(initial=np.inf) > 2 * MAX_BOX_DIFFERENCE_PX:
             missing += bool(score > last_place + MAX_PROBABILITY_DIFFERENCE)
             continue
         boxes = max(boxes, float(distances.min()))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 import torch
+from pydantic import ValidationError
 from torch.export import Dim
 
 from export.graph import CANDIDATE_BOXES, CANDIDATE_LABELS, CANDIDATE_SCORES, append_detections, order_outputs
@@ -16,8 +18,10 @@ from service.engine.contract import INPUT_NAME, METADATA_KEY, ModelContract
 from service.engine.engine import load_engine
 from service.engine.golden import answer_golden
 from training.checkpoint import Checkpoint
+from training.config import Config, Task
 from training.inference import Predictor, make_contract, restore_model
 from training.models.folding import fold_gates
+from training.options.base import describe_faults
 
 _CANDIDATES = {"boxes": CANDIDATE_BOXES, "scores": CANDIDATE_SCORES, "labels": CANDIDATE_LABELS}
 
@@ -26,21 +30,73 @@ class ExportError(ValueError):
     """A checkpoint cannot be exported."""
 
 
-def export_onnx(checkpoint: Checkpoint, out: Path, *, golden: Path) -> ModelContract:
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What a file does otherwise than the run that it comes from; None: as the run.
+
+    Attributes:
+        input_size: side of the square input; in pixels.
+        iou_threshold: of two boxes of one class that overlap more, the graph keeps the better one.
+        max_detections: boxes in an answer at most.
+        score_floor: boxes that score less never leave the graph.
+    """
+
+    input_size: int | None = None
+    iou_threshold: float | None = None
+    max_detections: int | None = None
+    score_floor: float | None = None
+
+    @classmethod
+    def of_contract(cls, contract: ModelContract) -> Overrides:
+        """What a file says of itself."""
+        return cls(contract.input_size, contract.iou_threshold, contract.max_detections, contract.score_floor)
+
+    def apply(self, config: Config) -> Config:
+        """The config of a run that would have had these values.
+
+        Raises:
+            ExportError: one is out of its range.
+        """
+        wanted = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        whole = {name: wanted.pop(name) for name in ("input_size",) if name in wanted}
+        inference = config.inference.model_dump() | wanted
+        try:
+            return Config.model_validate(config.model_dump() | whole | {"inference": inference})
+        except ValidationError as error:
+            raise ExportError(f"a file cannot be made so: {describe_faults(error)}") from error
+
+    def describe(self, config: Config) -> str:
+        """What is other than in the run, as the end of a version: "-input416-iou0.45"; empty if nothing is."""
+        inference = config.inference
+        pairs = (
+            ("input", self.input_size, config.input_size),
+            ("iou", self.iou_threshold, inference.iou_threshold),
+            ("max", self.max_detections, inference.max_detections),
+            ("floor", self.score_floor, inference.score_floor),
+        )
+        return "".join(f"-{word}{value}" for word, value, was in pairs if value not in (None, was))
+
+
+UNCHANGED = Overrides()
+
+
+def export_onnx(checkpoint: Checkpoint, out: Path, *, golden: Path, overrides: Overrides = UNCHANGED) -> ModelContract:
     """Write the network of a finished run as one self-contained ONNX file, its contract in the metadata.
 
     Args:
         checkpoint: of a run whose stages are all done.
         out: the file to write; written to a temporary name and renamed.
         golden: folder of JPEG pictures whose answers become part of the contract.
+        overrides: what the file is to do otherwise than the run; its contract and version say so.
 
     Returns:
         The contract as written.
 
     Raises:
-        ExportError: the run is not finished.
+        ExportError: the run is not finished, or an override is out of its range.
     """
-    config = checkpoint.parsed_config()
+    trained = checkpoint.parsed_config()
+    config = overrides.apply(trained)
     if checkpoint.stage < config.num_stages:
         raise ExportError(
             f"the run has done {checkpoint.stage} of {config.num_stages} stages; "
@@ -48,7 +104,11 @@ def export_onnx(checkpoint: Checkpoint, out: Path, *, golden: Path) -> ModelCont
         )
     model = restore_model(checkpoint).eval()
     contract = make_contract(config, checkpoint.taxonomy, model.state_dict(), git_commit=checkpoint.git_commit)
-    contract = dataclasses.replace(contract, metrics=_last_metrics(checkpoint))
+    contract = dataclasses.replace(
+        contract,
+        version=contract.version + overrides.describe(trained),
+        metrics=_last_metrics(checkpoint, trained, config),
+    )
     predictor = Predictor(pool_by_means(fold_gates(model)), config).eval()
     proto = trace(predictor, input_size=config.input_size)
     if "detect" in contract.tasks:
@@ -94,11 +154,16 @@ def trace(predictor: Predictor, *, input_size: int) -> onnx.ModelProto:
     return proto
 
 
-def _last_metrics(checkpoint: Checkpoint) -> dict[str, float]:
+def _last_metrics(checkpoint: Checkpoint, trained: Config, exported: Config) -> dict[str, float]:
+    """What the run measured, less what this file would measure otherwise."""
+    if exported.input_size != trained.input_size:
+        return {}
+    changed = () if exported.inference == trained.inference else (Task.DETECTION,)
     return {
         f"{task}/{name}": round(value, 6)
         for task, metrics in checkpoint.evaluations[-1]["metrics"].items()
         for name, value in metrics.items()
+        if task not in changed
     }
 
 

@@ -112,8 +112,8 @@ def create_app(settings: Settings, engine: Engine | None = None, tracing: Tracin
     if state.keys is not None:
         count = state.metrics.unauthorized_requests.inc
         app.add_middleware(AuthMiddleware, routes=table, ring=state.keys, count=count)
-    share = partial(allow_origins, origins=settings.cors_origins) if settings.cors_origins else None
-    app.add_middleware(RequestMiddleware, metrics=state.metrics, share=share)  # the last one added comes first
+    share = {"share": partial(allow_origins, origins=settings.cors_origins)} if settings.cors_origins else {}
+    app.add_middleware(RequestMiddleware, metrics=state.metrics, **share)  # the last one added comes first
     install_problem_handlers(app)
     return app
 
@@ -135,7 +135,7 @@ async def _run_engine(state: ServiceState, engine: Engine | None) -> AsyncIterat
     shadow = await asyncio.to_thread(_build_shadow, scheduler, settings, metrics)
     watcher = asyncio.ensure_future(_watch(scheduler, metrics))
     state.reloader = Reloader(
-        "model",
+        name="model",
         load=partial(load_live, settings, must_carry_answers=True),
         swap=scheduler.swap,
         describe=lambda: scheduler.engine.contract.version,

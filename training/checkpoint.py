@@ -24,7 +24,7 @@ class CheckpointError(ValueError):
 
 @dataclass(slots=True)
 class Checkpoint:
-    """The state of a run between two epochs.
+    """The state of a run between two steps.
 
     Attributes:
         config: as `Config.model_dump(mode="json")` gives it.
@@ -32,6 +32,7 @@ class Checkpoint:
             is done.
         epoch: epochs of that stage that are done.
         learner: state of that stage's learner, None between stages.
+        position: state of the epoch that is under way (`training.epochs`), None between epochs.
         before: the network's weights when that stage began.
         anchors: by task, in the order learned.
         history: one entry per epoch, evaluation or verdict on the polish, as written to metrics.jsonl.
@@ -46,6 +47,7 @@ class Checkpoint:
     stage: int = 0
     epoch: int = 0
     learner: dict[str, Any] | None = None
+    position: dict[str, Any] | None = None
     before: dict[str, Tensor] = field(default_factory=dict)
     anchors: dict[str, Anchor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)

@@ -22,7 +22,7 @@ from training.config import Config, ConfigError, Task, keep_one_task, keep_tasks
 from training.data.datasets import DataError, DataSets
 from training.data.doctor.layouts import LayoutError
 from training.data.doctor.preflight import UnfitDataError, check_data
-from training.data.loaders import hold_out
+from training.data.loaders import divide
 from training.data.mini_sets import read_mini_sets
 from training.data.record import RecordError, record_data, write_record
 from training.data.taxonomy import Taxonomy, TaxonomyError
@@ -43,6 +43,7 @@ from training.metrics.evaluation import PRIMARY_METRIC, measure_task
 from training.models.backbone import WeightsError
 from training.progress import Progress, RunProgress
 from training.stages import Run
+from training.stopping import StoppedError, Watch, parse_duration
 from training.teachers.sources import leave_out_strangers
 from training.teachers.teacher import TeacherError
 
@@ -65,6 +66,7 @@ _FAILURES = (
     DistributedError,
     LayoutError,
     RecordError,
+    StoppedError,
     SummaryError,
     TaxonomyError,
     TeacherError,
@@ -110,14 +112,18 @@ def run(
         int, typer.Option(min=0, metavar="EPOCHS", help="Measure within a stage too, for curves to look at; 0: not.")
     ] = 10,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out was stopped.")] = False,
+    stop_after: Annotated[str, typer.Option(metavar="TIME", help="Stop then: 90s, 150m, 2h, 1h30m; 0: not.")] = "0",
+    save_every: Annotated[str, typer.Option(metavar="TIME", help="Save within epochs so often; 0: not.")] = "10m",
     accept: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="CODE", help="Train in spite of this error in the data, as `unihead-data doctor` names it."
-        ),
+        typer.Option(metavar="CODE", help="Train in spite of this error, as `unihead-data doctor` names it."),
     ] = None,
 ) -> None:
-    """Examine the data, train the stages whose tasks it has, measure after each, write a report."""
+    """Examine the data, train the stages whose tasks it has, measure after each, write a report.
+
+    --stop-after, SIGTERM and the first Ctrl-C stop it at the next step, for --resume; it exits with 75, 143 or 130.
+    """
+    watch = _set_watch(stop_after, save_every)
     if resume and (preset is not None or seed is not None or only is not None):
         raise typer.BadParameter("the run in --out keeps its own preset, seed and tasks", param_hint="--resume")
     chosen = _choose_device(device)
@@ -133,15 +139,14 @@ def run(
             training = Run.resume(out, chosen, workers=workers)
         else:
             training = Run.start(config, out, chosen, taxonomy=sets.taxonomy, weights=backbone_weights, workers=workers)
-        with _show_progress(training.checkpoint.parsed_config(), sets, out, workers) as progress:
+        with watch, _show_progress(training.checkpoint.parsed_config(), sets, out, workers) as progress:
             if workers.is_main:
                 write_record(out, record_data(examination, sets))
                 append_environment(out, describe_environment(chosen, processes=workers.world_size))
-            training.finish(sets, progress, measure_every=measure_every)
-        if not workers.is_main:
-            return
-        written = write_report(out, sets)
-    console.print(f"report: {written}\ncheckpoint: {out / 'checkpoint.pt'}", highlight=False)
+            training.finish(sets, progress, measure_every=measure_every, watch=watch)
+        if workers.is_main:
+            written = write_report(out, sets)
+            console.print(f"report: {written}\ncheckpoint: {out / 'checkpoint.pt'}", highlight=False)
 
 
 @app.command()
@@ -253,7 +258,14 @@ def _failures_in_one_sentence() -> Iterator[None]:
         yield
     except _FAILURES as error:
         _complain(f"unihead-train: {error}")
-        raise typer.Exit(1) from error
+        raise typer.Exit(error.exit_code if isinstance(error, StoppedError) else 1) from error
+
+
+def _set_watch(stop_after: str, save_every: str) -> Watch:
+    try:
+        return Watch(stop_after_s=parse_duration(stop_after), save_every_s=parse_duration(save_every))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _choose_config(preset: str | None, seed: int | None, only: Task | None, taxonomy: Taxonomy) -> Config:
@@ -271,8 +283,8 @@ def _choose_config(preset: str | None, seed: int | None, only: Task | None, taxo
 def _show_progress(config: Config, sets: DataSets, out: Path, workers: Workers) -> Progress:
     if not workers.is_main:
         return Progress()
-    measured = hold_out(sets, config.holdout)
-    pictures = {stage.task: len(measured.split(stage.task).train) for stage in config.stages}
+    learned, _ = divide(sets, config)
+    pictures = {stage.task: len(learned.split(stage.task).train) for stage in config.stages}
     return RunProgress(config, pictures, out, console)
 
 

@@ -75,6 +75,14 @@ class Workers:
         """Add up what the processes have, name by name; some may lack a name."""
         return dict(values)
 
+    def gather(self, value: T) -> list[T]:
+        """What each process has, by rank."""
+        return [value]
+
+    def find_greatest(self, value: int) -> int:
+        """The greatest that a process has."""
+        return value
+
     def broadcast(self, value: T) -> T:
         """What the first process has."""
         return value
@@ -141,10 +149,20 @@ class FabricWorkers(Workers):
     def add(self, values: Mapping[str, float]) -> dict[str, float]:
         """As `Workers`."""
         sums: dict[str, float] = {}
-        for rank in range(self.world_size):
-            for name, value in self._fabric.broadcast(dict(values), src=rank).items():
+        for part in self.gather(dict(values)):
+            for name, value in part.items():
                 sums[name] = sums.get(name, 0.0) + value
         return sums
+
+    def gather(self, value: T) -> list[T]:
+        """As `Workers`."""
+        return [self._fabric.broadcast(value, src=rank) for rank in range(self.world_size)]
+
+    def find_greatest(self, value: int) -> int:
+        """As `Workers`."""
+        greatest = torch.tensor(value, device=self._fabric.device)
+        self._fabric.all_reduce(greatest, reduce_op="max")
+        return int(greatest)
 
     def broadcast(self, value: T) -> T:
         """As `Workers`."""

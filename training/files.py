@@ -1,12 +1,16 @@
-"""Files that are never half written."""
+"""Files: listed by name, hashed whatever their size, and never half written."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
+
+JPEG_SUFFIXES: Final = frozenset({".jpg", ".jpeg"})
+PICTURE_SUFFIXES: Final = JPEG_SUFFIXES | {".png"}
 
 
 @contextmanager
@@ -35,3 +39,28 @@ def write_whole(path: Path, text: str) -> None:
     """Write a text in UTF-8, as `open_whole` does."""
     with open_whole(path) as file:
         file.write(text.encode())
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file of any size, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def list_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """List the visible files of a folder with these endings, by name; none if there is no such folder."""
+    if not folder.is_dir():
+        return []
+    # By the name: a Path would sort without regard to case on Windows.
+    files = (path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith("."))
+    return sorted(files, key=lambda path: path.name)
+
+
+def list_folders(folder: Path) -> list[Path]:
+    """List the visible folders in a folder, by name; none if there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")),
+        key=lambda path: path.name,
+    )

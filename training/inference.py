@@ -17,7 +17,7 @@ from torchvision.ops import batched_nms
 from service.engine.contract import ModelContract, ModelTask
 from service.engine.engine import Engine, load_engine
 from service.pictures.imaging import UInt8Array
-from training.checkpoint import Checkpoint, load_checkpoint
+from training.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from training.config import Config, InferenceConfig, Task
 from training.data.datasets import DataError, DataSets
 from training.data.taxonomy import Taxonomy, require_same_classes
@@ -198,11 +198,21 @@ def make_contract(config: Config, taxonomy: Taxonomy, state: Mapping[str, Tensor
 
 
 def restore_model(checkpoint: Checkpoint) -> MultiTaskModel:
-    """Build the network that a checkpoint's weights belong to, and load them."""
+    """Build the network that a checkpoint's weights belong to, and load them.
+
+    Raises:
+        CheckpointError: its weights are not those of the network that its config describes.
+    """
     config = checkpoint.parsed_config()
     shape = config.model.model_copy(update={"backbone_weights": "random"})
     model = build_model(shape, checkpoint.taxonomy.num_classes)
-    model.load_state_dict(checkpoint.model)
+    try:
+        model.load_state_dict(checkpoint.model)
+    except RuntimeError as error:
+        *_, fault = str(error).splitlines()
+        raise CheckpointError(
+            f"the checkpoint's weights do not fit the network and classes of this version: {fault.strip()}"
+        ) from error
     return model
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -44,6 +44,21 @@ class StagePlan:
     objective: Objective
     steps_per_epoch: int
     still_norms: Collection[Part] = ()
+
+
+@dataclass(slots=True)
+class Tally:
+    """What an epoch has come to so far.
+
+    Attributes:
+        steps: that are done.
+        pictures: that were learned from.
+        sums: of each part of the loss, over the pictures; in this process.
+    """
+
+    steps: int = 0
+    pictures: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
 
 
 def build_optimizer(model: MultiTaskModel, config: StageConfig, *, still_norms: Collection[Part] = ()) -> AdamW:
@@ -161,13 +176,19 @@ class Learner:
             self._model.load_state_dict(learning)
 
     def train_one_epoch(
-        self, batches: Iterable[Batch], *, epoch: int, on_batch: Callable[[int], None] = lambda _: None
+        self,
+        batches: Iterable[Batch],
+        *,
+        epoch: int,
+        tally: Tally | None = None,
+        on_batch: Callable[[int], None] = lambda _: None,
     ) -> dict[str, float]:
         """Go through the batches once.
 
         Args:
             batches: of the stage's task.
             epoch: of the stage, from 0.
+            tally: of the part of the epoch that is done; changed in place after each batch.
             on_batch: told the number of pictures after each batch.
 
         Returns:
@@ -177,19 +198,19 @@ class Learner:
             TrainingDivergedError: the loss or its gradient became infinite or no number; the weights are as before it.
         """
         self._model.train()
-        sums: dict[str, float] = {}
-        pictures = 0
-        for index, batch in enumerate(batches):
+        tally = tally or Tally()
+        for batch in batches:
             count = len(batch.images)
             share = self._workers.share(count)
             mine = move_batch(self._workers.shard(batch), self._device)
-            parts = self._step(mine, share=share, epoch=epoch, index=index)
-            pictures += count
+            parts = self._step(mine, share=share, epoch=epoch, index=tally.steps)
+            tally.steps += 1
+            tally.pictures += count
             for name, part in parts.items():
                 # Weighted by pictures, then divided once: a mean of batch means would over-weight a short last batch.
-                sums[name] = sums.get(name, 0.0) + part * share * count
+                tally.sums[name] = tally.sums.get(name, 0.0) + part * share * count
             on_batch(count)
-        return {name: value / pictures for name, value in self._workers.add(sums).items()}
+        return {name: value / tally.pictures for name, value in self._workers.add(tally.sums).items()}
 
     def _step(self, batch: Batch, *, share: float, epoch: int, index: int) -> dict[str, float]:
         with mixed_precision(self._device):

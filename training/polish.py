@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from training.config import Config, StageConfig, Task
 from training.data.batches import Batch, move_batch
-from training.data.loaders import TaskDataset, count_batches, iterate_batches
+from training.data.loaders import Batches, TaskDataset, count_batches
 from training.distributed import ALONE, Workers
 from training.hooks.hook import Hook, Step
 from training.hooks.passes import mixed_precision
@@ -24,42 +25,59 @@ from training.options.stage import Part
 Metrics = Mapping[str, Mapping[str, float]]
 
 
+@dataclass(eq=False)
 class OtherTasks(Hook):
     """In every step a batch of each other task, whose losses are added.
 
     Attributes:
+        model: that learns.
+        objectives: of the other tasks.
+        device: of the network.
+        workers: the processes that train it; the shares of a short last batch are taken for those of a full one.
         batches: by task, without end; set anew for every epoch.
     """
 
     name = "others"
 
-    def __init__(
-        self, model: MultiTaskModel, objectives: Mapping[Task, Objective], device: torch.device, workers: Workers
-    ) -> None:
-        """Prepare for the polish.
-
-        Args:
-            model: that learns.
-            objectives: of the other tasks.
-            device: of the network.
-            workers: the processes that train it; the shares of a short last batch are taken for those of a full one.
-        """
-        self.batches: Mapping[Task, Iterator[Batch]] = {}
-        self._model = model
-        self._objectives = objectives
-        self._device = device
-        self._workers = workers
+    model: MultiTaskModel
+    objectives: Mapping[Task, Objective]
+    device: torch.device
+    workers: Workers
+    batches: Mapping[Task, Iterator[Batch]] = field(default_factory=dict)
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """The losses of a new batch of each."""
         del step
         parts: dict[str, Tensor] = {}
-        for task, objective in self._objectives.items():
-            batch = move_batch(self._workers.shard(next(self.batches[task])), self._device)
-            with mixed_precision(self._device):
-                logits = self._model.head.answer(self._model.extract(batch.images), task)
+        for task, objective in self.objectives.items():
+            batch = move_batch(self.workers.shard(next(self.batches[task])), self.device)
+            with mixed_precision(self.device):
+                logits = self.model.head.answer(self.model.extract(batch.images), task)
             parts |= objective(logits, batch, 0)
         return parts
+
+
+class JointBatches(Iterator[Batch]):
+    """The leading task's batches; its state is that of the other tasks' too."""
+
+    def __init__(self, lead: Batches, others: Mapping[Task, Batches]) -> None:
+        self._lead = lead
+        self._others = others
+
+    def __next__(self) -> Batch:
+        """Make the leading task's next batch."""
+        return next(self._lead)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `load_state_dict` needs to go on."""
+        others = {str(task): batches.state_dict() for task, batches in self._others.items()}
+        return {"lead": self._lead.state_dict(), "others": others}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken."""
+        self._lead.load_state_dict(state["lead"])
+        for task, batches in self._others.items():
+            batches.load_state_dict(state["others"][str(task)])
 
 
 class Polish:
@@ -101,21 +119,26 @@ class Polish:
         plan = StagePlan(stage, lead_objective, steps, still_norms=tuple(model.parts()))
         self.learner = Learner(model, plan, lambda: [self._others], device=device, workers=workers)
 
-    def begin_epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
+    def begin_epoch(self, rng: np.random.Generator) -> JointBatches:
         """Give the leading task's batches, and let the others begin."""
         lead, *others = rng.spawn(len(self._datasets))
         tasks = [task for task in self._datasets if task is not self._lead]
-        self._others.batches = {task: self._go_round(task, other) for task, other in zip(tasks, others, strict=True)}
-        return self._go_through(self._lead, lead)
+        batches = {
+            task: self._draw_batches(task, other, endless=True) for task, other in zip(tasks, others, strict=True)
+        }
+        self._others.batches = batches
+        return JointBatches(self._draw_batches(self._lead, lead), batches)
 
-    def _go_through(self, task: Task, rng: np.random.Generator) -> Iterator[Batch]:
+    def _draw_batches(self, task: Task, rng: np.random.Generator, *, endless: bool = False) -> Batches:
         (augment,) = (stage.augment for stage in self._config.stages if stage.task is task)
-        batch_size = self._config.polish.batch_size
-        return iterate_batches(self._datasets[task], self._config, batch_size=batch_size, options=augment, rng=rng)
-
-    def _go_round(self, task: Task, rng: np.random.Generator) -> Iterator[Batch]:
-        while True:
-            yield from self._go_through(task, rng)
+        return Batches(
+            self._datasets[task],
+            self._config,
+            batch_size=self._config.polish.batch_size,
+            options=augment,
+            rng=rng,
+            endless=endless,
+        )
 
 
 def _make_final_objective(config: Config, stage: StageConfig, dataset: TaskDataset) -> Objective:

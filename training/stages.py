@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,12 +18,12 @@ from training.config import Config, Task
 from training.continual.build import build_hooks
 from training.continual.ewc import consolidate
 from training.continual.fisher import estimate_importance
-from training.data.batches import Batch
 from training.data.datasets import DataSets
-from training.data.loaders import Sample, TaskDataset, count_batches, hold_out, iterate_batches
+from training.data.loaders import Batches, Sample, TaskDataset, count_batches, divide
 from training.data.taxonomy import Taxonomy
 from training.distributed import ALONE, Workers
 from training.environment import find_git_commit
+from training.epochs import Epoch, Leg
 from training.hooks.context import StageContext
 from training.inference import build_engine, restore_model
 from training.learner import Learner, StagePlan
@@ -34,6 +34,7 @@ from training.objectives import make_objective
 from training.options.polish import POLISH
 from training.polish import Polish, judge
 from training.progress import Progress
+from training.stopping import UNWATCHED, StoppedError, Watch, Wish
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,40 +43,26 @@ class _Work:
 
     Attributes:
         sets: the pictures, held-out ones in the place of the validation split.
+        judged: the same, with what judges the polish in the place of the validation split.
         datasets: the training pictures by task, in the order of the stages.
         progress: is told how it goes.
         measure_every: epochs after which what is learned so far is measured within a stage too; 0: never.
+        watch: says when to save and when to stop.
     """
 
     sets: DataSets
+    judged: DataSets
     datasets: Mapping[Task, TaskDataset]
     progress: Progress
     measure_every: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Leg:
-    """A stage, or the polish, as it is trained.
-
-    Attributes:
-        index: of the stage; the polish comes after the last.
-        name: of the stage's task, or of the polish.
-        epochs: in all.
-        begin_epoch: gives the batches of an epoch.
-    """
-
-    index: int
-    name: str
-    epochs: int
-    learner: Learner
-    begin_epoch: Callable[[np.random.Generator], Iterable[Batch]]
+    watch: Watch
 
 
 class Run:
     """One training run in one folder; `Run.start` begins it, `Run.resume` goes on with it, `finish` trains to the end.
 
     Attributes:
-        checkpoint: the state that is saved after every epoch; its weights are the network's own.
+        checkpoint: what is saved after every epoch, and within one if asked; its weights are the network's own.
     """
 
     def __init__(
@@ -140,31 +127,41 @@ class Run:
         *,
         measure_every: int = 0,
         on_stage: Callable[[Checkpoint], None] = lambda _: None,
+        watch: Watch = UNWATCHED,
     ) -> None:
         """Train the stages that are left, and measure after each all tasks learned so far.
+
+        What is learned is saved after each epoch, and between two steps when `watch` says so. A run that is asked to
+        stop takes at least one step; what comes after a stage's last epoch is brought to its end first.
 
         Args:
             sets: the pictures.
             progress: is told how it goes.
             measure_every: epochs after which what is learned so far is measured within a stage too; 0: never.
             on_stage: is given the checkpoint after each stage, as it was saved.
+            watch: says when to save within an epoch and when to stop.
 
         Raises:
             CheckpointError: the run was begun with other data.
             DataError: the data has nothing of a stage's task.
+            StoppedError: it was asked to stop, and has saved where it is.
             TaxonomyError: the run was begun with other classes.
             TrainingDivergedError: see `training.learner`.
         """
         tasks = [stage.task for stage in self._config.stages]
-        sets = hold_out(sets, self._config.holdout)
+        sets, judged = divide(sets, self._config)
         self.checkpoint.require_data(sets)
         progress.restore(self.checkpoint.history)
         datasets = {task: TaskDataset(sets.split(task).train, self._config, sets.taxonomy) for task in tasks}
-        work = _Work(sets, datasets, progress, measure_every)
+        work = _Work(sets, judged, datasets, progress, measure_every, watch)
         for index in range(self.checkpoint.stage, len(tasks)):
             self._train_stage(index, work)
             self._close_stage(index, work)
             on_stage(self.checkpoint)
+            wish = self._ask(watch)
+            if wish.stops and self.checkpoint.stage < self._config.num_stages:
+                self._workers.barrier()  # as in `_after_batch`
+                raise StoppedError(wish, f"after the stage {tasks[index]}")
         if self.checkpoint.stage < self._config.num_stages:
             self._polish(work)
 
@@ -192,36 +189,27 @@ class Run:
         plan = StagePlan(stage, objective, count_batches(len(dataset), stage.batch_size))
         learner = Learner(self._model, plan, lambda: build_hooks(context), device=self._device, workers=self._workers)
 
-        def begin_epoch(rng: np.random.Generator) -> Iterable[Batch]:
-            return iterate_batches(dataset, self._config, batch_size=stage.batch_size, options=stage.augment, rng=rng)
+        def begin_epoch(rng: np.random.Generator) -> Batches:
+            return Batches(dataset, self._config, batch_size=stage.batch_size, options=stage.augment, rng=rng)
 
-        self._train(_Leg(index, str(stage.task), stage.epochs, learner, begin_epoch), work)
+        self._train(Leg(index, str(stage.task), stage.epochs, learner, begin_epoch), work)
 
     def _remember_before(self) -> None:
         if not self.checkpoint.learner:
             self.checkpoint.before = {name: value.cpu().clone() for name, value in self._model.state_dict().items()}
 
-    def _train(self, leg: _Leg, work: _Work) -> None:
+    def _train(self, leg: Leg, work: _Work) -> None:
         learner = leg.learner
         if self.checkpoint.learner:
             learner.load_state_dict(self.checkpoint.learner)
-        told = partial(work.progress.advance, leg.name)
-        for epoch in range(self.checkpoint.epoch, leg.epochs):
-            # A generator per epoch: a resumed run draws what the uninterrupted one would have drawn.
-            rng = np.random.default_rng([self._config.seed, leg.index, epoch])
-            torch.manual_seed(int(rng.integers(2**62)) + self._workers.rank)  # for dropout
-            started = time.perf_counter()
-            losses = learner.train_one_epoch(leg.begin_epoch(rng), epoch=epoch, on_batch=told)
-            entry = {
-                "kind": "epoch",
-                "stage": leg.name,
-                "epoch": epoch + 1,
-                "losses": losses,
-                "learning_rate": learner.learning_rate,
-                "seconds": time.perf_counter() - started,
-            }
+        for number in range(self.checkpoint.epoch, leg.epochs):
+            epoch = Epoch(leg, number, seed=self._config.seed, device=self._device, workers=self._workers)
+            if self.checkpoint.position:
+                epoch.load_state_dict(self.checkpoint.position)
+                work.progress.advance(leg.name, epoch.pictures)
+            entry = epoch.train(partial(self._after_batch, epoch, work))
             # After the last epoch the stage's own evaluation says it.
-            if work.measure_every and (epoch + 1) % work.measure_every == 0 and epoch + 1 < leg.epochs:
+            if work.measure_every and (number + 1) % work.measure_every == 0 and number + 1 < leg.epochs:
                 started = time.perf_counter()
                 tasks = self._tasks_up_to(leg.index + 1)
                 with learner.averaged():
@@ -229,8 +217,23 @@ class Run:
                 entry["measure_seconds"] = time.perf_counter() - started
             self._record(entry, work)
             self._workers.unify(self._model)
-            self._save(leg.index, epoch + 1, learner.state_dict())
+            self._save(leg.index, number + 1, learner.state_dict())
+            work.watch.note_saved()
         learner.finish()
+
+    def _after_batch(self, epoch: Epoch, work: _Work, pictures: int) -> None:
+        leg = epoch.leg
+        work.progress.advance(leg.name, pictures)
+        wish = self._ask(work.watch)
+        if wish:
+            self._save(leg.index, epoch.number, leg.learner.state_dict(), epoch.state_dict())
+            work.watch.note_saved()
+        if wish.stops:
+            self._workers.barrier()  # torchrun ends the others as soon as one has ended, and the first may be writing
+            raise StoppedError(wish, f"in epoch {epoch.number + 1} of {leg.epochs} of {leg.name}")
+
+    def _ask(self, watch: Watch) -> Wish:
+        return Wish(self._workers.find_greatest(watch.look()))  # all processes have to do the same
 
     def _close_stage(self, index: int, work: _Work) -> None:
         stage = self._config.stages[index]
@@ -251,11 +254,9 @@ class Run:
         index = len(self._config.stages)
         self._remember_before()
         polish = Polish(self._config, self._model, work.datasets, self._device, self._workers)
-        self._train(_Leg(index, POLISH, self._config.polish.epochs, polish.learner, polish.begin_epoch), work)
+        self._train(Leg(index, POLISH, self._config.polish.epochs, polish.learner, polish.begin_epoch), work)
         started = time.perf_counter()
-        # Whether to keep it is a choice, and choices must not see the validation split.
-        splits = {task: work.sets.split(task) for task in work.datasets}
-        samples = {task: split.val if self._config.holdout else split.train for task, split in splits.items()}
+        samples = {task: work.judged.split(task).val for task in work.datasets}
         judged = judge(
             self._model, self.checkpoint.before, lambda: self._measure(samples), self._config.polish.tolerance
         )
@@ -293,8 +294,11 @@ class Run:
         self.checkpoint.history.append(entry)
         work.progress.record(self.checkpoint.history)
 
-    def _save(self, stage: int, epoch: int, learner: dict[str, Any] | None) -> None:
-        self.checkpoint.stage, self.checkpoint.epoch, self.checkpoint.learner = stage, epoch, learner
+    def _save(
+        self, stage: int, epoch: int, learner: dict[str, Any] | None, position: dict[str, Any] | None = None
+    ) -> None:
+        self.checkpoint.stage, self.checkpoint.epoch = stage, epoch
+        self.checkpoint.learner, self.checkpoint.position = learner, position
         self.checkpoint.model = self._model.state_dict()
         if self._workers.is_main:
             save_checkpoint(self.checkpoint, self._out / CHECKPOINT_NAME)

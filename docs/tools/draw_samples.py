@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from service.answers.render import overlay
-from service.engine import postprocess
 from service.engine.engine import load_engine
+from service.engine.postprocess import Answer
 from service.pictures.imaging import UInt8Array, decode, letterbox, resize
 from service.settings import Settings
 
@@ -32,11 +32,9 @@ def main() -> None:
         image = decode(path.read_bytes())
         square, place = letterbox(image, contract.input_size, contract.letterbox.fill)
         (prediction,) = engine.predict([square])
-        class_ids = postprocess.mask(prediction, place, mask_stride=contract.mask_stride)
-        found = postprocess.detections(
-            prediction, place, contract.detection_classes, score_threshold=THRESHOLD, max_detections=100
-        )
-        drawn = overlay(image, class_ids, found, names=dict(enumerate(contract.segmentation_classes)))
+        answer = Answer(prediction, place, contract)
+        found = answer.detections(score_threshold=THRESHOLD, max_detections=100)
+        drawn = overlay(image, answer.mask(), found, names=dict(enumerate(contract.segmentation_classes)))
         strip.append(resize(drawn, round(drawn.shape[1] * HEIGHT / drawn.shape[0]), HEIGHT))
         strip.append(np.full((HEIGHT, GAP, 3), 255, dtype=np.uint8))
     Image.fromarray(np.concatenate(strip[:-1], axis=1)).save(OUT, quality=88, optimize=True)

@@ -10,7 +10,6 @@ from service.answers import render
 from service.answers.masks import MaskFormat, write_mask
 from service.answers.render import PictureFormat
 from service.answers.schemas import ClassScore, Detection, ImageSize, ModelName, PictureResponse, Segment
-from service.engine import postprocess
 from service.engine.contract import ModelContract, ModelTask
 from service.engine.postprocess import Answer
 from service.pictures.imaging import decode_for, fit, resize
@@ -92,7 +91,7 @@ def finish_png(answer: Answer, watch: Stopwatch) -> Content:
     Raises:
         TaskNotServed: as in `finish_json`.
     """
-    class_ids = postprocess.mask(answer.prediction, answer.place, mask_stride=answer.contract.mask_stride)
+    class_ids = answer.mask()
     watch.lap("postprocess")
     png = render.encode_mask(class_ids)
     watch.lap("encode")
@@ -115,23 +114,13 @@ def finish_json(answer: Answer, watch: Stopwatch, *, wanted: Wanted, shape: type
     tasks = wanted.find_tasks(contract)
     parts: dict[str, Any] = {}
     if "segment" in tasks:
-        segments = postprocess.segments(
-            answer.prediction, answer.place, contract.segmentation_classes, mask_stride=contract.mask_stride
-        )
-        parts["segments"] = [Segment.of(segment) for segment in segments]
+        parts["segments"] = [Segment.of(segment) for segment in answer.segments()]
         parts["mask"] = write_mask(answer, watch, wanted.mask)
     if "detect" in tasks:
-        detections = postprocess.detections(
-            answer.prediction,
-            answer.place,
-            contract.detection_classes,
-            score_threshold=wanted.score_threshold,
-            max_detections=wanted.max_detections,
-        )
+        detections = answer.detections(score_threshold=wanted.score_threshold, max_detections=wanted.max_detections)
         parts["detections"] = [Detection.of(detection) for detection in detections]
     if "classify" in tasks:
-        classes = postprocess.classes(answer.prediction, contract.classification_classes, top_k=wanted.top_k)
-        parts["classes"] = [ClassScore.of(scored) for scored in classes]
+        parts["classes"] = [ClassScore.of(scored) for scored in answer.classes(top_k=wanted.top_k)]
     watch.lap("postprocess")
     timings_ms = {**watch.timings_ms, "encode": watch.timings_ms.get("encode", 0.0), "total": watch.elapsed_ms()}
     response = shape(
@@ -178,21 +167,12 @@ def finish_overlay(answer: Answer, watch: Stopwatch, *, picture: bytes, look: Lo
         width, height = drawn.resized_width, drawn.resized_height
         pixels = resize(pixels, width, height)
     place = dataclasses.replace(answer.place, width=width, height=height)
-    detections: list[postprocess.Detection] = []
-    if "detect" in contract.tasks:
-        detections = postprocess.detections(
-            answer.prediction,
-            place,
-            contract.detection_classes,
-            score_threshold=look.score_threshold,
-            max_detections=look.max_detections,
-        )
-    class_ids = None
-    if "segment" in contract.tasks:
-        class_ids = postprocess.mask(answer.prediction, place, mask_stride=contract.mask_stride)
-    overlay = render.overlay(
-        pixels, class_ids, detections, names=dict(enumerate(contract.segmentation_classes)), opacity=look.opacity
-    )
+    answer, tasks = dataclasses.replace(answer, place=place), contract.tasks
+    threshold, most = look.score_threshold, look.max_detections
+    detections = answer.detections(score_threshold=threshold, max_detections=most) if "detect" in tasks else []
+    class_ids = answer.mask() if "segment" in tasks else None
+    names = dict(enumerate(contract.segmentation_classes))
+    overlay = render.overlay(pixels, class_ids, detections, names=names, opacity=look.opacity)
     watch.lap("postprocess")
     file = render.encode_picture(overlay, look.format)
     watch.lap("encode")

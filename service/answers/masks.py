@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from service.answers import render
 from service.answers.polygons import find_polygons
 from service.answers.schemas import Mask, PngMask, PolygonMask, PolygonSegment, RawMask, RleMask, RleSegment
-from service.engine import postprocess
 from service.engine.postprocess import Answer
 from service.pictures.imaging import UInt8Array
 from service.telemetry.timing import Stopwatch
@@ -33,11 +32,11 @@ def write_mask(answer: Answer, watch: Stopwatch, form: MaskFormat) -> Mask | Non
     """
     if form == "none":
         return None
-    prediction, place, stride = answer.prediction, answer.place, answer.contract.mask_stride
+    place, stride = answer.place, answer.contract.mask_stride
     size = place.height, place.width
     mask: Mask
     if form == "polygons":
-        found = find_polygons(prediction.mask, *place.cells_of_pixels(stride))
+        found = find_polygons(answer.prediction.mask, *place.cells_of_pixels(stride))
         watch.lap("postprocess")
         segments = [
             PolygonSegment(label_id=class_id, polygons=[polygon.rings() for polygon in polygons])
@@ -45,7 +44,7 @@ def write_mask(answer: Answer, watch: Stopwatch, form: MaskFormat) -> Mask | Non
         ]
         mask = PolygonMask(size=size, segments=segments)
     else:
-        class_ids = postprocess.mask(prediction, place, mask_stride=stride)
+        class_ids = answer.mask()
         watch.lap("postprocess")
         if form == "png":
             mask = PngMask.of(render.encode_mask(class_ids))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,39 +23,38 @@ API_KEY = "X-API-Key"
 _DETAIL = f"bring one key that is in force, once: `Authorization: Bearer KEY` or `{API_KEY}: KEY`"
 
 
+@dataclass(frozen=True, slots=True)
 class AuthMiddleware:
-    """Plain ASGI, in front of everything that costs more than a hash."""
+    """Plain ASGI, in front of everything that costs more than a hash.
 
-    def __init__(self, app: ASGIApp, routes: RouteTable, ring: KeyRing, count: Callable[[], None]) -> None:
-        """Guard an app.
+    Attributes:
+        app: what is guarded.
+        routes: of the app.
+        ring: the keys in force, looked up at every request.
+        count: told of every request that is refused.
+    """
 
-        Args:
-            app: what is guarded.
-            routes: of the app.
-            ring: the keys in force, looked up at every request.
-            count: told of every request that is refused.
-        """
-        self._app = app
-        self._routes = routes
-        self._ring = ring
-        self._count = count
+    app: ASGIApp
+    routes: RouteTable
+    ring: KeyRing
+    count: Callable[[], None]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on if its path is open or its key is in force; `key_id` in its state then says which."""
-        if scope["type"] == "lifespan" or (scope["type"] == "http" and self._routes.is_open(find_route_path(scope))):
-            await self._app(scope, receive, send)
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and self.routes.is_open(find_route_path(scope))):
+            await self.app(scope, receive, send)
             return
         presented = find_presented_key(scope["headers"])
-        key_id = None if presented is None else self._ring.keys.find(presented)
+        key_id = None if presented is None else self.ring.keys.find(presented)
         if key_id is not None:
             scope.setdefault("state", {})["key_id"] = key_id
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
-        self._count()
+        self.count()
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
             return
-        scope["route"] = self._routes.find_picture_route(scope)  # for the count of answers
+        scope["route"] = self.routes.find_picture_route(scope)  # for the count of answers
         headers = {"WWW-Authenticate": "Bearer"}
         problem = make_problem(scope, Unauthorized.status, Unauthorized.code, _DETAIL, headers)
         await problem(scope, receive, send)
@@ -90,17 +90,17 @@ def describe_keys(document: dict[str, Any], routes: RouteTable) -> None:
             operation["responses"][str(Unauthorized.status)] = refusal
 
 
+@dataclass(frozen=True, slots=True)
 class TracingMiddleware:
     """Plain ASGI, inside `RequestMiddleware`, around all else that answers pictures; there only when tracing is on."""
 
-    def __init__(self, app: ASGIApp, routes: RouteTable, state: ServiceState) -> None:
-        self._app = app
-        self._routes = routes
-        self._state = state
+    app: ASGIApp
+    routes: RouteTable
+    state: ServiceState
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Trace one request about pictures; pass everything else on."""
-        tracing, route = self._state.tracing, self._routes.find_picture_route(scope)
+        tracing, route = self.state.tracing, self.routes.find_picture_route(scope)
         trace = None
         if tracing is not None and route is not None:
             request_id = scope["state"]["request_id"]
@@ -108,7 +108,7 @@ class TracingMiddleware:
                 scope["method"], route.path, scheme=scope["scheme"], request_id=request_id, headers=scope["headers"]
             )
         if trace is None:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         scope["state"] |= {"trace": trace, "trace_id": trace.trace_id}
         status: int | None = None
@@ -121,7 +121,7 @@ class TracingMiddleware:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_and_note)
+            await self.app(scope, receive, send_and_note)
         except BaseException as error:
             failure = error
             raise
@@ -135,17 +135,17 @@ def trace_pictures(scope: Scope, watches: Sequence[Stopwatch]) -> Sequence[Pictu
     return [None] * len(watches) if trace is None else trace.add_pictures(watches)
 
 
+@dataclass(frozen=True, slots=True)
 class ShedMiddleware:
     """Plain ASGI, in front of the routes. The server drops the body that nobody has read."""
 
-    def __init__(self, app: ASGIApp, routes: RouteTable, state: ServiceState) -> None:
-        self._app = app
-        self._routes = routes
-        self._state = state
+    app: ASGIApp
+    routes: RouteTable
+    state: ServiceState
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a picture if most are refused, pass everything else on."""
-        scheduler, route = self._state.scheduler, self._routes.find_picture_route(scope)
+        scheduler, route = self.state.scheduler, self.routes.find_picture_route(scope)
         if scheduler is not None and route is not None:
             scope["route"] = route  # for the count of answers; routing replaces it
             try:
@@ -153,4 +153,4 @@ class ShedMiddleware:
             except Overloaded as error:
                 await make_problem_of(scope, error)(scope, receive, send)
                 return
-        await self._app(scope, receive, send)
+        await self.app(scope, receive, send)

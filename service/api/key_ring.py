@@ -31,7 +31,7 @@ class KeyRing:
         self.keys = Keys()
         self._path = path
         self.reloader = Reloader(
-            "keys",
+            name="keys",
             load=self._read,
             swap=self._swap,
             describe=lambda: str(self.keys),

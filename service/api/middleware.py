@@ -61,16 +61,16 @@ _NOTES = (("cache_result", "cache"), ("problem_code", "code"), ("key_id", "key")
 class RequestMiddleware:
     """Plain ASGI, because starlette's BaseHTTPMiddleware costs a task and a queue per request."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, share: Callable[[ASGIApp], ASGIApp] | None = None) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, share: Callable[[ASGIApp], ASGIApp] = lambda app: app) -> None:
         """Wrap an app.
 
         Args:
             app: what answers.
             metrics: count the answers.
             share: what is put around all that answers, the last resort included, so that pages of other origins may
-                read it; None leaves it as it is.
+                read it; if not given, nothing is.
         """
-        self._share = share or _share_nothing
+        self._share = share
         self._app = self._share(app)
         self._metrics = metrics
 
@@ -126,10 +126,6 @@ class RequestMiddleware:
         if isinstance(fault, Overloaded):
             self._metrics.count_refusal(fault.reason)
         return self._share(make_problem_of(scope, fault))
-
-
-def _share_nothing(app: ASGIApp) -> ASGIApp:
-    return app
 
 
 def choose_id(proposed: str) -> str:

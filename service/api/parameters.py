@@ -133,13 +133,10 @@ def _parse_ranges(accept: str) -> Iterator[tuple[str, str, float]]:
     for item in accept.lower().split(","):
         media_range, *parameters = (part.strip() for part in item.split(";"))
         kind, slash, subtype = media_range.partition("/")
-        quality = next((value.strip() for name, _, value in map(_split, parameters) if name.strip() == "q"), "1")
+        pairs = (parameter.partition("=") for parameter in parameters)
+        quality = next((value.strip() for name, _, value in pairs if name.strip() == "q"), "1")
         if slash and _QVALUE.fullmatch(quality):
             yield kind, subtype, float(quality)
-
-
-def _split(parameter: str) -> tuple[str, str, str]:
-    return parameter.partition("=")
 
 
 def _quality(kind: str, subtype: str, ranges: list[tuple[str, str, float]]) -> tuple[float, int]:

@@ -42,22 +42,16 @@ class PictureRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """What answers a request; FastAPI asks for it once."""
         endpoint, shape = self.endpoint, get_type_hints(self.endpoint).get("query")
+        defaults = () if shape is None else (shape(),)
 
-        if shape is None:
-
-            async def handle(request: Request) -> Response:
-                response: Response = await endpoint(PictureRequest(request.scope, request.receive))
-                return response
-
-            return handle
-        defaults = shape()
-
-        async def handle_query(request: Request) -> Response:
-            query = read_query(request, shape) if request.scope["query_string"] else defaults
-            response: Response = await endpoint(PictureRequest(request.scope, request.receive), query)
+        async def handle(request: Request) -> Response:
+            query = defaults
+            if shape is not None and request.scope["query_string"]:
+                query = (read_query(request, shape),)
+            response: Response = await endpoint(PictureRequest(request.scope, request.receive), *query)
             return response
 
-        return handle_query
+        return handle
 
 
 def declare(

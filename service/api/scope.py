@@ -45,7 +45,7 @@ class Disconnect:
         """Call back when the client disconnects, at once if it has; returns what takes that back."""
         if self._listeners is None:
             call()
-            return _do_nothing
+            return lambda: None
         self._listeners.add(call)
         return partial(self._forget, call)
 
@@ -86,7 +86,3 @@ async def _wait_for_disconnect(receive: Receive) -> None:
 
 def _cancel(watcher: asyncio.Future[None]) -> None:
     watcher.cancel()
-
-
-def _do_nothing() -> None:
-    """Nothing is left to take back."""

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from service.answers.finish import Wanted, finish_json
 from service.answers.schemas import PredictResponse
-from service.engine import postprocess
 from service.engine.engine import Engine
 from service.engine.postprocess import Answer
 from service.engine.prepare import prepare
@@ -112,7 +111,7 @@ class LocalAnswerer:
         content = finish_json(answer, watch, wanted=self._wanted, shape=PredictResponse)
         class_ids = None
         if self._drawn:
-            class_ids = postprocess.mask(answer.prediction, answer.place, mask_stride=answer.contract.mask_stride)
+            class_ids = answer.mask()
         return PictureResult(json.loads(content.data), class_ids)
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -87,7 +87,7 @@ class ModelContract:
     """Everything the service must know about a model file; JSON under `unihead.contract` in its metadata.
 
     Attributes:
-        version: preset and the first 12 hex digits of `weights_sha256`.
+        version: preset and the first 12 hex digits of `weights_sha256`, then what export was told to change.
         preset: that the network was trained by.
         git_commit: of the code that trained it.
         weights_sha256: over the names and bytes of all tensors of the checkpoint.
@@ -189,9 +189,10 @@ class ModelContract:
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False, separators=(",", ":"))
 
 
-def make_not_served(any_of: Iterable[str], tasks: Iterable[str]) -> TaskNotServed:
+def make_not_served(any_of: Iterable[str], tasks: Collection[str]) -> TaskNotServed:
     """Build the error of a question for tasks that a model does not serve; it serves others."""
-    return TaskNotServed(f"this model does not serve {' or '.join(any_of)}; it serves {', '.join(tasks)} (`GET /info`)")
+    served = ", ".join(task for task in MODEL_TASKS if task in tasks)
+    return TaskNotServed(f"this model does not serve {' or '.join(any_of)}; it serves {served} (`GET /info`)")
 
 
 def parse_contract(text: str) -> ModelContract:

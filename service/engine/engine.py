@@ -66,7 +66,7 @@ class Prediction:
 
     def _read(self, name: str) -> NDArray[Any]:
         if name not in self.arrays:
-            raise make_not_served([TASK_OF[name]], dict.fromkeys(TASK_OF[other] for other in self.arrays))
+            raise make_not_served([TASK_OF[name]], {TASK_OF[other] for other in self.arrays})
         return self.arrays[name]
 
 

@@ -6,10 +6,9 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-from service.engine import postprocess
 from service.engine.contract import GoldenAnswer, GoldenDetection
 from service.engine.engine import Engine
-from service.engine.postprocess import Detection
+from service.engine.postprocess import Answer, Detection
 from service.errors import ContractError
 from service.pictures.imaging import decode, letterbox
 
@@ -36,14 +35,12 @@ def _answer(engine: Engine, path: Path) -> GoldenAnswer:
     body = path.read_bytes()
     square, place = letterbox(decode(body), contract.input_size, contract.letterbox.fill)
     (prediction,) = engine.predict([square])
+    said = Answer(prediction, place, contract)
     answer = GoldenAnswer(path.name, hashlib.sha256(body).hexdigest(), class_probs=(), detections=(), mask_fractions={})
     if "segment" in contract.tasks:
-        names, stride = contract.segmentation_classes, contract.mask_stride
-        shares = postprocess.segments(prediction, place, names, mask_stride=stride)
-        answer = replace(answer, mask_fractions={one.label: round(one.fraction, 6) for one in shares})
+        answer = replace(answer, mask_fractions={one.label: round(one.fraction, 6) for one in said.segments()})
     if "detect" in contract.tasks:
-        names = contract.detection_classes
-        found = postprocess.detections(prediction, place, names, score_threshold=0.0, max_detections=_DETECTIONS)
+        found = said.detections(score_threshold=0.0, max_detections=_DETECTIONS)
         answer = replace(answer, detections=tuple(_round(one) for one in found))
     if "classify" in contract.tasks:
         answer = replace(answer, class_probs=tuple(round(value, 6) for value in prediction.class_probs.tolist()))

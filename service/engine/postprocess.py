@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,23 +13,6 @@ from service.pictures.imaging import Letterbox, UInt8Array
 
 if TYPE_CHECKING:
     from service.telemetry.spans import SpanContext
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What one forward pass says about one picture.
-
-    Attributes:
-        prediction: in pixels of the network input.
-        place: the way back to the original picture.
-        contract: of the model that ran.
-        origin: the pass in the trace of the request that began it, if that is traced.
-    """
-
-    prediction: Prediction
-    place: Letterbox
-    contract: ModelContract
-    origin: SpanContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,41 +44,47 @@ class Segment:
     fraction: float  # 0..1
 
 
-def detections(
-    prediction: Prediction,
-    place: Letterbox,
-    names: Sequence[str],
-    *,
-    score_threshold: float,
-    max_detections: int,
-) -> list[Detection]:
-    """Keep the boxes that score at least `score_threshold`, best first, in pixels of the original picture."""
-    keep = np.flatnonzero(prediction.scores >= score_threshold)[:max_detections]
-    boxes = place.boxes_to_original(prediction.boxes[keep])
-    return [
-        Detection(tuple(box), names[label], label, score)
-        for box, label, score in zip(
-            boxes.tolist(), prediction.labels[keep].tolist(), prediction.scores[keep].tolist(), strict=True
-        )
-    ]
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one forward pass says about one picture.
 
+    Attributes:
+        prediction: of the tasks that the model serves, in pixels of the network input; what needs another raises
+            TaskNotServed.
+        place: the way back to the original picture.
+        contract: of the model that ran.
+        origin: the pass in the trace of the request that began it, if that is traced.
+    """
 
-def classes(prediction: Prediction, names: Sequence[str], *, top_k: int) -> list[ClassScore]:
-    """List the `top_k` most probable classes, most probable first; ties go to the lower id."""
-    best = np.argsort(-prediction.class_probs, kind="stable")[:top_k]
-    return [ClassScore(names[i], i, float(prediction.class_probs[i])) for i in best.tolist()]
+    prediction: Prediction
+    place: Letterbox
+    contract: ModelContract
+    origin: SpanContext | None = None
 
+    def detections(self, *, score_threshold: float, max_detections: int) -> list[Detection]:
+        """Keep the boxes that score at least `score_threshold`, best first, in pixels of the original picture."""
+        found, names = self.prediction, self.contract.detection_classes
+        keep = np.flatnonzero(found.scores >= score_threshold)[:max_detections]
+        boxes = self.place.boxes_to_original(found.boxes[keep]).tolist()
+        kept = zip(boxes, found.labels[keep].tolist(), found.scores[keep].tolist(), strict=True)
+        return [Detection(tuple(box), names[label], label, score) for box, label, score in kept]
 
-def mask(prediction: Prediction, place: Letterbox, *, mask_stride: int) -> UInt8Array:
-    """Class ids at the size of the original picture: [H, W]."""
-    return place.mask_to_original(prediction.mask, mask_stride)
+    def classes(self, *, top_k: int) -> list[ClassScore]:
+        """List the `top_k` most probable classes, most probable first; ties go to the lower id."""
+        probs, names = self.prediction.class_probs, self.contract.classification_classes
+        best = np.argsort(-probs, kind="stable")[:top_k]
+        return [ClassScore(names[i], i, float(probs[i])) for i in best.tolist()]
 
+    def mask(self) -> UInt8Array:
+        """Class ids at the size of the original picture: [H, W]."""
+        return self.place.mask_to_original(self.prediction.mask, self.contract.mask_stride)
 
-def segments(prediction: Prediction, place: Letterbox, names: Sequence[str], *, mask_stride: int) -> list[Segment]:
-    """Share of each class that occurs in the picture, in pixels of the original, largest first; fractions sum to 1."""
-    # Counting cells, each as often as it has pixels, is ten times as fast as counting pixels.
-    weights = place.pixels_of_cells(len(prediction.mask), mask_stride)
-    counts = np.bincount(prediction.mask.ravel(), weights.ravel(), minlength=len(names)).astype(np.int64)
-    present = [i for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]
-    total = place.width * place.height
-    return [Segment(names[i], i, int(counts[i]), float(counts[i] / total)) for i in present]
+    def segments(self) -> list[Segment]:
+        """Share of each class that occurs, in pixels of the original, largest first; fractions sum to 1."""
+        cells, names = self.prediction.mask, self.contract.segmentation_classes
+        # Counting cells, each as often as it has pixels, is ten times as fast as counting pixels.
+        weights = self.place.pixels_of_cells(len(cells), self.contract.mask_stride)
+        counts = np.bincount(cells.ravel(), weights.ravel(), minlength=len(names)).astype(np.int64)
+        present = [i for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]
+        total = self.place.width * self.place.height
+        return [Segment(names[i], i, int(counts[i]), float(counts[i] / total)) for i in present]

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.engine import postprocess
 from service.engine.contract import CLASSES_OF
 from service.engine.engine import Engine
 from service.engine.postprocess import Answer, Detection
@@ -157,22 +156,13 @@ def compare(one: Answer, two: Answer, *, score_threshold: float) -> Agreement:
     if "classify" in both:
         top_1 = float(one.prediction.class_probs.argmax() == two.prediction.class_probs.argmax())
     if "segment" in both:
-        masks = [
-            postprocess.mask(said.prediction, said.place, mask_stride=said.contract.mask_stride) for said in (one, two)
-        ]
-        mask_iou = compute_mask_iou(masks[0], masks[1])
+        mask_iou = compute_mask_iou(one.mask(), two.mask())
     if "detect" in both:
         boxes = [
-            postprocess.detections(
-                said.prediction,
-                said.place,
-                said.contract.detection_classes,
-                score_threshold=score_threshold,
-                max_detections=said.contract.max_detections,
-            )
+            said.detections(score_threshold=score_threshold, max_detections=said.contract.max_detections)
             for said in (one, two)
         ]
-        box_f1 = compute_box_f1(boxes[0], boxes[1])
+        box_f1 = compute_box_f1(*boxes)
     return Agreement(top_1=top_1, mask_iou=mask_iou, box_f1=box_f1)
 
 

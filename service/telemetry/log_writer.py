@@ -35,7 +35,7 @@ class LineWriter:
         self._descriptor = descriptor
         self._describe_loss = describe_loss
         self._limit_bytes = limit_bytes
-        self._count: Callable[[int], object] = _count_nowhere
+        self._count: Callable[[int], object] = lambda _: None
         self._lines: list[str] = []
         self._held_bytes = 0
         self._told = 0
@@ -109,7 +109,3 @@ class LineWriter:
             self._torn = rest[written - 1] != _NEWLINE
             rest = rest[written:]
         return rest.tobytes().count(b"\n")
-
-
-def _count_nowhere(_: int) -> None:
-    pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Literal, TypeAlias, get_args
 
 import onnxruntime
@@ -26,6 +27,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         histogram = Histogram(
             "unihead_ms_per_image",
             "Milliseconds that one picture took, by stage. decode: bytes to upright RGB. preprocess: letterbox. "
@@ -43,80 +45,55 @@ class Metrics:
         self._by_task = {
             (stage, task): histogram.labels(stage, task) for stage in TASK_STAGES for task in get_args(Task)
         }
-        self.forward_passes = Counter(
-            "unihead_forward_passes",
-            "Forward passes started for requests; those that warm a model up are not counted.",
-            registry=registry,
+        self.forward_passes = counter(
+            "unihead_forward_passes", "Forward passes started for requests; those that warm a model up are not counted."
         )
-        self.invalid_outputs = Counter(
+        self.invalid_outputs = counter(
             "unihead_invalid_outputs",
             "Pictures about which the model said what cannot be true, as NaN or a class that there is not; answered "
             "with 500.",
-            registry=registry,
         )
-        self.images_in_flight = Gauge(
+        self.images_in_flight = gauge(
             "unihead_images_in_flight",
             "Pictures that have come and whose answer is not finished; those that share a pass count each.",
-            registry=registry,
         )
-        results = Counter(
+        results = counter(
             "unihead_cache_requests",
             "Pictures asked about, by where the pass came from. hit: from the cache. coalesced: another request's, "
             "under way. miss: an own one. bypass: an own one, because the request said no-cache.",
             ["result"],
-            registry=registry,
         )
         self._results = {result: results.labels(result) for result in get_args(CacheResult)}
-        self.cache_bytes = Gauge("unihead_cache_bytes", "Bytes of the answers kept.", registry=registry)
-        self.queue_images = Gauge(
-            "unihead_queue_images",
-            "Pictures that wait for a worker; requests that share a pass count once.",
-            registry=registry,
+        self.cache_bytes = gauge("unihead_cache_bytes", "Bytes of the answers kept.")
+        self.queue_images = gauge(
+            "unihead_queue_images", "Pictures that wait for a worker; requests that share a pass count once."
         )
-        self._queue_limit_images = Gauge(
-            "unihead_queue_limit_images", "Pictures that may wait; the next is refused.", registry=registry
+        self._queue_limit_images = gauge("unihead_queue_limit_images", "Pictures that may wait; the next is refused.")
+        self.worker_images = gauge("unihead_worker_images", "Pictures that workers have in their hands.")
+        self._worker_limit_images = gauge("unihead_worker_limit_images", "Pictures that workers take at once.")
+        self.stuck_workers = gauge(
+            "unihead_stuck_workers", "Workers that have had one picture in their hands for more than a second."
         )
-        self.worker_images = Gauge(
-            "unihead_worker_images", "Pictures that workers have in their hands.", registry=registry
+        self.stuck_images = counter(
+            "unihead_stuck_images", "Pictures that took so long that a spare worker took the place of theirs."
         )
-        self._worker_limit_images = Gauge(
-            "unihead_worker_limit_images", "Pictures that workers take at once.", registry=registry
-        )
-        self.stuck_workers = Gauge(
-            "unihead_stuck_workers",
-            "Workers that have had one picture in their hands for more than a second.",
-            registry=registry,
-        )
-        self.stuck_images = Counter(
-            "unihead_stuck_images",
-            "Pictures that took so long that a spare worker took the place of theirs.",
-            registry=registry,
-        )
-        refusals = Counter(
+        refusals = counter(
             "unihead_refused_requests",
             "Requests answered with 503 before a picture was decoded. queue_full: as many as may wait do. "
             "wait_too_long: the foretold wait outlasts the deadline. bodies: all bodies together have too many bytes. "
             "connections: too many are open.",
             ["reason"],
-            registry=registry,
         )
         self._refusals = {reason: refusals.labels(reason) for reason in get_args(OverloadReason)}
-        self._body_bytes = Gauge(
-            "unihead_body_bytes", "Bytes of the bodies that are being read or worked on.", registry=registry
+        self._body_bytes = gauge("unihead_body_bytes", "Bytes of the bodies that are being read or worked on.")
+        self._body_limit_bytes = gauge("unihead_body_limit_bytes", "Bytes that all bodies together may have.")
+        self._connections = gauge("unihead_connections", "Connections that are open.")
+        self._connection_limit = gauge(
+            "unihead_connection_limit", "Connections that may be open; the next displaces an idle one or is refused."
         )
-        self._body_limit_bytes = Gauge(
-            "unihead_body_limit_bytes", "Bytes that all bodies together may have.", registry=registry
-        )
-        self._connections = Gauge("unihead_connections", "Connections that are open.", registry=registry)
-        self._connection_limit = Gauge(
-            "unihead_connection_limit",
-            "Connections that may be open; the next displaces an idle one or is refused.",
-            registry=registry,
-        )
-        self.dropped_images = Counter(
+        self.dropped_images = counter(
             "unihead_dropped_images",
             "Pictures taken and then dropped before their forward pass: all who asked were late or had disconnected.",
-            registry=registry,
         )
         self.event_loop_lag = Histogram(
             "unihead_event_loop_lag_seconds",
@@ -124,72 +101,57 @@ class Metrics:
             registry=registry,
             buckets=LAG_BUCKETS_S,
         )
-        self._requests = Counter(
+        self._requests = counter(
             "unihead_http_requests",
             "HTTP requests answered, by route template (`unmatched` where there is none), method and status.",
             ["route", "method", "status"],
-            registry=registry,
         )
-        self.dropped_log_lines = Counter(
+        self.dropped_log_lines = counter(
             "unihead_dropped_log_lines",
             "Lines of the log that could not be written, or not soon enough; requests never wait for them.",
-            registry=registry,
         )
-        reloads = Counter(
+        reloads = counter(
             "unihead_model_reloads",
             "Reloads asked for. swapped: the new file answers. unchanged: it is the old one. refused: the old stays.",
             ["outcome"],
-            registry=registry,
         )
         self._reloads = {outcome: reloads.labels(outcome) for outcome in get_args(Outcome)}
-        key_reloads = Counter(
+        key_reloads = counter(
             "unihead_key_reloads",
             "Readings of the key file asked for. swapped: its keys are in force. unchanged: they were. refused: the "
             "old ones stay.",
             ["outcome"],
-            registry=registry,
         )
         self._key_reloads = {outcome: key_reloads.labels(outcome) for outcome in get_args(Outcome)}
-        self.unauthorized_requests = Counter(
+        self.unauthorized_requests = counter(
             "unihead_unauthorized_requests",
             "Requests answered with 401: they brought no key that is in force, or more than one.",
-            registry=registry,
         )
-        self._shadow_info = Gauge(
+        self._shadow_info = gauge(
             "unihead_shadow_info",
             "1 for the model in the shadow: it sees a share of the pictures and answers nobody.",
             ["version", "sha256"],
-            registry=registry,
         )
-        self._shadow_images = Counter(
-            "unihead_shadow_images", "Pictures that both models have seen.", registry=registry
-        )
-        self._shadow_agreement = Counter(
+        self._shadow_images = counter("unihead_shadow_images", "Pictures that both models have seen.")
+        self._shadow_agreement = counter(
             "unihead_shadow_agreement",
             "Sum over these pictures of the agreement, 0..1 each. classify: the same first class. segment: mean IoU of "
             "the masks. detect: F1 of the boxes at an IoU of 0.5. Divide it by unihead_shadow_images_total.",
             ["task"],
-            registry=registry,
         )
-        self._shadow_forward_ms = Counter(
+        self._shadow_forward_ms = counter(
             "unihead_shadow_forward_ms",
             "Milliseconds of the forward passes over these pictures, by model; shadow divided by live is the ratio.",
             ["model"],
-            registry=registry,
         )
-        self.shadow_dropped = Counter(
-            "unihead_shadow_dropped_images",
-            "Pictures chosen for the shadow that came too fast for it.",
-            registry=registry,
+        self.shadow_dropped = counter(
+            "unihead_shadow_dropped_images", "Pictures chosen for the shadow that came too fast for it."
         )
-        self.shadow_failures = Counter(
-            "unihead_shadow_failures", "Pictures over which the shadow model failed.", registry=registry
-        )
-        self._model_info = Gauge(
+        self.shadow_failures = counter("unihead_shadow_failures", "Pictures over which the shadow model failed.")
+        self._model_info = gauge(
             "unihead_model_info",
             "1 for the model that answers: its contract's name, version and preset, the file's SHA-256, the runtime.",
             ["name", "version", "preset", "sha256", "onnxruntime"],
-            registry=registry,
         )
 
     def observe_shared(self, timings_ms: Mapping[Stage, float]) -> None:

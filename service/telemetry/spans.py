@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from opentelemetry import propagate
@@ -43,28 +44,24 @@ _PROTOCOL = "http/protobuf"
 _STOP_S = 2.0
 
 
+@dataclass(slots=True, eq=False)
 class PictureTrace:
     """One picture of a traced request.
 
     Attributes:
+        request: of which it is a part.
+        watch: of the picture.
+        span: in which its stages lie: the request's, or its own where there are several pictures.
         cache_result: where its pass came from, once that is known.
         origin: the pass that answered it, perhaps in the trace of another request.
     """
 
-    def __init__(self, request: RequestTrace, watch: Stopwatch, span: Span) -> None:
-        """Begin with nothing measured.
-
-        Args:
-            request: of which it is a part.
-            watch: of the picture.
-            span: in which its stages lie: the request's, or its own where there are several pictures.
-        """
-        self.cache_result: CacheResult | None = None
-        self.origin: SpanContext | None = None
-        self.span = span
-        self._request = request
-        self._watch = watch
-        self._own_pass: SpanContext | None = None
+    request: RequestTrace
+    watch: Stopwatch
+    span: Span
+    cache_result: CacheResult | None = None
+    origin: SpanContext | None = None
+    _own_pass: SpanContext | None = None
 
     def record_pass(self, *, model_version: str, batch_size: int) -> SpanContext:
         """In a worker thread, right after the lap `forward`: write the pass.
@@ -76,16 +73,16 @@ class PictureTrace:
         Returns:
             What others link to.
         """
-        name, begin, end = self._watch.laps[-1]
+        name, begin, end = self.watch.laps[-1]
         attributes: dict[str, str | int] = {"unihead.batch_size": batch_size, "unihead.model_version": model_version}
-        self._own_pass = self._request.write(name, begin, end, inside=self.span, attributes=attributes)
+        self._own_pass = self.request.write(name, begin, end, inside=self.span, attributes=attributes)
         return self._own_pass
 
     def finish(self) -> None:
         """Write all stages that have been measured, but for the pass, which its worker writes."""
-        for stage, begin, end in tuple(self._watch.laps):
+        for stage, begin, end in tuple(self.watch.laps):
             if stage != "forward":
-                self._request.write(stage, begin, end, inside=self.span)
+                self.request.write(stage, begin, end, inside=self.span)
         if self.cache_result is not None:
             self.span.set_attribute("unihead.cache", self.cache_result)
         if self.origin is not None and self.origin is not self._own_pass:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from export.parity import compare_engines, load_squares
-from export.to_onnx import ExportError, export_onnx
+from export.to_onnx import ExportError, Overrides, export_onnx
 from service.engine.contract import METADATA_KEY, OUTPUT_NAMES, ModelContract
 from service.engine.engine import load_engine
 from service.engine.golden import GOLDEN_PICTURES
@@ -58,6 +58,13 @@ def test_the_contract_says_what_the_model_is(exported: Path, finished: Checkpoin
     assert contract.detection_classes[0] == "person"
     assert contract.classification_classes[3] == "chain saw"
     assert contract.score_floor <= 0.01
+
+
+def test_figures_that_the_file_was_not_measured_with_are_left_out(finished: Checkpoint, tmp_path: Path) -> None:
+    changed = Overrides(iou_threshold=0.3, max_detections=finished.parsed_config().inference.max_detections)
+    contract = export_onnx(finished, tmp_path / "model.onnx", golden=GOLDEN_PICTURES, overrides=changed)
+    assert contract.metrics == {"segmentation/mean_iou": 0.25, "classification/top_1": 0.75}
+    assert contract.version == f"tiny-{contract.weights_sha256[:12]}-iou0.3"
 
 
 def test_no_node_tells_of_the_machine_it_was_made_on(exported: Path) -> None:

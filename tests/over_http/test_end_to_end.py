@@ -15,8 +15,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from service.engine import postprocess
 from service.engine.engine import load_engine
+from service.engine.postprocess import Answer
 from service.pictures.imaging import decode_for, letterbox
 from tests.outside import find_outside
 from tests.training.make_sets import write_tiny_sets
@@ -108,14 +108,13 @@ def test_the_service_answers_with_the_model_that_was_trained(folder: Path, url: 
         answer = httpx.post(f"{url}/predict?score_threshold=0", content=path.read_bytes()).json()
 
         assert answer["image"] == {"width": original[0], "height": original[1]}
-        wanted = postprocess.detections(
-            prediction, place, contract.detection_classes, score_threshold=0, max_detections=100
-        )
+        own = Answer(prediction, place, contract)
+        wanted = own.detections(score_threshold=0, max_detections=100)
         assert len(answer["detections"]) == len(wanted)
         for got, one in zip(answer["detections"], wanted, strict=True):
             assert got["label"] == one.label
             assert got["box"] == pytest.approx(one.box, abs=0.02)
-        (best,) = postprocess.classes(prediction, contract.classification_classes, top_k=1)
+        (best,) = own.classes(top_k=1)
         assert answer["classes"][0]["label"] == best.label
         assert answer["classes"][0]["probability"] == pytest.approx(best.probability, abs=1e-5)
         with Image.open(io.BytesIO(base64.b64decode(answer["mask"]["data"]))) as mask:

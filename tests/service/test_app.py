@@ -190,7 +190,7 @@ def test_the_api_description_names_every_route_body_and_problem(app: FastAPI) ->
         assert {"image/jpeg", "image/png", "image/webp", "multipart/form-data"} <= set(
             operation["requestBody"]["content"]
         )
-        assert {"200", "400", "408", "413", "415", "422", "431", "500", "503"} == set(operation["responses"])
+        assert {"200", "400", "404", "408", "413", "415", "422", "431", "500", "503"} == set(operation["responses"])
         for status in ("400", "413", "415", "422", "503"):
             assert set(operation["responses"][status]["content"]) == {"application/problem+json"}
     assert "image/png" in document["paths"]["/segment"]["post"]["responses"]["200"]["content"]

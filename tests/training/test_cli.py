@@ -6,10 +6,11 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from tests.training.fakes import make_config
+from tests.training.fakes import make_config, make_model
 from tests.training.make_sets import write_tiny_sets
-from training.checkpoint import load_checkpoint
+from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.cli import app
+from training.data.taxonomy import MINI
 
 WIDE = {"COLUMNS": "1000", "UNIHEAD_BACKBONE_WEIGHTS": "", "UNIHEAD_DATA": ""}
 
@@ -84,6 +85,20 @@ def test_an_unknown_key_is_one_sentence_that_names_it(tiny_sets: Path, tmp_path:
     (tmp_path / "wrong.toml").write_text('preset = "wrong"\nspeed = 1\n[[stages]]\ntask = "detection"\nepochs = 1\n')
     result = invoke("run", "--preset", tmp_path / "wrong.toml", "--data", tiny_sets, "--out", tmp_path / "run")
     assert_one_sentence(result, "speed", "Extra inputs are not permitted")
+
+
+@pytest.mark.parametrize("change", ["other shape", "other names"])
+def test_weights_that_do_not_fit_are_one_sentence(tiny_sets: Path, tmp_path: Path, change: str) -> None:
+    model = make_model().state_dict()
+    bias = model.pop("head.predict.bias")
+    model["head.predict.bias" if change == "other shape" else "head.predict.offset"] = bias[:-1]
+    checkpoint = Checkpoint(make_config().model_dump(mode="json"), "unknown", model, taxonomy=MINI)
+    save_checkpoint(checkpoint, path := tmp_path / "checkpoint.pt")
+    for result in (
+        resume(tiny_sets, tmp_path),
+        invoke("evaluate", "--data", tiny_sets, "--checkpoint", path, "--device", "cpu"),
+    ):
+        assert_one_sentence(result, "do not fit the network and classes of this version", "head.predict")
 
 
 def test_measuring_a_checkpoint_that_is_missing_is_one_sentence(tiny_sets: Path, tmp_path: Path) -> None:

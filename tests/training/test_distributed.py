@@ -3,7 +3,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from tests.training.fakes import make_batch, make_config
-from tests.training.watched import assert_same_tensors
+from tests.training.watched import assert_same_run, assert_same_tensors
 from training.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from training.cli import app
 from training.config import ConfigError, Task
@@ -80,10 +80,10 @@ class FakeFabric:
         self._values = values
 
     def all_reduce(self, tensor: Tensor, *, reduce_op: str) -> None:
-        assert reduce_op == "sum"
         self.reduced.append(tensor.clone())
         if self._partner is not None:
-            tensor += self._partner
+            both = torch.stack([tensor, self._partner])
+            tensor.copy_({"sum": both.sum(dim=0), "max": both.amax(dim=0)}[reduce_op])
 
     def broadcast(self, value: Any, src: int) -> Any:  # noqa: ANN401 - whatever it is given
         del value
@@ -181,6 +181,17 @@ def test_values_are_added_by_name_even_if_a_process_lacks_one() -> None:
     assert make_workers(0, values=values).add(values[0]) == {"loss": 3.0, "teacher": 0.5}
 
 
+def test_what_each_process_has_is_gathered_by_rank() -> None:
+    values = [{"loss": 1.0}, {"loss": 2.0}]
+    assert make_workers(1, values=values).gather(values[1]) == values
+    assert ALONE.gather(values[0]) == values[:1]
+
+
+def test_the_greatest_wish_of_all_processes_counts() -> None:
+    assert [make_workers(0, torch.tensor(other)).find_greatest(2) for other in (1, 4)] == [2, 4]
+    assert ALONE.find_greatest(3) == 3
+
+
 @pytest.mark.parametrize("method", [{"balance": "uncertainty"}, {"surgery": "pcgrad"}], ids=str)
 def test_what_looks_at_the_losses_of_one_process_is_refused(method: dict[str, str]) -> None:
     config = make_config(stages=[{"task": "classification", "epochs": 1, **method}])
@@ -217,14 +228,17 @@ def test_several_processes_without_torchrun_are_told_to_use_it(monkeypatch: pyte
         connect(CPU)
 
 
-Train = Callable[..., Path]
+class Train(Protocol):
+    """Trains a preset on so many processes; gives the folder of the run."""
+
+    def __call__(self, preset: str, processes: int, *options: str, code: int = 0) -> Path: ...
 
 
 @pytest.fixture
 def train(tiny_sets: Path, tmp_path: Path) -> Train:
     """Trains a preset on so many processes; gives the folder of the run."""
 
-    def run(preset: str, processes: int, *options: str) -> Path:
+    def run(preset: str, processes: int, *options: str, code: int = 0) -> Path:
         path, out = tmp_path / "preset.toml", tmp_path / f"run-{processes}"
         path.write_text(preset)
         chosen = options or ("--preset", str(path))
@@ -245,8 +259,8 @@ def train(tiny_sets: Path, tmp_path: Path) -> Train:
             env=environment,
             cwd=Path(__file__).parents[2],
         )
-        assert told.returncode == 0, told.stdout + told.stderr
-        assert told.stdout.count("report: ") == 1
+        assert told.returncode == code, told.stdout + told.stderr
+        assert told.stdout.count("report: ") == (1 if code == 0 else 0)
         return out
 
     return run
@@ -281,3 +295,16 @@ def test_all_that_a_run_does_is_done_by_two_processes_and_a_finished_run_resumed
     assert kinds == [*stages, *((kind, "polish") for kind in ("epoch", "polish", "evaluation"))]
     train(EVERYTHING, 2, "--resume")
     assert_same_tensors(load_checkpoint(out / CHECKPOINT_NAME).model, finished.model)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_at_the_same_step_and_go_on_to_the_same_end(train: Train, tmp_path: Path) -> None:
+    pytest.importorskip("lightning_fabric", reason="the extra `distributed` is not installed")
+    alone = train(EVERYTHING, 2).rename(tmp_path / "alone")
+    # The second is over before the first step; torchrun's own exit code is 1.
+    out = train(EVERYTHING, 2, "--preset", str(tmp_path / "preset.toml"), "--stop-after", "1s", code=1)
+    position = load_checkpoint(out / CHECKPOINT_NAME).position
+    assert position is not None
+    assert (position["steps"], len(position["processes"])) == (1, 2)
+    train(EVERYTHING, 2, "--resume")
+    assert_same_run(out, alone)

@@ -201,13 +201,15 @@ def unpolished(polished: Path) -> Path:
 def test_validation_pictures_have_no_say_in_what_is_kept(
     sets: DataSets, unpolished: Path, tmp_path: Path, spied: Spied, holdout: float
 ) -> None:
-    config = make_polished_config(holdout=holdout).model_dump(mode="json")
-    before = replace(load_checkpoint(unpolished / CHECKPOINT_NAME), config=config, pictures={})
+    config = make_polished_config(holdout=holdout)
+    begun = load_checkpoint(unpolished / CHECKPOINT_NAME)
+    before = replace(begun, config=config.model_dump(mode="json"), pictures={})
     save_checkpoint(before, tmp_path / CHECKPOINT_NAME)
     run = finish(Run.resume(tmp_path, CPU), sets, tmp_path, measure_every=0)
-    parts = hold_out(sets, holdout)
-    splits = {task: parts.split(task) for task in Task}
-    assert spied == 2 * [(task, split.val if holdout else split.train) for task, split in splits.items()]
+    held = hold_out(sets, holdout or config.polish.holdout)
+    splits = {task: held.split(task) for task in Task}
+    assert spied == 2 * [(task, split.val) for task, split in splits.items()]
+    assert run.checkpoint.pictures == {str(task): len(split.train) for task, split in splits.items()}
     assert not set(there(sets.classification).val) & {sample for _, samples in spied for sample in samples}
     # Each time the figures are better: the polished weights, which are measured first, lose.
     verdict = run.checkpoint.history[-1]
@@ -286,7 +288,7 @@ def test_a_report_says_what_became_of_the_polish(polished: Path, kept: bool) -> 
     *history, verdict, evaluation = record.history
     ending = [{**verdict, "kept": kept}, *([evaluation] if kept else [])]
     page = make_page(replace(record, history=[*history, *ending]), None)
-    assert f"Joint polish {'kept' if kept else 'undone'}; on the training pictures: segmentation 0." in page
+    assert f"Joint polish {'kept' if kept else 'undone'}; on held-out training pictures: segmentation 0." in page
     assert "stage polish" in page
     assert ("after polish" in page) is kept
 

@@ -17,7 +17,7 @@ from training.checkpoint import CHECKPOINT_NAME, CheckpointError, load_checkpoin
 from training.config import Config, Task
 from training.data.batches import Batch
 from training.data.datasets import DataSets
-from training.data.loaders import Sample, TaskDataset, iterate_batches
+from training.data.loaders import Batches, Sample, TaskDataset
 from training.data.taxonomy import MINI, Taxonomy
 from training.environment import find_git_commit
 from training.metrics.details import Details, measure_details
@@ -121,9 +121,9 @@ def test_each_epoch_of_each_stage_draws_anew(sets: DataSets, tmp_path: Path, mon
 
     def spy(*arguments: Any, rng: np.random.Generator, **options: Any) -> Iterator[Batch]:  # noqa: ANN401 - passed on
         draws.append(deepcopy(rng).integers(2**62).item())
-        return iterate_batches(*arguments, rng=rng, **options)
+        return Batches(*arguments, rng=rng, **options)
 
-    monkeypatch.setattr("training.stages.iterate_batches", spy)
+    monkeypatch.setattr("training.stages.Batches", spy)
     stages = [{"task": task, "epochs": 2, "batch_size": 6} for task in ("segmentation", "classification")]
     finish(Run.start(make_config(stages=stages), tmp_path, CPU, taxonomy=MINI), sets, tmp_path)
     assert len(set(draws)) == 4

@@ -16,6 +16,7 @@ from training.data.datasets import DataSets
 from training.metrics.details import DETAILS_FOLDER
 from training.progress import METRICS_NAME, RunProgress
 from training.stages import Run
+from training.stopping import UNWATCHED, Watch
 
 CPU = torch.device("cpu")
 
@@ -48,9 +49,17 @@ class Watched(RunProgress):
         super().record(history)
 
 
-def finish(run: Run, sets: DataSets, out: Path, *, measure_every: int = 1, **watch: Any) -> Run:  # noqa: ANN401 - callbacks of Watched
+def finish(
+    run: Run,
+    sets: DataSets,
+    out: Path,
+    *,
+    measure_every: int = 1,
+    run_watch: Watch = UNWATCHED,
+    **watch: Any,  # noqa: ANN401 - callbacks of Watched
+) -> Run:
     with Watched(run.checkpoint.parsed_config(), out, **watch) as progress:
-        run.finish(sets, progress, measure_every=measure_every)
+        run.finish(sets, progress, measure_every=measure_every, watch=run_watch)
     return run
 
 

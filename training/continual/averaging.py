@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -50,28 +51,26 @@ class WeightAverage:
             self._average[name].copy_(value)
 
 
+@dataclass(frozen=True, eq=False)
 class StageAveraging(Hook):
     """After the stage, the shared weights go part of the way back to where they were before it.
 
     WiSE-FT (arXiv:2109.01903) between tasks: new = (1 - share) * after + share * before.
+
+    Attributes:
+        parameters: the shared ones; changed in place by `finish`.
+        before: state of the network before the stage.
+        share: of the weights before the stage, 0..1.
     """
 
     name = "averaging"
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], before: Mapping[str, Tensor], share: float) -> None:
-        """Prepare for the end of the stage.
-
-        Args:
-            parameters: the shared ones; changed in place by `finish`.
-            before: state of the network before the stage.
-            share: of the weights before the stage, 0..1.
-        """
-        self._parameters = parameters
-        self._before = before
-        self._share = share
+    parameters: Mapping[str, nn.Parameter]
+    before: Mapping[str, Tensor]
+    share: float
 
     @torch.no_grad()
     def finish(self) -> None:
         """Average."""
-        for name, parameter in self._parameters.items():
-            parameter.lerp_(self._before[name].to(parameter.device), self._share)
+        for name, parameter in self.parameters.items():
+            parameter.lerp_(self.before[name].to(parameter.device), self.share)

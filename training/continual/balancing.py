@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,29 +17,21 @@ from training.models.multitask import MultiTaskModel
 _GRADVAC_MOMENTUM = 0.01  # an average over about 100 steps
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Balancer:
-    """Weighs the losses, goes backward, and resolves conflicts between their gradients where surgery is on."""
+    """Weighs the losses, goes backward, and resolves conflicts between their gradients where surgery is on.
 
-    def __init__(
-        self,
-        weights: Weights,
-        surgery: Surgery | None = None,
-        *,
-        shared: Sequence[nn.Parameter] = (),
-        others: Sequence[nn.Parameter] = (),
-    ) -> None:
-        """Prepare for a stage.
+    Attributes:
+        weights: of the losses.
+        surgery: what happens to gradients that conflict; None: they are added up in one backward pass.
+        shared: trainable parameters whose gradients are operated on; only needed for surgery.
+        others: all other trainable parameters: their gradients are added up; only needed for surgery.
+    """
 
-        Args:
-            weights: of the losses.
-            surgery: what happens to gradients that conflict; None: they are added up in one backward pass.
-            shared: trainable parameters whose gradients are operated on; only needed for surgery.
-            others: all other trainable parameters: their gradients are added up; only needed for surgery.
-        """
-        self._weights = weights
-        self._surgery = surgery
-        self._shared = tuple(shared)
-        self._others = tuple(others)
+    weights: Weights
+    surgery: Surgery | None = None
+    shared: Sequence[nn.Parameter] = ()
+    others: Sequence[nn.Parameter] = ()
 
     def backward(self, totals: Mapping[str, Tensor]) -> float:
         """Add the gradient of the weighted losses to `.grad` of the parameters; surgery sees the weighted ones.
@@ -49,23 +42,23 @@ class Balancer:
         Returns:
             The weighted sum of the losses.
         """
-        weights = self._weights.weigh(totals)
+        weights = self.weights.weigh(totals)
         weighted = {name: weights[name] * total for name, total in totals.items()}
         loss = torch.stack(list(weighted.values())).sum()
-        if self._surgery is None:
+        if self.surgery is None:
             loss.backward()  # type: ignore[no-untyped-call]  # torch's, untyped
         else:
-            self._operate({name: part for name, part in weighted.items() if part.requires_grad}, self._surgery)
+            self._operate({name: part for name, part in weighted.items() if part.requires_grad}, self.surgery)
         return loss.item()
 
     @torch.no_grad()
     def _operate(self, losses: Mapping[str, Tensor], surgery: Surgery) -> None:
-        parameters = (*self._shared, *self._others)
+        parameters = (*self.shared, *self.others)
         by_loss = [
             torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True) for loss in losses.values()
         ]
-        count = len(self._shared)
-        rows = torch.stack([_flatten(parts[:count], self._shared) for parts in by_loss])
+        count = len(self.shared)
+        rows = torch.stack([_flatten(parts[:count], self.shared) for parts in by_loss])
         shares = surgery.compute_shares(list(losses), (rows @ rows.T).cpu().numpy()).tolist()
         for index, (parameter, *parts) in enumerate(zip(parameters, *by_loss, strict=True)):
             factors = shares if index < count else [1.0] * len(parts)
@@ -76,13 +69,13 @@ class Balancer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs to go on."""
-        return {"weights": self._weights.state_dict(), "surgery": self._surgery.state_dict() if self._surgery else None}
+        return {"weights": self.weights.state_dict(), "surgery": self.surgery.state_dict() if self.surgery else None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where `state_dict` was taken."""
-        self._weights.load_state_dict(state["weights"])
-        if self._surgery:
-            self._surgery.load_state_dict(state["surgery"])
+        self.weights.load_state_dict(state["weights"])
+        if self.surgery:
+            self.surgery.load_state_dict(state["surgery"])
 
 
 def _flatten(gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> Tensor:

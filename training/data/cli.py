@@ -106,3 +106,7 @@ def _run_doctor(namespace: argparse.Namespace) -> int:
     print(format_json(examination) if namespace.json else format_text(examination))
     is_ill = examination.has_errors or (namespace.strict and examination.has_warnings)
     return EXIT_ERRORS if is_ill else 0
+
+
+if __name__ == "__main__":
+    main()

@@ -5,10 +5,9 @@ Pictures stay on disk until `load_image` or `load_segmentation` asks for them. N
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeAlias, TypeVar
@@ -24,10 +23,8 @@ from training.data.layouts.faults import DataWarning as DataWarning  # noqa: PLC
 from training.data.layouts.masks import read_values
 from training.data.layouts.outlines import Outlines
 from training.data.taxonomy import COCO, IMAGENETTE, VOID, Taxonomy
+from training.files import JPEG_SUFFIXES, PICTURE_SUFFIXES, hash_file, list_files, list_folders
 from training.options.base import Task
-
-_JPEG_SUFFIXES = {".jpg", ".jpeg"}
-_PICTURE_SUFFIXES = {*_JPEG_SUFFIXES, ".png"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +222,8 @@ def _read_split(root: Path, read: Callable[[Path], list[Sample]]) -> Split[Sampl
     """Read both halves and drop from train what is also in val, by content or by name."""
     train, val = read(root / "train"), read(root / "val")
     stems = {sample.image.stem for sample in val}
-    digests = {_sha256(sample.image) for sample in val}
-    leaked = {s.image for s in train if s.image.stem in stems or _sha256(s.image) in digests}
+    digests = {hash_file(sample.image) for sample in val}
+    leaked = {s.image for s in train if s.image.stem in stems or hash_file(s.image) in digests}
     if leaked:
         names = ", ".join(sorted(path.name for path in leaked))
         warnings.warn(f"{root}: left out of train, because val has them too: {names}", DataWarning, stacklevel=3)
@@ -234,9 +231,9 @@ def _read_split(root: Path, read: Callable[[Path], list[Sample]]) -> Split[Sampl
 
 
 def _segmentation_samples(folder: Path) -> list[SegmentationSample]:
-    files = _list(folder, _PICTURE_SUFFIXES)
+    files = _list(folder, PICTURE_SUFFIXES)
     masks = {path.stem: path for path in files if path.suffix.lower() == ".png"}
-    images = {path.stem: path for path in files if path.suffix.lower() in _JPEG_SUFFIXES}
+    images = {path.stem: path for path in files if path.suffix.lower() in JPEG_SUFFIXES}
     for stem in sorted(images.keys() ^ masks.keys()):
         present, lacking = (images[stem], "mask .png") if stem in images else (masks[stem], "picture .jpg")
         raise DataError(f"{present}: has no {lacking} of the same name beside it")
@@ -277,7 +274,7 @@ def _arrays(annotated: Sequence[LabelledBox]) -> tuple[FloatArray, NDArray[np.in
 
 def _classification_samples(folder: Path, label_of_wnid: dict[str, int]) -> list[ClassificationSample]:
     _require_folder(folder)
-    found = {path.name: path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    found = {path.name: path for path in list_folders(folder)}
     for name in sorted(found.keys() - label_of_wnid.keys()):
         raise DataError(
             f"{found[name]}: the folder is not named after a class; wanted one of {', '.join(label_of_wnid)}"
@@ -286,18 +283,17 @@ def _classification_samples(folder: Path, label_of_wnid: dict[str, int]) -> list
         ClassificationSample(image, label)
         for wnid, label in label_of_wnid.items()
         if wnid in found
-        for image in _list(found[wnid], _PICTURE_SUFFIXES)
+        for image in _list(found[wnid], PICTURE_SUFFIXES)
     ]
     if not samples:
         raise DataError(f"{folder}: holds no picture; wanted a folder of pictures for each class")
     return samples
 
 
-def _list(folder: Path, suffixes: set[str]) -> list[Path]:
-    """List the files with these endings by name; a Path would sort without regard to case on Windows."""
+def _list(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """List the files with these endings by name; at least one."""
     _require_folder(folder)
-    visible = (path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith("."))
-    if not (found := sorted(visible, key=lambda path: path.name)):
+    if not (found := list_files(folder, suffixes)):
         raise DataError(f"{folder}: holds no picture; wanted files ending in {', '.join(sorted(suffixes))}")
     return found
 
@@ -305,7 +301,3 @@ def _list(folder: Path, suffixes: set[str]) -> list[Path]:
 def _require_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; wanted one with the pictures of this split")
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

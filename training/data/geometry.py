@@ -97,4 +97,4 @@ def place_boxes(boxes: Boxes, placement: Placement, *, min_side_px: float, min_v
     sides = clipped[:, 2:] - clipped[:, :2]
     area = (whole[:, 2:] - whole[:, :2]).prod(axis=1)
     keep = (sides > 0).all(axis=1) & (sides >= min_side_px).all(axis=1) & (sides.prod(axis=1) >= min_visible * area)
-    return Boxes(clipped, boxes.labels, boxes.ids).select(keep)
+    return Boxes(clipped, boxes.labels).select(keep)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import TypeAlias, TypeVar
+from dataclasses import replace
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,28 @@ def hold_out(sets: DataSets, share: float) -> DataSets:
         detection=sets.detection and _hold_out(sets.detection, share),
         classification=sets.classification and _hold_out(sets.classification, share),
     )
+
+
+def divide(sets: DataSets, config: Config) -> tuple[DataSets, DataSets]:
+    """Give what a run learns from and is measured on; then, as another validation split, what judges its polish.
+
+    Whether to keep a polish is a choice. Where nothing is held out for all choices, it has pictures of its own.
+    """
+    measured = hold_out(sets, config.holdout)
+    if config.holdout or not config.polish.epochs:
+        return measured, measured
+    judged = hold_out(sets, config.polish.holdout)
+    learned = DataSets(
+        taxonomy=sets.taxonomy,
+        segmentation=_measured_on(judged.segmentation, sets.segmentation),
+        detection=_measured_on(judged.detection, sets.detection),
+        classification=_measured_on(judged.classification, sets.classification),
+    )
+    return learned, judged
+
+
+def _measured_on(learned: Split[SampleT] | None, measured: Split[SampleT] | None) -> Split[SampleT] | None:
+    return learned and measured and replace(measured, train=learned.train)
 
 
 def _hold_out(split: Split[SampleT], share: float) -> Split[SampleT]:
@@ -126,28 +149,82 @@ class TaskDataset:
 
 
 def count_batches(pictures: int, batch_size: int) -> int:
-    """Say how many batches `iterate_batches` makes of so many pictures."""
+    """Say how many batches `Batches` makes of so many pictures."""
     return len(_batch_starts(pictures, batch_size))
 
 
-def iterate_batches(
-    dataset: TaskDataset, config: Config, *, batch_size: int, options: AugmentConfig, rng: np.random.Generator
-) -> Iterator[Batch]:
-    """Go through the pictures once in an order that `rng` draws; the short last batch is kept.
+class Batches(Iterator[Batch]):
+    """Goes through the pictures in an order that a generator draws, once or round and round.
 
-    A last batch of one picture joins the one before it: the statistics of a single picture are no batch's.
+    The short last batch is kept; if it has one picture, it joins the one before it: the statistics of a single picture
+    are no batch's.
     """
-    order = rng.permutation(len(dataset))
-    mirrored = rng.random(len(dataset)) < 0.5 if options.flip else np.zeros(len(dataset), dtype=bool)  # noqa: PLR2004 - a coin
-    starts = _batch_starts(len(order), batch_size)
-    for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
-        chosen = order[start:end].tolist()
-        size = int(rng.choice(options.sizes)) if options.sizes else config.input_size
+
+    def __init__(
+        self,
+        dataset: TaskDataset,
+        config: Config,
+        *,
+        batch_size: int,
+        options: AugmentConfig,
+        rng: np.random.Generator,
+        endless: bool = False,
+    ) -> None:
+        """Draw the order.
+
+        Args:
+            dataset: the pictures.
+            config: of the run.
+            batch_size: pictures in a batch.
+            options: what may be done to them.
+            rng: draws everything; nobody else may draw from it as long as batches are taken.
+            endless: begin again, in another order, after the last.
+        """
+        self._dataset = dataset
+        self._config = config
+        self._options = options
+        self._rng = rng
+        self._endless = endless
+        starts = _batch_starts(len(dataset), batch_size)
+        self._bounds = list(zip(starts, [*starts[1:], len(dataset)], strict=True))
+        self._begin_round()
+
+    def __next__(self) -> Batch:
+        """Make the next batch."""
+        if self._done == len(self._bounds):
+            if not self._endless:
+                raise StopIteration
+            self._begin_round()
+        start, end = self._bounds[self._done]
+        self._done += 1
+        dataset, options, rng = self._dataset, self._options, self._rng
+        chosen = self._order[start:end].tolist()
+        size = int(rng.choice(options.sizes)) if options.sizes else self._config.input_size
         weights = dataset.class_weights if options.focus else None
-        recipe = Recipe(options, size, config.inference.mask_stride, dataset.pick, weights)
-        examples = [augment(rng, *dataset.load(index), recipe, mirrored=bool(mirrored[index])) for index in chosen]
+        recipe = Recipe(options, size, self._config.inference.mask_stride, dataset.pick, weights)
+        examples = [
+            augment(rng, *dataset.load(index), recipe, mirrored=bool(self._mirrored[index])) for index in chosen
+        ]
         batch = collate([(example.image, example.target) for example in examples], chosen)
-        yield batch._replace(placements=tuple(example.placement for example in examples))
+        return batch._replace(placements=tuple(example.placement for example in examples))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `load_state_dict` needs to go on."""
+        return {"round": self._round, "done": self._done, "rng": self._rng.bit_generator.state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken; the pictures before are not read."""
+        self._rng.bit_generator.state = state["round"]
+        self._begin_round()
+        self._done = state["done"]
+        self._rng.bit_generator.state = state["rng"]
+
+    def _begin_round(self) -> None:
+        self._round = self._rng.bit_generator.state
+        count = len(self._dataset)
+        self._order = self._rng.permutation(count)
+        self._mirrored = self._rng.random(count) < 0.5 if self._options.flip else np.zeros(count, dtype=bool)  # noqa: PLR2004 - a coin
+        self._done = 0
 
 
 def _batch_starts(pictures: int, batch_size: int) -> list[int]:

@@ -51,11 +51,9 @@ def mosaic(
         square[top:bottom, left:right] = colour_jitter(rng, quarter, config.colour)
         placed = place_boxes(boxes, placement, min_side_px=config.min_side_px, min_visible=config.min_visible)
         shift = np.array([left, top, left, top], dtype=np.float32)
-        found.append(Boxes(placed.boxes + shift, placed.labels, placed.ids))
+        found.append(Boxes(placed.boxes + shift, placed.labels))
     return square, Boxes(
-        np.concatenate([boxes.boxes for boxes in found]),
-        np.concatenate([boxes.labels for boxes in found]),
-        np.concatenate([boxes.ids for boxes in found]),
+        np.concatenate([boxes.boxes for boxes in found]), np.concatenate([boxes.labels for boxes in found])
     )
 
 

@@ -13,31 +13,21 @@ from service.pictures.imaging import FloatArray, Letterbox, UInt8Array, letterbo
 from training.data.taxonomy import VOID
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True)
 class Boxes:
     """The objects of one picture.
 
     Attributes:
         boxes: [M, 4] xyxy; in pixels of the picture they go with.
         labels: [M] class ids.
-        ids: [M] what the loader numbered each box with, to find again what it keeps per box after boxes were dropped.
-            Pictures that meet in a mosaic need numbers that no other picture has. -1, the default: not numbered.
     """
 
     boxes: FloatArray
     labels: NDArray[np.int64]
-    ids: NDArray[np.int64]
-
-    def __init__(
-        self, boxes: FloatArray, labels: NDArray[np.int64], ids: NDArray[np.int64] | None = None
-    ) -> None:  # written out, because the default is as long as the boxes
-        object.__setattr__(self, "boxes", boxes)
-        object.__setattr__(self, "labels", labels)
-        object.__setattr__(self, "ids", np.full(len(boxes), -1, dtype=np.int64) if ids is None else ids)
 
     def select(self, rows: NDArray[np.bool_]) -> Boxes:
         """Keep the boxes where `rows` [M] is true."""
-        return Boxes(self.boxes[rows], self.labels[rows], self.ids[rows])
+        return Boxes(self.boxes[rows], self.labels[rows])
 
 
 # A mask [H, W] of class ids, boxes, or the class of the whole picture.

@@ -17,18 +17,6 @@ from training.options.model import PointDetectionConfig
 _TINY = 1e-9
 
 
-class Found(NamedTuple):
-    """What the network finds at each point of one picture.
-
-    Attributes:
-        scores: [A, D] 0..1.
-        boxes: [A, 4] xyxy; in input pixels.
-    """
-
-    scores: Tensor
-    boxes: Tensor
-
-
 class Assignment(NamedTuple):
     """What each point of one picture, or of a batch of N, has to find.
 
@@ -125,7 +113,14 @@ def assign_by_centre(boxes: Tensor, points: Points, size_ranges: Tensor, *, radi
 
 
 def assign_task_aligned(
-    targets: BoxTargets, found: Found, points: Points, *, top_k: int, alpha: float = 1.0, beta: float = 6.0
+    targets: BoxTargets,
+    scores: Tensor,
+    predicted: Tensor,
+    points: Points,
+    *,
+    top_k: int,
+    alpha: float = 1.0,
+    beta: float = 6.0,
 ) -> Assignment:
     """Give each box the points that find it best already (TOOD, arXiv:2108.07755, sec. 3.2).
 
@@ -134,7 +129,8 @@ def assign_task_aligned(
 
     Args:
         targets: of the picture.
-        found: at its points.
+        scores: [A, D] that the network finds at its points, 0..1.
+        predicted: [A, 4] boxes that it finds there, xyxy; in input pixels.
         points: of all levels.
         top_k: most points a box gets.
         alpha: weight of the score; the paper's.
@@ -148,9 +144,9 @@ def assign_task_aligned(
     if not len(boxes):
         return _background(points)
     columns = torch.arange(len(boxes), device=boxes.device)
-    iou = box_iou(found.boxes, boxes)
+    iou = box_iou(predicted, boxes)
     # In logarithms, because 0.0001 ** 6 would be rounded to nothing.
-    suits = alpha * found.scores[:, labels].clamp(min=_TINY).log() + beta * iou.clamp(min=_TINY).log()
+    suits = alpha * scores[:, labels].clamp(min=_TINY).log() + beta * iou.clamp(min=_TINY).log()
 
     candidates = _measure_sides(boxes, points).amin(dim=-1) > 0
     nearest = _compute_squared_offsets(boxes, points).argmin(dim=0)
@@ -192,7 +188,7 @@ def assign_batch(
     """
     if config.is_task_aligned(progress):
         assignments = [
-            assign_task_aligned(target, Found(picture_scores, picture_boxes), points, top_k=config.top_k)
+            assign_task_aligned(target, picture_scores, picture_boxes, points, top_k=config.top_k)
             for target, picture_scores, picture_boxes in zip(targets, logits.sigmoid(), boxes, strict=True)
         ]
     else:

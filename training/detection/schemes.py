@@ -67,8 +67,9 @@ class DetectionScheme(Protocol):
 class CellScheme:
     """One box a cell of a single grid: confidence times class probability (`training.detection.cells`)."""
 
-    def __init__(self, stride: int, config: DetectionLossConfig) -> None:
-        self.strides: tuple[int, ...] = (stride,)
+    strides: tuple[int, ...] = (32,)
+
+    def __init__(self, config: DetectionLossConfig) -> None:
         self._config = config
 
     def loss(
@@ -169,7 +170,7 @@ class PointScheme:
 def build_scheme(config: Config) -> DetectionScheme:
     """Build what the configured head's detection logits mean."""
     if config.model.head == "unified":
-        return CellScheme(32, config.detection_loss)
+        return CellScheme(config.detection_loss)
     return PointScheme((8, 16, 32), config.model.reg_max, config.point_loss)
 
 

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.metrics.bootstrap import DoubleArray
+from training.options.base import Frozen
 
 NUM_BINS = 10
 
+Defined: TypeAlias = tuple[float | None, ...]
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
+
+class Calibration(Frozen):
     """Answers in bins of equal width over 0..1, by how sure they were; the lowest first.
 
     Attributes:
         counts: answers in each bin.
-        scores: their mean score, 0..1; nan in an empty bin.
-        shares_right: the share of them that are right, 0..1; nan in an empty bin.
+        scores: their mean score, 0..1; None in an empty bin.
+        shares_right: the share of them that are right, 0..1; None in an empty bin.
         error: the difference of the two, averaged over the answers: the expected calibration error, 0..1.
     """
 
     counts: tuple[int, ...]
-    scores: tuple[float, ...]
-    shares_right: tuple[float, ...]
+    scores: Defined
+    shares_right: Defined
     error: float
+
+
+def defined(values: Iterable[float]) -> Defined:
+    """None in the place of nan, for which JSON has no word."""
+    return tuple(None if math.isnan(value) else value for value in values)
 
 
 def compute_calibration(scores: DoubleArray, right: NDArray[np.bool_], bins: int = NUM_BINS) -> Calibration:
@@ -51,7 +60,7 @@ def compute_calibration(scores: DoubleArray, right: NDArray[np.bool_], bins: int
     mean, share = (np.divide(total, counts, out=np.full(bins, np.nan), where=counts > 0) for total in sums)
     return Calibration(
         counts=tuple(counts.tolist()),
-        scores=tuple(mean.tolist()),
-        shares_right=tuple(share.tolist()),
+        scores=defined(mean.tolist()),
+        shares_right=defined(share.tolist()),
         error=float(np.abs(sums[0] - sums[1]).sum() / len(scores)),
     )

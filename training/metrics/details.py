@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -21,7 +20,7 @@ from training.data.datasets import ClassificationSample, DetectionSample
 from training.data.loaders import Sample
 from training.files import write_whole
 from training.metrics.bootstrap import measure_each
-from training.metrics.calibration import Calibration
+from training.metrics.calibration import Calibration, Defined, defined
 from training.metrics.classification import Accuracy
 from training.metrics.detection import IOU_THRESHOLDS, AveragePrecision
 from training.metrics.evaluation import measure_task
@@ -32,21 +31,11 @@ DETAILS_FOLDER = "evaluations"
 # Curves are drawn a few hundred pixels wide.
 _DIGITS = 6
 
-PerClass: TypeAlias = tuple[float | None, ...]
 Curve: TypeAlias = tuple[float, ...]
 
 
 class DetailsError(ValueError):
     """A file of details is none, or of another version."""
-
-
-class Reliability(Frozen):
-    """`training.metrics.calibration.Calibration`, with None for no number."""
-
-    counts: tuple[int, ...]
-    scores: PerClass
-    shares_right: PerClass
-    error: float
 
 
 class PictureAnswer(Frozen):
@@ -68,7 +57,7 @@ class SegmentationDetails(Frozen):
 
     kind: Literal[Task.SEGMENTATION] = Task.SEGMENTATION
     metrics: dict[str, float | None]
-    class_iou: PerClass
+    class_iou: Defined
     confusion: tuple[tuple[int, ...], ...] = Field(description="pixels by true class (row) and predicted class")
     pictures: tuple[PictureAnswer, ...] = ()
 
@@ -79,13 +68,13 @@ class DetectionDetails(Frozen):
     kind: Literal[Task.DETECTION] = Task.DETECTION
     metrics: dict[str, float | None]
     objects: tuple[int, ...]
-    class_ap_50: PerClass
-    class_ap_50_95: PerClass
+    class_ap_50: Defined
+    class_ap_50_95: Defined
     class_precision: tuple[Curve, ...] = Field(description="at an IoU of 0.5; empty for a class without objects")
     precision_50: Curve = Field(description="mean over the classes with objects, at an IoU of 0.5")
     precision_75: Curve = Field(description="at an IoU of 0.75")
     precision_50_95: Curve = Field(description="averaged over the ten IoUs")
-    calibration: Reliability | None
+    calibration: Calibration | None
     pictures: tuple[PictureAnswer, ...] = ()
 
 
@@ -94,9 +83,9 @@ class ClassificationDetails(Frozen):
 
     kind: Literal[Task.CLASSIFICATION] = Task.CLASSIFICATION
     metrics: dict[str, float | None]
-    class_accuracy: PerClass
+    class_accuracy: Defined
     confusion: tuple[tuple[int, ...], ...] = Field(description="pictures by true class (row) and first class")
-    calibration: Reliability
+    calibration: Calibration
     pictures: tuple[PictureAnswer, ...] = ()
 
 
@@ -119,9 +108,9 @@ def measure_details(
     counted = measured.counted
     if not isinstance(counted, Accuracy):
         alone = measure_each(counted) if isinstance(counted, ConfusionMatrix) else counted.found_in_each()
-        scores = _defined(alone.tolist())
+        scores = defined(alone.tolist())
         answers = [one.model_copy(update={"score": score}) for one, score in zip(answers, scores, strict=True)]
-    metrics = dict(zip(measured.metrics, _defined(measured.metrics.values()), strict=True))
+    metrics = dict(zip(measured.metrics, defined(measured.metrics.values()), strict=True))
     return measured.metrics, _describe(counted, metrics, tuple(answers))
 
 
@@ -133,31 +122,30 @@ def _describe(
     if isinstance(counted, ConfusionMatrix):
         return SegmentationDetails(
             metrics=metrics,
-            class_iou=_defined(counted.compute().per_class_iou),
+            class_iou=defined(counted.compute().per_class_iou),
             confusion=tuple(map(tuple, counted.counts.tolist())),
             pictures=pictures,
         )
     if isinstance(counted, Accuracy):
         return ClassificationDetails(
             metrics=metrics,
-            class_accuracy=_defined(counted.compute().per_class_accuracy),
+            class_accuracy=defined(counted.compute().per_class_accuracy),
             confusion=tuple(map(tuple, counted.confusion().tolist())),
-            calibration=_describe_calibration(counted.calibrate()),
+            calibration=counted.calibrate(),
             pictures=pictures,
         )
     found, curves = counted.compute(), counted.curves()
     means = np.nanmean(curves, axis=0)  # [T, 101]
-    calibration = counted.calibrate()
     return DetectionDetails(
         metrics=metrics,
         objects=tuple(counted.objects.tolist()),
-        class_ap_50=_defined(found.per_class_ap_50),
-        class_ap_50_95=_defined(found.per_class_ap_50_95),
+        class_ap_50=defined(found.per_class_ap_50),
+        class_ap_50_95=defined(found.per_class_ap_50_95),
         class_precision=tuple(() if np.isnan(curve[0, 0]) else _curve(curve[0]) for curve in curves),
         precision_50=_curve(means[0]),
         precision_75=_curve(means[int(np.argmin(np.abs(IOU_THRESHOLDS - 0.75)))]),
         precision_50_95=_curve(means.mean(axis=0)),
-        calibration=calibration and _describe_calibration(calibration),
+        calibration=counted.calibrate(),
         pictures=pictures,
     )
 
@@ -187,20 +175,6 @@ def decode_mask(answer: PictureAnswer) -> UInt8Array:
     """Class ids [S / mask_stride, S / mask_stride] of the square's cells."""
     with Image.open(io.BytesIO(base64.b64decode(answer.mask)), formats=["PNG"]) as picture:
         return np.asarray(picture)
-
-
-def _describe_calibration(found: Calibration) -> Reliability:
-    return Reliability(
-        counts=found.counts,
-        scores=_defined(found.scores),
-        shares_right=_defined(found.shares_right),
-        error=found.error,
-    )
-
-
-def _defined(values: Iterable[float]) -> PerClass:
-    """None in the place of nan, for which JSON has no word."""
-    return tuple(None if math.isnan(value) else value for value in values)
 
 
 def _curve(values: np.ndarray[tuple[int], np.dtype[np.floating]]) -> Curve:

@@ -16,9 +16,10 @@ from service.pictures.imaging import FloatArray
 from training.metrics.bootstrap import CountArray, DoubleArray, mean_over_present
 from training.metrics.calibration import Calibration, compute_calibration
 
-# pycocotools/cocoeval.py, Params.setDetParams: ten overlaps, 101 points of recall.
+# pycocotools/cocoeval.py, Params.setDetParams: ten overlaps, 101 points of recall, 100 detections.
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
+MAX_DETECTIONS = 100  # the best of a picture and class count
 
 BoolArray: TypeAlias = NDArray[np.bool_]
 
@@ -52,14 +53,7 @@ class _Judged(NamedTuple):
 class AveragePrecision:
     """Detections of a whole split, judged picture by picture (COCOeval.evaluateImg and .accumulate of pycocotools)."""
 
-    def __init__(self, num_classes: int, max_detections: int = 100) -> None:
-        """Start empty.
-
-        Args:
-            num_classes: classes that labels may name.
-            max_detections: best detections per picture and class that count, as in pycocotools.
-        """
-        self._max_detections = max_detections
+    def __init__(self, num_classes: int) -> None:
         self._judged: list[list[_Judged]] = [[] for _ in range(num_classes)]
         self._num_classes = num_classes
         self._objects: list[CountArray] = []  # [C] of each picture
@@ -107,7 +101,7 @@ class AveragePrecision:
         self._objects.append(np.bincount(target_labels, minlength=self._num_classes))
         for label in np.unique(labels).tolist():
             mine = np.flatnonzero(labels == label)
-            best = mine[np.argsort(-scores[mine], kind="stable")][: self._max_detections]
+            best = mine[np.argsort(-scores[mine], kind="stable")][:MAX_DETECTIONS]
             self._judged[label].append(
                 _judge(
                     picture,

@@ -11,7 +11,6 @@ from typing import TypeAlias
 import numpy as np
 
 from service.engine.engine import Engine, Prediction
-from service.engine.postprocess import mask
 from service.pictures.imaging import Letterbox, UInt8Array, letterbox
 from training.config import Task
 from training.data.datasets import (
@@ -108,7 +107,7 @@ def _segmentation(engine: Engine, answers: Iterator[Answer]) -> Measured:
     legacy = []
     for sample, place, prediction in answers:
         assert isinstance(sample, SegmentationSample)  # noqa: S101 - evaluate_task's contract
-        predicted = mask(prediction, place, mask_stride=engine.contract.mask_stride)
+        predicted = place.mask_to_original(prediction.mask, engine.contract.mask_stride)
         target = read_mask(sample.mask, num_classes)
         if target.shape != predicted.shape:
             raise DataError(f"{sample.mask}: the mask is {target.shape}, its picture {predicted.shape}; wanted one")

@@ -38,9 +38,8 @@ class ConfusionMatrix:
         counts: [C, C] labelled pixels by true class (row) and predicted class (column), of all pictures so far.
     """
 
-    def __init__(self, num_classes: int, ignore: int = VOID) -> None:
+    def __init__(self, num_classes: int) -> None:
         self._num_classes = num_classes
-        self._ignore = ignore
         self.counts: CountArray = np.zeros((num_classes, num_classes), dtype=np.int64)
         self._pixels: list[CountArray] = []  # [3, C] of each picture: right, true, union
 
@@ -50,12 +49,12 @@ class ConfusionMatrix:
         return len(self._pixels)
 
     def update(self, predicted: UInt8Array, target: UInt8Array) -> None:
-        """Add one picture: class ids [H, W] and ground truth [H, W]; where the latter is `ignore`, nothing counts.
+        """Add one picture: class ids [H, W] and ground truth [H, W]; where the latter is `VOID`, nothing counts.
 
         Raises:
             ValueError: the shapes differ, or a value is no class.
         """
-        counts = _count_pairs(predicted, target, self._num_classes, self._ignore)
+        counts = _count_pairs(predicted, target, self._num_classes)
         self.counts = self.counts + counts
         self._pixels.append(np.stack(_right_true_union(counts)))
 
@@ -109,15 +108,15 @@ def miou_eps_per_image(predicted: UInt8Array, target: UInt8Array, num_classes: i
     Raises:
         ValueError: the shapes differ, or a value is no class.
     """
-    right, _, union = _right_true_union(_count_pairs(predicted, target, num_classes, VOID))
+    right, _, union = _right_true_union(_count_pairs(predicted, target, num_classes))
     return float(((right + eps) / (union + eps)).mean())
 
 
-def _count_pairs(predicted: UInt8Array, target: UInt8Array, num_classes: int, ignore: int) -> NDArray[np.int64]:
+def _count_pairs(predicted: UInt8Array, target: UInt8Array, num_classes: int) -> NDArray[np.int64]:
     """[C, C] pixels by true class (row) and predicted class (column)."""
     if predicted.shape != target.shape:
         raise ValueError(f"the predicted mask is {predicted.shape}, the ground truth {target.shape}; wanted one shape")
-    labelled = target != ignore
+    labelled = target != VOID
     true, guess = target[labelled].astype(np.int64), predicted[labelled].astype(np.int64)
     highest = max(true.max(initial=0), guess.max(initial=0))
     if highest >= num_classes:

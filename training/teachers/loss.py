@@ -35,31 +35,29 @@ class Lesson:
     temperature: float
 
 
+@dataclass(frozen=True, eq=False)
 class TeacherLoss(Hook):
     """Draws the network's logits to those of one or more teachers.
 
     A teacher of another task than the stage's is learning without forgetting from a larger network: it is asked about
     the stage's pictures, and the other task's branch has to agree with it.
+
+    Attributes:
+        model: that learns.
+        task: of the stage.
+        lessons: of its teachers.
     """
 
     name = "teacher"
 
-    def __init__(self, model: MultiTaskModel, task: Task, lessons: Sequence[Lesson]) -> None:
-        """Prepare to teach.
-
-        Args:
-            model: that learns.
-            task: of the stage.
-            lessons: of its teachers.
-        """
-        self._model = model
-        self._task = task
-        self._lessons = lessons
+    model: MultiTaskModel
+    task: Task
+    lessons: Sequence[Lesson]
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """Name "teacher/<task>" for each task that is taught; pictures mixed of several are left out."""
         parts: dict[str, Tensor] = {}
-        for lesson in self._lessons:
+        for lesson in self.lessons:
             if (loss := self._compute(lesson, step)) is not None:
                 name = f"teacher/{lesson.task}"
                 parts[name] = parts[name] + loss if name in parts else loss
@@ -82,10 +80,10 @@ class TeacherLoss(Hook):
         return lesson.weight * divergence
 
     def _read_logits(self, task: Task, step: Step) -> Tensor:
-        if task is self._task:
+        if task is self.task:
             return step.logits
         with mixed_precision(step.logits.device):
-            return self._model.head.answer(step.features, task)
+            return self.model.head.answer(step.features, task)
 
 
 def build_teacher_loss(context: StageContext, *, folder: Path | None = None) -> TeacherLoss:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -27,7 +27,6 @@ from service.api.respond import Question, ask
 from service.api.router import KeylessRoute, PictureRequest, PictureRoute, declare
 from service.api.scope import OIP_ROOT
 from service.api.state import state_of
-from service.engine import postprocess
 from service.engine.contract import ModelContract
 from service.engine.postprocess import Answer
 from service.engine.prepare import Picture
@@ -67,6 +66,7 @@ _INFER_BODY = {
     }
 }
 router = APIRouter(tags=["Open Inference Protocol v2"], responses=_ERRORS)
+_declare_infer = partial(declare, router, PictureRoute, "POST", openapi_extra=_INFER_BODY)
 Outputs: TypeAlias = dict[str, NDArray[Any]]
 
 
@@ -121,22 +121,8 @@ async def model_metadata(request: Request) -> dict[str, Any]:
     }
 
 
-@declare(
-    router,
-    PictureRoute,
-    "POST",
-    f"{_VERSION_PATH}/infer",
-    openapi_extra=_INFER_BODY,
-    summary="Ask this version about pictures",
-)
-@declare(
-    router,
-    PictureRoute,
-    "POST",
-    f"{_MODEL_PATH}/infer",
-    openapi_extra=_INFER_BODY,
-    summary="Ask the model about pictures",
-)
+@_declare_infer(f"{_VERSION_PATH}/infer", summary="Ask this version about pictures")
+@_declare_infer(f"{_MODEL_PATH}/infer", summary="Ask the model about pictures")
 async def infer(request: PictureRequest) -> Response:
     """Answer with the outputs named, or with all; each picture is a picture like any other to queue and cache."""
     _require_known(request.path_params)
@@ -242,22 +228,16 @@ def _collect(answer: Answer, watch: Stopwatch, *, names: Collection[str], as_fil
         names: of the outputs.
         as_files: in pixels of the original; else as the network gives them.
     """
-    prediction, place, contract = answer.prediction, answer.place, answer.contract
-    outputs: Outputs = {}
-    if "boxes" in names:
-        outputs["boxes"] = _pad(place.boxes_to_original(prediction.boxes), contract.max_detections)
-    if "scores" in names:
-        outputs["scores"] = _pad(prediction.scores, contract.max_detections)
-    if "labels" in names:
-        outputs["labels"] = _pad(prediction.labels, contract.max_detections)
-    if "num_detections" in names:
-        outputs["num_detections"] = np.array(len(prediction.scores), dtype=np.int64)
-    if "mask" in names:
-        outputs["mask"] = (
-            postprocess.mask(prediction, place, mask_stride=contract.mask_stride) if as_files else prediction.mask
-        )
-    if "class_probs" in names:
-        outputs["class_probs"] = prediction.class_probs
+    prediction, place, most = answer.prediction, answer.place, answer.contract.max_detections
+    make: dict[str, Callable[[], NDArray[Any]]] = {
+        "boxes": lambda: _pad(place.boxes_to_original(prediction.boxes), most),
+        "scores": lambda: _pad(prediction.scores, most),
+        "labels": lambda: _pad(prediction.labels, most),
+        "num_detections": lambda: np.array(len(prediction.scores), dtype=np.int64),
+        "mask": lambda: answer.mask() if as_files else prediction.mask,
+        "class_probs": lambda: prediction.class_probs,
+    }
+    outputs = {name: make[name]() for name in names}
     watch.lap("postprocess")
     return outputs
 

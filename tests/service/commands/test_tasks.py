@@ -30,7 +30,18 @@ def test_the_command_asks_for_what_the_model_has(
     photo = tmp_path / "photo.jpg"
     photo.write_bytes(PICTURE)
     out, table = tmp_path / "out", tmp_path / "table.csv"
-    words = [photo, "--model", model_of_tasks, "--out", out, "--overlay", "--csv", table, "--json", "--quiet"]
+    words: list[str | Path] = [
+        photo,
+        "--model",
+        model_of_tasks,
+        "--out",
+        out,
+        "--overlay",
+        "--csv",
+        table,
+        "--json",
+        "--quiet",
+    ]
     code, said, err = run(capsys, *words)
     assert (code, err) == (0, "")
     assert set(json.loads(said)) == {"file", *fields_of(tasks)}

@@ -5,9 +5,9 @@ import hashlib
 import numpy as np
 import pytest
 
-from service.engine import postprocess
 from service.engine.contract import GoldenAnswer
 from service.engine.engine import Engine, load_engine
+from service.engine.postprocess import Answer
 from service.pictures.imaging import decode, letterbox
 from service.settings import Settings
 from tests.service.fakes import GOLDEN
@@ -43,21 +43,13 @@ def test_the_model_answers_as_it_did_when_it_was_exported(engine: Engine, name: 
     (prediction,) = engine.predict([square])
     np.testing.assert_allclose(prediction.class_probs, golden.class_probs, atol=1e-3)
 
-    found = postprocess.detections(
-        prediction,
-        place,
-        contract.detection_classes,
-        score_threshold=0.0,
-        max_detections=len(golden.detections),
-    )
+    answer = Answer(prediction, place, contract)
+    found = answer.detections(score_threshold=0.0, max_detections=len(golden.detections))
     assert [detection.label for detection in found] == [detection.label for detection in golden.detections]
     for one, wanted in zip(found, golden.detections, strict=True):
         np.testing.assert_allclose(one.box, wanted.box, atol=1.0)
         assert one.score == pytest.approx(wanted.score, abs=1e-3)
 
-    found_segments = postprocess.segments(
-        prediction, place, contract.segmentation_classes, mask_stride=contract.mask_stride
-    )
-    fractions = {item.label: item.fraction for item in found_segments}
+    fractions = {item.label: item.fraction for item in answer.segments()}
     for label in fractions | golden.mask_fractions:
         assert fractions.get(label, 0.0) == pytest.approx(golden.mask_fractions.get(label, 0.0), abs=0.005)

@@ -335,7 +335,7 @@ def test_only_gradvac_remembers_how_gradients_stood_to_each_other() -> None:
 def test_gradnorm_looks_at_the_stem_of_the_unified_head_and_at_all_shared_weights_before_branches() -> None:
     unified, pyramid = make_model(), make_model(neck="fpn", head="branches")
     stage = make_stage(balance="gradnorm")
-    weights = [build_balancer(stage, model, ["task"])._weights for model in (unified, pyramid)]
+    weights = [build_balancer(stage, model, ["task"]).weights for model in (unified, pyramid)]
     assert all(isinstance(each, GradNormWeights) for each in weights)
     of_unified, of_pyramid = ([id(parameter) for parameter in each._parameters] for each in weights)  # type: ignore[attr-defined]  # asserted above
     assert isinstance(unified.head.stem, nn.Module)

@@ -31,7 +31,7 @@ def make_mask() -> UInt8Array:
 
 def make_boxes() -> Boxes:
     boxes = np.array([[2, 3, 21, 30], [40, 0, 60, 19], [6, 6, 8, 8]], dtype=np.float32)
-    return Boxes(boxes, np.array([4, 4, 7]), np.array([100, 101, 102]))
+    return Boxes(boxes, np.array([4, 4, 7]))
 
 
 def no_pick(_: np.random.Generator) -> tuple[UInt8Array, Target]:
@@ -47,7 +47,7 @@ def run(
 
 def same(one: Target, other: Target) -> bool:
     if isinstance(one, Boxes) and isinstance(other, Boxes):
-        return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("boxes", "labels", "ids"))
+        return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("boxes", "labels"))
     return type(one) is type(other) and np.array_equal(one, other)  # type: ignore[arg-type] # arrays or ints by now
 
 
@@ -90,10 +90,10 @@ def test_the_placement_tells_where_everything_went(mirrored: bool) -> None:
 def test_boxes_too_small_to_see_are_dropped_when_pictures_are_jittered_only() -> None:
     kept = run(make_boxes(), AugmentConfig(scale=(0.99, 0.99))).target
     assert isinstance(kept, Boxes)
-    assert kept.ids.tolist() == [100, 101]
+    assert kept.labels.tolist() == [4, 4]
     whole = run(make_boxes(), AugmentConfig()).target
     assert isinstance(whole, Boxes)
-    assert whole.ids.tolist() == [100, 101, 102]
+    assert whole.labels.tolist() == [4, 4, 7]
 
 
 def test_colours_change_and_the_padding_does_not() -> None:
@@ -111,7 +111,7 @@ def test_a_picture_of_one_class_goes_through_rand_augment_and_no_other_does() ->
 
 def pick_boxes(rng: np.random.Generator) -> tuple[UInt8Array, Target]:
     number = int(rng.integers(1, 1000))
-    return make_image(number), Boxes(make_boxes().boxes, make_boxes().labels, np.arange(3) + number * 1000)
+    return make_image(number), Boxes(make_boxes().boxes, np.arange(3) + number * 1000)
 
 
 def test_a_mosaic_holds_objects_of_this_picture_and_three_others() -> None:
@@ -121,7 +121,7 @@ def test_a_mosaic_holds_objects_of_this_picture_and_three_others() -> None:
         assert made.placement is None
         assert made.image.shape == (64, 64, 3)
         assert isinstance(made.target, Boxes)
-        origins = set((made.target.ids // 1000).tolist())
+        origins = set((made.target.labels // 1000).tolist())
         assert 1 < len(origins) <= 4
         pictures |= origins
     assert 0 in pictures

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkout import ROOT
 from tests.training.data.doctor.clean_sets import write_clean_sets
 from tests.training.data.doctor.plants import in_annotation, upside_down
 from tests.training.make_sets import write_tiny_sets
@@ -32,6 +33,13 @@ def exit_code(*arguments: str | Path) -> int:
 @pytest.fixture
 def sets(tmp_path: Path) -> Path:
     return write_clean_sets(tmp_path / "sets")
+
+
+def test_the_module_can_be_run_where_the_command_is_not_installed(sets: Path) -> None:
+    command = [sys.executable, "-m", "training.data.cli", "doctor", str(sets)]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "0 errors" in told.stdout
 
 
 def test_the_doctor_exits_0_on_clean_sets(sets: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ def make_image(height: int, width: int) -> UInt8Array:
 
 def make_boxes(*boxes: tuple[float, float, float, float]) -> Boxes:
     count = len(boxes)
-    return Boxes(np.array(boxes, dtype=np.float32), np.arange(count) + 10, np.arange(count) + 100)
+    return Boxes(np.array(boxes, dtype=np.float32), np.arange(count) + 10)
 
 
 def draw_many(picture: tuple[int, int], count: int, size: int = 64) -> list[Placement]:
@@ -48,7 +48,7 @@ def test_letterboxed_and_mirrored_all_is_bit_for_bit_what_it_was(height: int, wi
     assert np.array_equal(place_mask(mask, place, 4), cells)
     placed = place_boxes(boxes, place, min_side_px=0, min_visible=0)
     assert placed.boxes == pytest.approx(moved.boxes, abs=1e-4)
-    assert placed.ids.tolist() == moved.ids.tolist() == [100, 101]
+    assert placed.labels.tolist() == moved.labels.tolist() == [10, 11]
 
 
 def test_a_cropped_picture_lies_off_by_a_pixel_at_most() -> None:
@@ -118,9 +118,8 @@ def test_hand_worked_boxes() -> None:
     assert placed.boxes.tolist() == [[10, 10, 30, 30], [0, 0, 10, 20]]
     assert placed.boxes.dtype == np.float32
     assert placed.labels.tolist() == [10, 11]
-    assert placed.ids.tolist() == [100, 101]
-    assert place_boxes(boxes, place, min_side_px=3, min_visible=0.51).ids.tolist() == [100]
-    assert place_boxes(boxes, place, min_side_px=0, min_visible=0).ids.tolist() == [100, 101, 103, 104]
+    assert place_boxes(boxes, place, min_side_px=3, min_visible=0.51).labels.tolist() == [10]
+    assert place_boxes(boxes, place, min_side_px=0, min_visible=0).labels.tolist() == [10, 11, 13, 14]
 
 
 def test_hand_worked_mirrored_boxes() -> None:
@@ -133,7 +132,7 @@ def test_a_picture_without_boxes() -> None:
     nothing = Boxes(np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.int64))
     placed = place_boxes(nothing, letterboxed((20, 30), 64), min_side_px=3, min_visible=0.3)
     assert placed.boxes.shape == (0, 4)
-    assert placed.ids.shape == (0,)
+    assert placed.labels.shape == (0,)
 
 
 @pytest.mark.parametrize("mirrored", [False, True])

@@ -13,7 +13,7 @@ from training.config import Config, Task
 from training.data import loaders
 from training.data.batches import Batch, collate, move_batch
 from training.data.datasets import ClassificationSample, DataSets, load_image
-from training.data.loaders import TaskDataset, count_batches, iterate_batches, load_sample
+from training.data.loaders import Batches, TaskDataset, count_batches, load_sample
 from training.data.taxonomy import MINI, VOID, Taxonomy
 from training.data.transforms import Target, flip, to_input
 from training.detection.cells import assign_to_cells, decode_cell_boxes
@@ -39,7 +39,7 @@ def batches_of(
     count: int, *, batch_size: int = 2, seed: int = 0, options: AugmentConfig = PLAIN, config: Config = CONFIG
 ) -> list[Batch]:
     rng = np.random.default_rng(seed)
-    return list(iterate_batches(Numbered(count), config, batch_size=batch_size, options=options, rng=rng))
+    return list(Batches(Numbered(count), config, batch_size=batch_size, options=options, rng=rng))
 
 
 def numbers(batches: list[Batch]) -> list[int]:
@@ -111,7 +111,7 @@ def test_the_same_examples_come_with_and_without_a_cache(sets: DataSets, task: T
 
     def go_through(dataset: TaskDataset) -> list[Batch]:
         rng = np.random.default_rng(0)
-        return list(iterate_batches(dataset, CONFIG, batch_size=1, options=options, rng=rng))
+        return list(Batches(dataset, CONFIG, batch_size=1, options=options, rng=rng))
 
     for _ in range(2):
         assert_same(go_through(kept), go_through(fresh))
@@ -186,7 +186,7 @@ def test_detection_targets_are_the_boxes_on_disk_and_cells_decode_to_them(sets: 
 def test_a_batch_knows_the_rows_of_its_pictures(sets: DataSets, task: Task) -> None:
     dataset = TaskDataset(sets.split(task).train, CONFIG, MINI)
     rng = np.random.default_rng(3)
-    for batch in iterate_batches(dataset, CONFIG, batch_size=4, options=PLAIN, rng=rng):
+    for batch in Batches(dataset, CONFIG, batch_size=4, options=PLAIN, rng=rng):
         assert_same([batch], [dataset.make_batch(batch.indices.tolist())])
     assert dataset.make_batch([4, 1]).indices.tolist() == [4, 1]
 
@@ -213,7 +213,7 @@ def test_masks_and_boxes_have_the_size_of_their_batch(sets: DataSets) -> None:
     def only(task: Task) -> Batch:
         dataset = TaskDataset(sets.split(task).train, CONFIG, MINI)
         rng = np.random.default_rng(0)
-        (batch,) = iterate_batches(dataset, CONFIG, batch_size=6, options=options, rng=rng)
+        (batch,) = Batches(dataset, CONFIG, batch_size=6, options=options, rng=rng)
         assert batch.images.shape[1:3] == (128, 128)
         return batch
 

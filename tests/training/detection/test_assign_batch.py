@@ -4,7 +4,6 @@ from torch import Tensor
 from training.data.batches import BoxTargets
 from training.detection.assigners import (
     Assignment,
-    Found,
     assign_batch,
     assign_by_centre,
     assign_task_aligned,
@@ -48,7 +47,7 @@ def test_a_batch_is_assigned_picture_by_picture() -> None:
     for n, target in enumerate(TARGETS):
         alone = assign_by_centre(target.boxes, GRID, make_size_ranges(STRIDES, 2), radius=2.5)
         assert same(Assignment(*(part[n] for part in centre)), alone)
-        alone = assign_task_aligned(target, Found(logits[n].sigmoid(), boxes[n]), GRID, top_k=4)
+        alone = assign_task_aligned(target, logits[n].sigmoid(), boxes[n], GRID, top_k=4)
         assert same(Assignment(*(part[n] for part in aligned)), alone)
     assert not any(part.requires_grad for part in (*centre, *aligned))
 

@@ -6,7 +6,6 @@ from torchvision.ops import box_iou
 from training.data.batches import BoxTargets
 from training.detection.assigners import (
     Assignment,
-    Found,
     assign_by_centre,
     assign_task_aligned,
     make_size_ranges,
@@ -140,7 +139,7 @@ def align(
     for point, (box, point_scores) in predicted.items():
         predicted_boxes[point], scores[point] = torch.tensor(box), torch.tensor(point_scores)
     wanted = BoxTargets(torch.tensor(boxes), torch.tensor(labels))
-    return assign_task_aligned(wanted, Found(scores, predicted_boxes), FOUR, top_k=top_k)
+    return assign_task_aligned(wanted, scores, predicted_boxes, FOUR, top_k=top_k)
 
 
 def test_a_box_takes_the_points_that_find_it_best() -> None:
@@ -187,8 +186,8 @@ def test_a_box_without_a_point_inside_gets_the_nearest() -> None:
 def test_a_nearer_point_outside_is_left_out_where_there_are_points_inside() -> None:
     # Centre (15.5, 8): the points (12, 4) and (12, 12) of stride 8 are nearer than (8, 8) of stride 16, but outside.
     boxes, labels = torch.tensor([[0.0, 7.0, 31.0, 9.0]]), torch.tensor([0])
-    found = Found(torch.ones(len(POINTS), 1), boxes.repeat(len(POINTS), 1))
-    assignment = assign_task_aligned(BoxTargets(boxes, labels), found, GRID, top_k=9)
+    found = torch.ones(len(POINTS), 1), boxes.repeat(len(POINTS), 1)
+    assignment = assign_task_aligned(BoxTargets(boxes, labels), *found, GRID, top_k=9)
     assert points_of(assignment, 0) == {(16, 8, 8), (16, 24, 8)}
 
 
@@ -215,7 +214,7 @@ def test_a_crowded_picture_is_aligned_within_the_rules() -> None:
     scores = torch.rand(len(POINTS), 3, generator=generator)
     sides = torch.rand(len(POINTS), 4, generator=generator) * 4 * STRIDES[:, None]
     predicted = torch.cat([POINTS - sides[:, :2], POINTS + sides[:, 2:]], dim=1)
-    assignment = assign_task_aligned(BoxTargets(boxes, labels), Found(scores, predicted), GRID, top_k=9)
+    assignment = assign_task_aligned(BoxTargets(boxes, labels), scores, predicted, GRID, top_k=9)
     iou = box_iou(predicted, boxes)
     assert (assignment.quality >= 0).all()
     assert not assignment.quality[assignment.box_index < 0].any()
@@ -239,7 +238,7 @@ def test_alpha_and_beta_say_whether_score_or_overlap_decides() -> None:
     predicted[1] = boxes[0]
     for alpha, beta, best in [(1.0, 6.0, 1), (1.0, 0.0, 0), (0.0, 1.0, 1), (6.0, 1.0, 0)]:
         assignment = assign_task_aligned(
-            BoxTargets(boxes, labels), Found(scores, predicted), FOUR, top_k=1, alpha=alpha, beta=beta
+            BoxTargets(boxes, labels), scores, predicted, FOUR, top_k=1, alpha=alpha, beta=beta
         )
         assert (assignment.box_index >= 0).nonzero().flatten().tolist() == [best]
 
@@ -247,7 +246,7 @@ def test_alpha_and_beta_say_whether_score_or_overlap_decides() -> None:
 def test_a_picture_without_boxes_is_all_background() -> None:
     for assignment in (
         by_centre([]),
-        assign_task_aligned(NO_BOXES, Found(torch.rand(16, 2), torch.rand(16, 4)), FOUR, top_k=9),
+        assign_task_aligned(NO_BOXES, torch.rand(16, 2), torch.rand(16, 4), FOUR, top_k=9),
     ):
         assert (assignment.box_index == -1).all()
         assert not assignment.quality.any()

@@ -31,7 +31,7 @@ def sigmoid(value: float) -> float:
 
 def test_a_cell_scores_its_confidence_times_its_class_probability_and_draws_its_box() -> None:
     logits = random_logits(2, 5 + 3, 2, 2)
-    boxes, scores = CellScheme(32, DetectionLossConfig()).decode(logits, input_size=SIZE)
+    boxes, scores = CellScheme(DetectionLossConfig()).decode(logits, input_size=SIZE)
     for picture in range(2):
         for cell, (row, column) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
             x, y, w, h, confidence, *classes = logits[picture, :, row, column].tolist()
@@ -46,7 +46,7 @@ def test_a_cell_scores_its_confidence_times_its_class_probability_and_draws_its_
 @pytest.mark.parametrize("epoch", [0, 10])
 def test_the_loss_of_cells_is_that_of_the_targets_on_their_grid(epoch: int) -> None:
     logits, config = random_logits(2, 5 + 3, 4, 4), DetectionLossConfig()
-    found = CellScheme(32, config).loss(logits, TARGETS, input_size=128, epoch=epoch, epochs=20)
+    found = CellScheme(config).loss(logits, TARGETS, input_size=128, epoch=epoch, epochs=20)
     assigned = [assign_to_cells(target.boxes, target.labels, grid_size=4, stride=32) for target in TARGETS]
     assert found == cell_loss(logits, assigned, config, epoch=epoch)
 
@@ -91,7 +91,7 @@ def test_the_head_decides_the_scheme_and_its_grids(config: Config, strides: tupl
 @pytest.mark.parametrize(
     ("scheme", "logits"),
     [
-        (CellScheme(32, DetectionLossConfig()), random_logits(2, 5 + 3, 2, 2)),
+        (CellScheme(DetectionLossConfig()), random_logits(2, 5 + 3, 2, 2)),
         (PointScheme(STRIDES, 0, PointDetectionConfig()), random_logits(2, POINTS, 4 + 3)),
         (PointScheme(STRIDES, 7, PointDetectionConfig()), random_logits(2, POINTS, 32 + 3)),
     ],
@@ -121,7 +121,7 @@ def test_where_there_are_no_more_points_than_the_limit_all_stay_in_their_order(l
 @pytest.mark.parametrize(
     ("scheme", "logits"),
     [
-        (CellScheme(32, DetectionLossConfig()), random_logits(2, 5 + 3, 2, 2)),
+        (CellScheme(DetectionLossConfig()), random_logits(2, 5 + 3, 2, 2)),
         (PointScheme(STRIDES, 7, PointDetectionConfig()), random_logits(2, POINTS, 32 + 3)),
     ],
     ids=["cells", "points"],

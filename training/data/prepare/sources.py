@@ -11,29 +11,19 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import TypeAlias
 
 from training.data.prepare.releases import Part, PrepareError, Release, describe_layout
+from training.files import hash_file
 
-
-class Tree:
-    """One part of a release, unpacked or still packed: one reader a file."""
-
-    def __init__(self, readers: Mapping[str, Callable[[], bytes]]) -> None:
-        self._readers = readers
-
-    def names(self) -> Sequence[str]:
-        """Paths of all files, sorted, with forward slashes."""
-        return sorted(self._readers)
-
-    def read(self, name: str) -> bytes:
-        """Content of a file; KeyError or OSError if there is none."""
-        return self._readers[name]()
+# One part of a release, unpacked or still packed: what reads each file, by its path with forward slashes.
+Tree: TypeAlias = Mapping[str, Callable[[], bytes]]
 
 
 def open_folder(root: Path, folder: str) -> Tree:
     """Open an unpacked part, the files below `root / folder`, by their paths relative to `root`."""
     found = (path for path in (root / folder).rglob("*") if path.is_file())
-    return Tree({path.relative_to(root).as_posix(): path.read_bytes for path in found})
+    return {path.relative_to(root).as_posix(): path.read_bytes for path in found}
 
 
 def open_archive(path: Path) -> Tree:
@@ -53,13 +43,13 @@ def open_archive(path: Path) -> Tree:
 def _open_zip(path: Path) -> Tree:
     archive = zipfile.ZipFile(path)
     names = (name for name in archive.namelist() if not name.endswith("/"))
-    return Tree({name: partial(archive.read, name) for name in names})
+    return {name: partial(archive.read, name) for name in names}
 
 
 def _open_tar(path: Path) -> Tree:
     with tarfile.open(path, "r:") as archive:
         members = [member for member in archive.getmembers() if member.isfile()]
-    return Tree({_tidy(one.name): partial(_read_range, path, one.offset_data, one.size) for one in members})
+    return {_tidy(one.name): partial(_read_range, path, one.offset_data, one.size) for one in members}
 
 
 def _read_range(path: Path, start: int, length: int) -> bytes:
@@ -74,7 +64,7 @@ def _load_tgz(path: Path) -> Tree:
         for member in archive:
             if stream := archive.extractfile(member) if member.isfile() else None:
                 contents[_tidy(member.name)] = stream.read()
-    return Tree({name: partial(bytes, body) for name, body in contents.items()})
+    return {name: partial(bytes, body) for name, body in contents.items()}
 
 
 def _tidy(name: str) -> str:
@@ -91,7 +81,7 @@ class Files:
 
     def names(self) -> Sequence[str]:
         """Paths of all files, sorted."""
-        return sorted(name for tree in self._trees.values() for name in tree.names())
+        return sorted(name for tree in self._trees.values() for name in tree)
 
     def read(self, name: str) -> bytes:
         """Content of a file by its official path.
@@ -101,7 +91,7 @@ class Files:
         """
         try:
             tree = next(tree for folder, tree in self._trees.items() if name.startswith(f"{folder}/"))
-            return tree.read(name)
+            return tree[name]()
         except (StopIteration, KeyError, FileNotFoundError) as error:
             raise PrepareError(f"{name}: no such file in the release; unpack or download it again") from error
         except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
@@ -117,12 +107,6 @@ class Files:
         """Name and SHA-256 of each archive that was opened and each index file that was read."""
         archives = [{"file": path.name, "sha256": hash_file(path)} for path in self._archives]
         return archives + [{"file": name, "sha256": digest} for name, digest in sorted(self._indexes.items())]
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file of any size."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def open_release(root: Path, release: Release) -> Files:

@@ -52,12 +52,10 @@ def make_axis(label: str, highest: float) -> Axis:
     return Axis(label, 0.0, top, tuple(top * step / 4 for step in range(5)))
 
 
-def make_count_axis(label: str, low: int, high: int) -> Axis:
-    """An axis of whole numbers, with at most seven of them."""
-    step = next(
-        step for power in range(9) for step in (10**power, 2 * 10**power, 5 * 10**power) if (high - low) <= 6 * step
-    )
-    return Axis(label, low, max(high, low + 1), tuple(value for value in range(low, high + 1) if value % step == 0))
+def make_count_axis(label: str, high: int) -> Axis:
+    """An axis of whole numbers from 0, with at most seven of them."""
+    step = next(step for power in range(9) for step in (10**power, 2 * 10**power, 5 * 10**power) if high <= 6 * step)
+    return Axis(label, 0, max(high, 1), tuple(range(0, high + 1, step)))
 
 
 def legend(lines: Sequence[Line]) -> str:
@@ -103,10 +101,7 @@ def line_chart(
     parts = []
     for number, (start, end, name) in enumerate(bands):
         if number % 2 == 0:
-            parts.append(
-                f'<rect class="band" x="{across(start):.1f}" y="{_TOP}" width="{across(end) - across(start):.1f}"'
-                f' height="{bottom - _TOP}"/>'
-            )
+            parts.append(svg.bar("band", across(start), _TOP, across(end) - across(start), bottom - _TOP))
         parts.append(svg.text((across(start) + across(end)) / 2, _TOP + 13, name, "middle"))
     parts += [svg.rule(_LEFT, right, up(tick), _format_tick(tick)) for tick in y.ticks]
     parts += [svg.text(across(tick), bottom + 16, f"{tick:.3g}", "middle") for tick in x.ticks]
@@ -152,22 +147,14 @@ def reliability_chart(counts: Sequence[int], scores: Sequence[float | None], sha
             continue
         left, tall = _LEFT + place * step, (bottom - _TOP) * share
         tip = f"{count:,} answers, mean score {score:.3f}, right {share:.1%}"
-        parts.append(
-            f'<rect class="s0" x="{left + 2:.1f}" y="{bottom - tall:.1f}" width="{step - 4:.1f}" height="{tall:.1f}">'
-            f"<title>{tip}</title></rect>"
-        )
+        parts.append(svg.bar("s0", left + 2, bottom - tall, step - 4, tall, tip))
         parts.append(
             f'<circle class="dot s1" cx="{_LEFT + (right - _LEFT) * score:.1f}" cy="{bottom - tall:.1f}" r="4"/>'
         )
         few = (strip - 28) * count / most
-        parts.append(
-            f'<rect class="muted" x="{left + 2:.1f}" y="{height - _BOTTOM - few:.1f}" width="{step - 4:.1f}"'
-            f' height="{few:.1f}"/>'
-        )
-        parts.append(
-            f'<text class="count" x="{left + step / 2:.1f}" y="{height - _BOTTOM - few - 3:.1f}" text-anchor="middle">'
-            f"{charts.short(count)}</text>"
-        )
+        foot = height - _BOTTOM - few
+        parts.append(svg.bar("muted", left + 2, foot, step - 4, few))
+        parts.append(svg.text(left + step / 2, foot - 3, charts.short(count), "middle", "count"))
     parts.append(f'<line class="diagonal" x1="{_LEFT}" y1="{bottom}" x2="{right}" y2="{_TOP}"/>')
     parts.append(svg.text((_LEFT + right) / 2, height - 7, "score; below: answers in each bin", "middle"))
     spoken = "; ".join(
@@ -199,19 +186,13 @@ def matrix_chart(counts: Sequence[Sequence[int]], names: Sequence[str], unit: st
             if not count:
                 continue
             share = count / total
-            tip = f"{escape(name)} taken for {escape(names[column])}: {count:,} {escape(unit)}, {share:.1%} of the row"
+            tip = f"{name} taken for {names[column]}: {count:,} {unit}, {share:.1%} of the row"
             tone = "s0" if row == column else "s3"
             x, y = left + column * cell, top + row * cell
-            parts.append(
-                f'<rect class="{tone}" x="{x}" y="{y}" width="{cell}" height="{cell}" fill-opacity="{share:.3f}">'
-                f"<title>{tip}</title></rect>"
-            )
+            parts.append(svg.bar(tone, x, y, cell, cell, tip, f' fill-opacity="{share:.3f}"'))
             if share >= 0.005:  # noqa: PLR2004 - what rounds to 0 % stays blank
                 strong = " strong" if share > 0.55 else ""  # noqa: PLR2004 - where the cell is darker than the page
-                parts.append(
-                    f'<text class="share{strong}" x="{x + cell / 2}" y="{y + cell / 2 + 4}" text-anchor="middle">'
-                    f"{100 * share:.0f}</text>"
-                )
+                parts.append(svg.text(x + cell / 2, y + cell / 2 + 4, f"{100 * share:.0f}", "middle", f"share{strong}"))
     for step in range(len(names) + 1):
         at = step * cell
         parts.append(f'<line class="grid" x1="{left}" y1="{top + at}" x2="{left + size}" y2="{top + at}"/>')

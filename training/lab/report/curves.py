@@ -7,7 +7,7 @@ from typing import Any
 
 from training.config import Task
 from training.lab.report.charts import Axis, Line, legend, line_chart, make_axis, make_count_axis
-from training.lab.report.html import METRIC_TITLES, figure, thirds
+from training.lab.report.html import METRIC_TITLES, columns, figure
 from training.lab.report.record import RunRecord
 from training.metrics.evaluation import PRIMARY_METRIC
 
@@ -30,7 +30,7 @@ def whole_run_chart(record: RunRecord) -> str:
         lines.append(Line(f"{task}: {METRIC_TITLES[name]}", points, place))
     chart = line_chart(
         lines,
-        make_count_axis("epoch of the run", 0, sum(lengths)),
+        make_count_axis("epoch of the run", sum(lengths)),
         make_axis("validation metric", _highest(lines)),
         spoken=_speak_all("Metrics over the whole run", lines),
         width=980,
@@ -47,9 +47,9 @@ def stage_charts(record: RunRecord) -> str:
         epochs = [epoch for epoch in record.epochs if epoch["stage"] == stage]
         if not epochs:
             continue
-        x = make_count_axis("epoch", 0, epochs[-1]["epoch"])
+        x = make_count_axis("epoch", epochs[-1]["epoch"])
         parts.append(f"<h3 class=stage>Stage {stage}</h3>")
-        parts.append(thirds(*_charts(record, stage, epochs, x)))
+        parts.append(columns(*_charts(record, stage, epochs, x), small=True))
     return "\n".join(parts)
 
 

@@ -190,7 +190,6 @@ def count_seconds(entries: Sequence[Mapping[str, Any]]) -> float:
 
 def polish_sentences(record: RunRecord) -> list[str]:
     """What became of the joint polish, and why."""
-    where = "held-out training pictures" if record.config.holdout else "the training pictures"
     sentences = []
     for entry in record.history:
         if entry["kind"] == "polish":
@@ -199,5 +198,6 @@ def polish_sentences(record: RunRecord) -> list[str]:
                 for task, before in entry["before"].items()
                 for name in (PRIMARY_METRIC[Task(task)],)
             )
-            sentences.append(f"Joint polish {'kept' if entry['kept'] else 'undone'}; on {where}: {changes}.")
+            verdict = "kept" if entry["kept"] else "undone"
+            sentences.append(f"Joint polish {verdict}; on held-out training pictures: {changes}.")
     return sentences

@@ -78,14 +78,9 @@ def figure(title: str, *parts: str, wide: bool = False) -> str:
     return f"<figure{' class=wide' if wide else ''}><h3>{escape(title)}</h3>{''.join(parts)}</figure>"
 
 
-def columns(*figures: str) -> str:
-    """Figures beside one another, as many as there is room for."""
-    return f'<div class="columns">{"".join(figures)}</div>'
-
-
-def thirds(*figures: str) -> str:
-    """The same for figures that are small enough to stand three in a row."""
-    return f'<div class="columns thirds">{"".join(figures)}</div>'
+def columns(*figures: str, small: bool = False) -> str:
+    """Figures beside one another, as many as there is room for; small ones stand three in a row."""
+    return f'<div class="columns{" thirds" if small else ""}">{"".join(figures)}</div>'
 
 
 def note(text: str) -> str:

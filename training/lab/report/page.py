@@ -76,7 +76,6 @@ def make_page(record: RunRecord, sets: DataSets | None) -> str:
         "times": "Times",
     }
     links = "".join(f'<a href="#{anchor}">{title}</a>' for anchor, title in contents.items())
-    title = f"Training report: {record.config.preset}"
     body = "".join(
         [
             _forgetting(record),
@@ -94,27 +93,17 @@ def make_page(record: RunRecord, sets: DataSets | None) -> str:
             times_section(record),
         ]
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>
-{_read_style("training.data.doctor.html")}{_read_style("training.lab.report")}</style>
-</head>
-<body>
-<header>{svg.LOGO}<div><h1>{escape(title)}</h1><p>{escape(_subtitle(record))}</p></div></header>
-<main>
-{_verdict(record)}
+    return svg.page(
+        title=f"Training report: {record.config.preset}",
+        style=_read_style("training.data.doctor.html") + _read_style("training.lab.report"),
+        subtitle=_subtitle(record),
+        body=f"""{_verdict(record)}
 {tiles(_figures(record))}
 <nav aria-label="Parts of this page">{links}</nav>
-{body}</main>
-<footer>Written by <code>unihead-train report</code>; <code>metrics.jsonl</code> and <code>evaluations/</code> beside it
-hold every number.</footer>
-</body>
-</html>
-"""
+{body}""",
+        footer="Written by <code>unihead-train report</code>; <code>metrics.jsonl</code> and <code>evaluations/</code> "
+        "beside it hold every number.",
+    )
 
 
 def _read_style(package: str) -> str:

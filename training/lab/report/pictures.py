@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
-from PIL import Image
 
-from service.pictures.imaging import UInt8Array, fit, resize
+from service.pictures.imaging import UInt8Array, fit
 from training.config import Task
 from training.data.datasets import (
     ClassificationSample,
@@ -19,7 +18,7 @@ from training.data.datasets import (
     read_mask,
 )
 from training.data.doctor.findings import PictureBox
-from training.data.doctor.html.drawing import Colour, draw_boxes, encode_data_uri, make_colours, tint
+from training.data.doctor.html.drawing import colour_key, draw_boxes, encode_data_uri, make_colours, shrink, tint
 from training.data.loaders import Sample
 from training.data.taxonomy import VOID
 from training.lab.report.html import figure
@@ -84,7 +83,7 @@ def _entry(task: Task, names: Sequence[str], answer: PictureAnswer, sample: Samp
     elif isinstance(sample, DetectionSample):
         panels, words = _box_panels(image, names, sample, answer)
     else:
-        panels, words = {"": _shrink(image)}, _class_words(names, sample, answer)
+        panels, words = {"": shrink(image, FRAME_PX)}, _class_words(names, sample, answer)
     frames = "".join(
         f'<div><div class="frame"><img alt="{escape(f"{answer.picture} {name}".strip(), quote=True)}" loading="lazy" '
         f'src="{encode_data_uri(pixels)}"></div>{f"<span class=soft>{name}</span>" if name else ""}</div>'
@@ -97,13 +96,6 @@ def _entry(task: Task, names: Sequence[str], answer: PictureAnswer, sample: Samp
     )
 
 
-def _shrink(image: UInt8Array) -> UInt8Array:
-    height, width = image.shape[:2]
-    scale = min(FRAME_PX[0] / width, FRAME_PX[1] / height)
-    place = fit(width, height, max(1, round(max(width, height) * scale)))
-    return resize(image, place.resized_width, place.resized_height)
-
-
 def _mask_panels(
     image: UInt8Array, names: Sequence[str], sample: SegmentationSample, answer: PictureAnswer, input_size: int
 ) -> tuple[dict[str, UInt8Array], str]:
@@ -111,26 +103,20 @@ def _mask_panels(
     cells = decode_mask(answer)
     truth = read_mask(sample.mask, len(names))
     predicted = fit(width, height, input_size).mask_to_original(cells, input_size // len(cells))
-    small, colours = _shrink(image), make_colours(names)
-    panels = {"truth": _tint(small, truth, names, colours), "prediction": _tint(small, predicted, names, colours)}
+    small, colours = shrink(image, FRAME_PX), make_colours(names)
+    panels = {"truth": tint(small, truth, names, colours), "prediction": tint(small, predicted, names, colours)}
     shown = [value for value in np.union1d(truth, predicted).tolist() if value not in {0, VOID}]
-    chips = "".join(f"<li>{_key(colours[names[value]])}{escape(names[value])}</li>" for value in shown)
+    chips = "".join(f"<li>{colour_key(colours[names[value]])}{escape(names[value])}</li>" for value in shown)
     return panels, f'<ul class="chips">{chips}</ul>'
-
-
-def _tint(image: UInt8Array, class_ids: UInt8Array, names: Sequence[str], colours: Mapping[str, Colour]) -> UInt8Array:
-    size = (image.shape[1], image.shape[0])
-    return tint(image, np.asarray(Image.fromarray(class_ids).resize(size, Image.Resampling.NEAREST)), names, colours)
 
 
 def _box_panels(
     image: UInt8Array, names: Sequence[str], sample: DetectionSample, answer: PictureAnswer
 ) -> tuple[dict[str, UInt8Array], str]:
     colours = make_colours(names)
-    small = _shrink(image)
-    scale = small.shape[1] / image.shape[1], small.shape[0] / image.shape[0]
-    true = [
-        _scale_box(names[label], box, scale, is_crowd=is_crowd)
+    small = shrink(image, FRAME_PX)
+    true: list[PictureBox] = [
+        (names[label], tuple(box), is_crowd)
         for boxes, labels, is_crowd in (
             (sample.boxes, sample.labels, False),
             (sample.crowd_boxes, sample.crowd_labels, True),
@@ -140,15 +126,10 @@ def _box_panels(
     # A box's text is its name; with the score in it the colour has to be known by that too.
     texts = [f"{names[label]} {score:.2f}" for label, score, *_ in answer.boxes]
     tones = {text: colours[names[label]] for text, (label, *_) in zip(texts, answer.boxes, strict=True)}
-    found = [_scale_box(text, box, scale) for text, (_, _, *box) in zip(texts, answer.boxes, strict=True)]
-    panels = {"truth": draw_boxes(small, true, colours), "prediction": draw_boxes(small, found, tones)}
+    found = [(text, (x1, y1, x2, y2), False) for text, (_, _, x1, y1, x2, y2) in zip(texts, answer.boxes, strict=True)]
+    panels = {"truth": draw_boxes(small, true, colours, image), "prediction": draw_boxes(small, found, tones, image)}
     objects = len(sample.boxes)
     return panels, f'<ul class="chips"><li>{objects} object{"" if objects == 1 else "s"}</li></ul>'
-
-
-def _scale_box(text: str, box: Sequence[float], scale: tuple[float, float], *, is_crowd: bool = False) -> PictureBox:
-    x1, y1, x2, y2 = box
-    return text, (x1 * scale[0], y1 * scale[1], x2 * scale[0], y2 * scale[1]), is_crowd
 
 
 def _class_words(names: Sequence[str], sample: ClassificationSample, answer: PictureAnswer) -> str:
@@ -162,8 +143,3 @@ def _class_words(names: Sequence[str], sample: ClassificationSample, answer: Pic
         for label in shown
     )
     return f'<table class="classes">{rows}</table>'
-
-
-def _key(colour: Colour) -> str:
-    red, green, blue = colour
-    return f'<span class="key" style="background:#{red:02x}{green:02x}{blue:02x}"></span>'

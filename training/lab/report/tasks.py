@@ -9,17 +9,11 @@ from training.config import Task
 from training.data.datasets import DataSets
 from training.data.doctor.html import charts
 from training.lab.report.charts import Line, colour_keys, legend, line_chart, make_axis, matrix_chart, reliability_chart
-from training.lab.report.html import columns, figure, format_metric, note, section, thirds
+from training.lab.report.html import columns, figure, format_metric, note, section
 from training.lab.report.pictures import picture_sheets
 from training.lab.report.record import RunRecord
-from training.metrics.details import (
-    ClassificationDetails,
-    Details,
-    DetectionDetails,
-    PerClass,
-    Reliability,
-    SegmentationDetails,
-)
+from training.metrics.calibration import Calibration, Defined
+from training.metrics.details import ClassificationDetails, Details, DetectionDetails, SegmentationDetails
 
 _TITLES = {Task.SEGMENTATION: "Segmentation", Task.DETECTION: "Detection", Task.CLASSIFICATION: "Classification"}
 _ONE_TABLE = 24  # more classes are laid out in two
@@ -87,7 +81,7 @@ def _detection(details: DetectionDetails, names: Sequence[str], own: Details | N
     drawings = [_curves_of_ious(details), _curves_of_classes(details, names)]
     if details.calibration:
         drawings.append(_reliability(details.calibration, "Calibration: the score of a box, and how often it is right"))
-    return [figure("Average precision of each class", bars, silent, wide=True), thirds(*drawings)]
+    return [figure("Average precision of each class", bars, silent, wide=True), columns(*drawings, small=True)]
 
 
 def _classification(details: ClassificationDetails, names: Sequence[str], own: Details | None) -> list[str]:
@@ -112,8 +106,8 @@ def _classification(details: ClassificationDetails, names: Sequence[str], own: D
 def class_bars(
     metric: str,
     names: Sequence[str],
-    values: PerClass,
-    earlier: PerClass | None,
+    values: Defined,
+    earlier: Defined | None,
     counts: Sequence[int],
     unit: str,
 ) -> str:
@@ -196,7 +190,7 @@ def _precision_recall(title: str, lines: Sequence[Line]) -> str:
     return figure(title, legend(lines), chart)
 
 
-def _reliability(found: Reliability, title: str) -> str:
+def _reliability(found: Calibration, title: str) -> str:
     tones = [("s0", "share that is right"), ("s1", "mean score of the bin")]
     keys = colour_keys(tones, "dashed: where both are the same")
     error = (

@@ -22,7 +22,7 @@ def attributes(drawing: str, tag: str, name: str) -> list[list[float]]:
 
 def test_a_line_runs_from_corner_to_corner_of_its_axes() -> None:
     line = Line("loss", [(0, 0), (5, 1), (10, 2)])
-    chart = line_chart([line], make_count_axis("epoch", 0, 10), make_axis("loss", 2.0), spoken="Losses", width=400)
+    chart = line_chart([line], make_count_axis("epoch", 10), make_axis("loss", 2.0), spoken="Losses", width=400)
     (points,) = attributes(chart, "polyline", "points")
     assert points == [54, 198, 220, 105, 386, 12]  # in the middle half way up
     assert "Losses" in chart
@@ -37,11 +37,11 @@ def test_an_axis_ends_at_a_round_number(highest: float, top: float) -> None:
 
 @pytest.mark.parametrize(("high", "ticks"), [(2, (0, 1, 2)), (14, (0, 5, 10)), (60, (0, 10, 20, 30, 40, 50, 60))])
 def test_epochs_are_counted_in_whole_steps(high: int, ticks: tuple[int, ...]) -> None:
-    assert make_count_axis("epoch", 0, high).ticks == ticks
+    assert make_count_axis("epoch", high).ticks == ticks
 
 
 def test_small_numbers_are_short() -> None:
-    chart = line_chart([], make_count_axis("epoch", 0, 2), make_axis("learning rate", 1e-3), spoken="")
+    chart = line_chart([], make_count_axis("epoch", 2), make_axis("learning rate", 1e-3), spoken="")
     assert [text for text in re.findall(r">([^<>]+)</text>", chart) if "e-" in text] == [
         "2.5e-4",
         "5e-4",
@@ -52,7 +52,7 @@ def test_small_numbers_are_short() -> None:
 
 def test_names_are_escaped_and_the_legend_has_the_colours_of_the_lines() -> None:
     lines = [Line("<b>", [(0, 1)], 1), Line("sum", [(0, 1)], None, dashed=True)]
-    drawn = legend(lines) + line_chart(lines, make_count_axis("x", 0, 1), make_axis("y", 1), spoken="<i>")
+    drawn = legend(lines) + line_chart(lines, make_count_axis("x", 1), make_axis("y", 1), spoken="<i>")
     assert not {"b", "i"} & set(Outline(drawn).tags)
     assert 'class="key s1"' in drawn
     assert 'class="dot s1"' in drawn

@@ -81,7 +81,7 @@ def box_sides(splits: Sequence[SplitSummary]) -> str:
     top = svg.nice_ceiling(max((share for row in shares for share in row), default=0) or 1)
     right, bottom = _WIDTH - _RIGHT, _HISTOGRAM_HEIGHT - _BOTTOM
     step = (right - _LEFT) / len(exponents)
-    parts = [_horizontal_grid(4, bottom, lambda fraction: f"{100 * top * fraction:.3g}%")]
+    parts = [_horizontal_grid(bottom, lambda fraction: f"{100 * top * fraction:.3g}%")]
     for e, label in zip(exponents, labels, strict=True):
         x = _LEFT + e * step
         # Bins from 2 px on are named by their edge: its tick stands between two bars.
@@ -90,11 +90,9 @@ def box_sides(splits: Sequence[SplitSummary]) -> str:
         width = step * 0.8 / len(splits)
         for index, split in enumerate(splits):
             height = (bottom - _TOP) * shares[index][e] / top
-            tip = f"{escape(split.name)}, {_bin_name(e)}: {counts[index][e]:,} boxes ({shares[index][e]:.1%})"
-            parts.append(
-                f'<rect class="s{index % 4}" x="{x + step * 0.1 + index * width:.1f}" y="{bottom - height:.1f}"'
-                f' width="{width:.1f}" height="{height:.1f}" rx="1.5"><title>{tip}</title></rect>'
-            )
+            tip = f"{split.name}, {_bin_name(e)}: {counts[index][e]:,} boxes ({shares[index][e]:.1%})"
+            left = x + step * 0.1 + index * width
+            parts.append(svg.bar(f"s{index % 4}", left, bottom - height, width, height, tip, ' rx="1.5"'))
     parts.append(svg.text((_LEFT + right) / 2, bottom + 34, "square root of the box's area, px", "middle"))
     spoken = "; ".join(
         f"{split.name}: " + ", ".join(f"{_bin_name(e)} {shares[index][e]:.0%}" for e in exponents if counts[index][e])
@@ -110,7 +108,7 @@ def picture_sizes(splits: Sequence[SplitSummary]) -> str:
     right, bottom = _WIDTH - _RIGHT, _SCATTER_HEIGHT - _BOTTOM
     across, down = (right - _LEFT) / longest, (bottom - _TOP) / longest
     cell = max(1, longest / _CELLS)
-    parts = [_horizontal_grid(4, bottom, lambda fraction: f"{longest * fraction:.0f}")]
+    parts = [_horizontal_grid(bottom, lambda fraction: f"{longest * fraction:.0f}")]
     parts += [
         svg.text(_LEFT + longest * i / 4 * across, bottom + 16, f"{longest * i / 4:.0f}", "middle") for i in range(1, 5)
     ]
@@ -147,8 +145,5 @@ def _bin_name(exponent: int) -> str:
     return f"{2**exponent} px and more" if exponent == _MAX_EXPONENT else f"{2**exponent} to {2 ** (exponent + 1)} px"
 
 
-def _horizontal_grid(lines: int, bottom: float, label: Callable[[float], str]) -> str:
-    return "".join(
-        svg.rule(_LEFT, _WIDTH - _RIGHT, bottom - (bottom - _TOP) * i / lines, label(i / lines))
-        for i in range(lines + 1)
-    )
+def _horizontal_grid(bottom: float, label: Callable[[float], str]) -> str:
+    return "".join(svg.rule(_LEFT, _WIDTH - _RIGHT, bottom - (bottom - _TOP) * i / 4, label(i / 4)) for i in range(5))

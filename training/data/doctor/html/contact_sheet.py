@@ -13,10 +13,10 @@ from typing import Final, NamedTuple
 import numpy as np
 from PIL import Image
 
-from service.pictures.imaging import UInt8Array, fit, resize
+from service.pictures.imaging import UInt8Array
 from training.data.datasets import DataError, load_image, read_mask
-from training.data.doctor.findings import Picture, PictureBox, SetSummary
-from training.data.doctor.html.drawing import Colour, class_name, draw_boxes, make_colours, tint
+from training.data.doctor.findings import Picture, SetSummary
+from training.data.doctor.html.drawing import Colour, class_name, draw_boxes, make_colours, shrink, tint
 from training.data.taxonomy import VOC, VOID
 
 SAMPLES: Final = 9
@@ -83,10 +83,7 @@ def draw_sample(picture: Picture, colours: Mapping[str, Colour], names: Sequence
         image = load_image(picture.path)
     except DataError:
         return Sample(picture, classes, None, "the picture cannot be decoded")
-    height, width = image.shape[:2]
-    scale = min(FRAME_PX[0] / width, FRAME_PX[1] / height)
-    place = fit(width, height, max(1, round(max(width, height) * scale)))
-    pixels, note = resize(image, place.resized_width, place.resized_height), ""
+    pixels, note = shrink(image, FRAME_PX), ""
     if picture.mask is not None:
         mask = _read_any_mask(picture)
         if mask is None:
@@ -94,13 +91,9 @@ def draw_sample(picture: Picture, colours: Mapping[str, Colour], names: Sequence
         else:
             if mask.shape != image.shape[:2]:
                 note = f"the mask is {mask.shape[1]} x {mask.shape[0]}, stretched here"
-            size = (place.resized_width, place.resized_height)
-            pixels = tint(
-                pixels, np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)), names, colours
-            )
+            pixels = tint(pixels, mask, names, colours)
     if picture.boxes:
-        across, down = place.resized_width / width, place.resized_height / height
-        pixels = draw_boxes(pixels, [_scale_box(box, across, down) for box in picture.boxes], colours)
+        pixels = draw_boxes(pixels, picture.boxes, colours, image)
     return Sample(picture, classes, pixels, note)
 
 
@@ -176,8 +169,3 @@ def _read_any_mask(picture: Picture) -> UInt8Array | None:
         return read_mask(picture.mask, VOID, values)
     except (DataError, Image.DecompressionBombError):
         return None
-
-
-def _scale_box(box: PictureBox, across: float, down: float) -> PictureBox:
-    name, (x1, y1, x2, y2), is_crowd = box
-    return name, (x1 * across, y1 * down, x2 * across, y2 * down), is_crowd

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from service.pictures.imaging import UInt8Array
+from service.pictures.imaging import UInt8Array, fit, resize
 from training.data.doctor.findings import PictureBox
 from training.data.taxonomy import VOID
 
@@ -37,8 +37,21 @@ def make_colours(names: Sequence[str]) -> Mapping[str, Colour]:
     return {name: _colour_of_index(index) for index, name in enumerate(names)}
 
 
+def shrink(image: UInt8Array, frame: tuple[int, int]) -> UInt8Array:
+    """Scale a picture [H, W, 3] RGB, up or down, to fit a frame of (width, height) pixels."""
+    height, width = image.shape[:2]
+    scale = min(frame[0] / width, frame[1] / height)
+    place = fit(width, height, max(1, round(max(width, height) * scale)))
+    return resize(image, place.resized_width, place.resized_height)
+
+
 def tint(image: UInt8Array, class_ids: UInt8Array, names: Sequence[str], colours: Mapping[str, Colour]) -> UInt8Array:
-    """Lay class colours over a picture [H, W, 3] by its class ids [H, W]; background stays clear, void turns white."""
+    """Lay class colours over a picture [H, W, 3] by its class ids; background stays clear, void turns white.
+
+    Class ids [h, w] of another size are stretched over it.
+    """
+    size = (image.shape[1], image.shape[0])
+    class_ids = np.asarray(Image.fromarray(class_ids).resize(size, Image.Resampling.NEAREST))
     palette = np.array(
         [colours.get(class_name(value, names), UNKNOWN_COLOUR) for value in range(256)], dtype=np.float32
     )
@@ -54,6 +67,12 @@ def encode_data_uri(image: UInt8Array) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
+def colour_key(colour: Colour) -> str:
+    """A small square of a colour, as markup, to stand before a name."""
+    red, green, blue = colour
+    return f'<span class="key" style="background:#{red:02x}{green:02x}{blue:02x}"></span>'
+
+
 def class_name(class_id: int, names: Sequence[str]) -> str:
     """Name of a mask value: a class, "void", or the number where it is neither."""
     if class_id == VOID:
@@ -61,15 +80,20 @@ def class_name(class_id: int, names: Sequence[str]) -> str:
     return names[class_id] if class_id < len(names) else f"value {class_id}"
 
 
-def draw_boxes(image: UInt8Array, boxes: Sequence[PictureBox], colours: Mapping[str, Colour]) -> UInt8Array:
-    """Draw boxes (in pixels of `image`) with their names: crowds dashed, small boxes on top of large ones.
+def draw_boxes(
+    image: UInt8Array, boxes: Sequence[PictureBox], colours: Mapping[str, Colour], original: UInt8Array | None = None
+) -> UInt8Array:
+    """Draw boxes with their names: crowds dashed, small boxes on top of large ones.
 
-    The smallest go without name, and so does a box whose name would cover another; a box with its sides the wrong
-    way round is drawn all the same.
+    The boxes are in pixels of `original`, the same picture at another size; without it, in pixels of `image`. The
+    smallest go without name, and so does a box whose name would cover another; a box with its sides the wrong way round
+    is drawn all the same.
     """
+    height, width = (image if original is None else original).shape[:2]
+    across, down = image.shape[1] / width, image.shape[0] / height
     canvas = Image.fromarray(image)
     draw = ImageDraw.Draw(canvas)
-    largest_first = sorted((_ordered(box) for box in boxes), key=_area, reverse=True)
+    largest_first = sorted((_ordered(box, across, down) for box in boxes), key=_area, reverse=True)
     for name, box, is_crowd in largest_first:
         _draw_outline(draw, box, colours.get(name, UNKNOWN_COLOUR), is_crowd)
     taken: list[Rectangle] = []
@@ -78,10 +102,13 @@ def draw_boxes(image: UInt8Array, boxes: Sequence[PictureBox], colours: Mapping[
     return np.asarray(canvas)
 
 
-def _ordered(box: PictureBox) -> PictureBox:
+def _ordered(box: PictureBox, across: float, down: float) -> PictureBox:
     name, (x1, y1, x2, y2), is_crowd = box
     # Pillow wants corners in order, and its integers overflow on coordinates far off.
-    xs, ys = (np.clip(np.nan_to_num(sorted(pair)), -_FAR_PX, _FAR_PX) for pair in ((x1, x2), (y1, y2)))
+    xs, ys = (
+        np.clip(np.nan_to_num(sorted(pair)), -_FAR_PX, _FAR_PX)
+        for pair in ((x1 * across, x2 * across), (y1 * down, y2 * down))
+    )
     return name, (float(xs[0]), float(ys[0]), float(xs[1]), float(ys[1])), is_crowd
 
 

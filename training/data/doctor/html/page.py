@@ -44,28 +44,15 @@ def make_page(examination: Examination) -> str:
     links = "".join(
         f'<a href="#set-{index}">{escape(summary.name)}</a>' for index, summary in enumerate(examination.sets)
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Data doctor: {escape(examination.root.name)}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header>{svg.LOGO}<div><h1>Data doctor</h1><p>{escape(str(examination.root))}</p></div></header>
-<main>
-{_verdict(examination)}
+    body = f"""{_verdict(examination)}
 <nav aria-label="Parts of this page"><a href="#findings">Findings</a>{links}</nav>
 <h2 id="findings">Findings</h2>
 {_findings_table(examination.findings)}
 {sections}
-</main>
-<footer>Written by <code>unihead-data doctor --html</code>; <code>--json</code> lists every case.</footer>
-</body>
-</html>
 """
+    footer = "Written by <code>unihead-data doctor --html</code>; <code>--json</code> lists every case."
+    title = f"Data doctor: {examination.root.name}"
+    return svg.page(title, style, str(examination.root), body, footer, heading="Data doctor")
 
 
 def _findings_of_picture(examination: Examination) -> FindingsOfPicture:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from training.data.doctor.findings import Finding, SetSummary, SplitSummary
 from training.data.doctor.html import charts
 from training.data.doctor.html.contact_sheet import Sample, colours_of_set, make_samples
-from training.data.doctor.html.drawing import UNKNOWN_COLOUR, Colour, encode_data_uri
+from training.data.doctor.html.drawing import UNKNOWN_COLOUR, Colour, colour_key, encode_data_uri
 
 FindingsOfPicture: TypeAlias = Mapping[Path, Sequence[Finding]]  # by the picture's path
 
@@ -86,7 +86,8 @@ def _sheet_entry(sample: Sample, task: str, colours: Mapping[str, Colour], findi
     words = {name: _class_words(sample, task, name, number) for name, number in sample.classes[:_CLASSES_IN_CAPTION]}
     hidden = len(sample.classes) - len(words)
     chips = "".join(
-        f"<li>{_key(colours.get(name)) if task in _DRAWN else ''}{escape(text)}</li>" for name, text in words.items()
+        f"<li>{colour_key(colours.get(name, UNKNOWN_COLOUR)) if task in _DRAWN else ''}{escape(text)}</li>"
+        for name, text in words.items()
     )
     chips += f"<li>and {hidden} more</li>" if hidden else ""
     chips = f'<ul class="chips">{chips or "<li>no objects</li>"}</ul>' if words or not sample.note else ""
@@ -112,8 +113,3 @@ def _class_words(sample: Sample, task: str, name: str, number: int) -> str:
         share = number / max(1, sample.picture.width * sample.picture.height)
         return f"{name} {share:.0%}" if share >= 0.01 else f"{name} < 1%"  # noqa: PLR2004 - one per cent
     return f"{name} {_TIMES} {number}" if number > 1 else name
-
-
-def _key(colour: Colour | None) -> str:
-    red, green, blue = colour or UNKNOWN_COLOUR
-    return f'<span class="key" style="background:#{red:02x}{green:02x}{blue:02x}"></span>'
