@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from pydantic import ValidationError
 
 from training.data.datasets import ClassificationSample, DataSets, DetectionSample, SegmentationSample
@@ -99,9 +100,14 @@ def compute_fingerprint(sets: DataSets) -> str:
 def _labels_of(sample: SegmentationSample | DetectionSample | ClassificationSample) -> Iterator[bytes]:
     if isinstance(sample, SegmentationSample):
         yield sample.mask.read_bytes()
+        if sample.values is not None:
+            yield repr(sample.values).encode()
     elif isinstance(sample, DetectionSample):
         for array in (sample.boxes, sample.labels, sample.crowd_boxes, sample.crowd_labels):
             yield array.tobytes()
+        for more in (sample.scores, sample.ignored, sample.known):
+            if more is not None and len(more):
+                yield np.asarray(more).tobytes()
     else:
         yield str(sample.label).encode()
 
