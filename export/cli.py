@@ -23,7 +23,7 @@ from service.errors import UniheadError
 from training.checkpoint import CheckpointError, load_checkpoint
 from training.config import Task
 from training.data.datasets import DataError, DataSets
-from training.data.mini_sets import read_mini_sets
+from training.data.sources import read_data
 from training.data.taxonomy import TaxonomyError
 from training.inference import build_engine, choose_tasks, read_taxonomy, restore_model
 
@@ -93,7 +93,7 @@ def parity(
             raise ExportError(f"{model} was exported from other weights than {checkpoint}; export it again")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what training left out of train says nothing about val
-            sets = read_mini_sets(data) if data else None
+            sets = read_data(data) if data else None
         tasks = _choose_tasks(reference, sets, checkpoint) if sets else []
     except (CheckpointError, DataError, ExportError, TaxonomyError, UniheadError) as error:
         raise _failure(error) from error
@@ -142,7 +142,7 @@ def quantize(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what training left out of train says nothing about val
-            sets = read_mini_sets(data)
+            sets = read_data(data)
         reference = load_engine(model, threads=1)
         tasks = _choose_tasks(reference, sets, model)
         chosen = [s.image for task in tasks for s in sets.split(task).train[:pictures]]

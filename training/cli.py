@@ -3,82 +3,41 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import typer
-from rich.console import Console
 
-from service.errors import ContractError
-from training.checkpoint import CheckpointError
-from training.config import Config, ConfigError, Task, keep_one_task, keep_tasks, load_config
-from training.data.datasets import DataError, DataSets
-from training.data.doctor.layouts import LayoutError
-from training.data.doctor.preflight import UnfitDataError, check_data
+from training.config import Config, Task, keep_one_task, keep_tasks, load_config
+from training.console import choose_device, complaints, console, failures_in_one_sentence, read, say, warn
+from training.data.datasets import DataSets
+from training.data.doctor.preflight import check_data
 from training.data.loaders import divide
-from training.data.mini_sets import read_mini_sets
-from training.data.record import RecordError, record_data, write_record
-from training.data.taxonomy import Taxonomy, TaxonomyError
-from training.distributed import DistributedError, Workers, connect
+from training.data.record import record_data, write_record
+from training.data.taxonomy import Taxonomy
+from training.distributed import Workers, connect
 from training.environment import append_environment, describe_environment, describe_machine
 from training.inference import choose_tasks, open_checkpoint, open_model
 from training.lab.ablation.records import RECORDS_NAME, read_records
 from training.lab.ablation.report import write_report as write_ablation_report
 from training.lab.ablation.run import Plan, RowTrainer, run_table
 from training.lab.ablation.shelf import Shelf
-from training.lab.ablation.table import SHIPPED_TABLE, AblationError, load_table
+from training.lab.ablation.table import SHIPPED_TABLE, load_table
 from training.lab.report.page import write_report
-from training.lab.summary import SummaryError, format_summary, load_run, summarise
-from training.learner import TrainingDivergedError
+from training.lab.summary import format_summary, load_run, summarise
 from training.metrics.bootstrap import bootstrap_interval
-from training.metrics.details import DetailsError
 from training.metrics.evaluation import PRIMARY_METRIC, measure_task
-from training.models.backbone import WeightsError
 from training.progress import Progress, RunProgress
 from training.stages import Run
-from training.stopping import StoppedError, Watch, parse_duration
+from training.stopping import Watch, parse_duration
 from training.teachers.sources import leave_out_strangers
-from training.teachers.teacher import TeacherError
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
-console = Console()
-complaints = Console(stderr=True)
-# markup=False: a path or a message may hold square brackets.
-_say, _warn, _complain = (
-    partial(where.print, style=style, highlight=False, markup=False, soft_wrap=True)
-    for where, style in ((console, None), (complaints, "yellow"), (complaints, "bold red"))
-)
-# What the user or the machine can bring about, and one sentence says.
-_FAILURES = (
-    AblationError,
-    CheckpointError,
-    ConfigError,
-    ContractError,
-    DataError,
-    DetailsError,
-    DistributedError,
-    LayoutError,
-    RecordError,
-    StoppedError,
-    SummaryError,
-    TaxonomyError,
-    TeacherError,
-    TrainingDivergedError,
-    UnfitDataError,
-    WeightsError,
-    OSError,
-)
-
 DataOption = Annotated[
     Path,
-    typer.Option(envvar="UNIHEAD_DATA", help="Folder that holds mini_voc_seg, mini_coco_det and imagenette_160."),
+    typer.Option(envvar="UNIHEAD_DATA", metavar="FILE|FOLDER", help="Data file, or folder; see `unihead-data show`."),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes CUDA when there is one.")]
 
@@ -126,13 +85,13 @@ def run(
     watch = _set_watch(stop_after, save_every)
     if resume and (preset is not None or seed is not None or only is not None):
         raise typer.BadParameter("the run in --out keeps its own preset, seed and tasks", param_hint="--resume")
-    chosen = _choose_device(device)
-    with _failures_in_one_sentence():
+    chosen = choose_device(device)
+    with failures_in_one_sentence():
         workers = connect(chosen)
         chosen = workers.choose_device(chosen)
         complaints.quiet = not workers.is_main  # all processes read the data, and find the same
-        examination = check_data(data, accept or (), _warn)
-        sets = _read(data)
+        examination = check_data(data, accept or (), warn)
+        sets = read(data)
         config = None if resume else _choose_config(preset, seed, only, sets.taxonomy)
         complaints.quiet = False
         if config is None:
@@ -157,8 +116,8 @@ def report(
     ] = None,
 ) -> None:
     """Draw the report of a run again, from what it left in its folder."""
-    with _failures_in_one_sentence():
-        written = write_report(folder, None if data is None else _read(data))
+    with failures_in_one_sentence():
+        written = write_report(folder, None if data is None else read(data))
     console.print(f"report: {written}", highlight=False)
 
 
@@ -181,9 +140,9 @@ def evaluate(
         raise typer.BadParameter("wanted one of --checkpoint and --model", param_hint="--checkpoint")
     if model and device == "cuda":
         raise typer.BadParameter("an ONNX file is measured as it is served, on the CPU", param_hint="--device")
-    chosen = _choose_device(device)
-    with _failures_in_one_sentence():
-        sets = _read(data)
+    chosen = choose_device(device)
+    with failures_in_one_sentence():
+        sets = read(data)
         if model is not None:
             engine, tasks, batch_size = open_model(model)
         elif checkpoint is not None:
@@ -208,7 +167,7 @@ def summary(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a Markdown table.")] = False,
 ) -> None:
     """Print mean and standard deviation over several runs, and what each task lost since its own stage."""
-    with _failures_in_one_sentence():
+    with failures_in_one_sentence():
         found = summarise([load_run(folder) for folder in runs], [load_run(folder) for folder in baseline or ()])
     print(json.dumps(asdict(found), indent=2) if as_json else format_summary(found))
 
@@ -239,26 +198,17 @@ def ablate(
     """
     if data is None and not report_only:
         raise typer.BadParameter("wanted the folder of the data, to train on", param_hint="--data")
-    chosen = _choose_device(device)
-    with _failures_in_one_sentence():
+    chosen = choose_device(device)
+    with failures_in_one_sentence():
         experiments = load_table(table)
         if data is not None and not report_only:
-            sets = _read(data)
+            sets = read(data)
             machine = describe_machine(chosen)
             plan = Plan(experiments, out / RECORDS_NAME, seeds or [0], best=best, work=work, keep=keep, machine=machine)
             shelf = Shelf(work / "shared", experiments, plan.seeds)
-            run_table(plan, RowTrainer(sets, chosen, backbone_weights, console, shelf), _say)
+            run_table(plan, RowTrainer(sets, chosen, backbone_weights, console, shelf), say)
         written = write_ablation_report(experiments, read_records(out / RECORDS_NAME), out)
     console.print(f"report: {written}", highlight=False)
-
-
-@contextmanager
-def _failures_in_one_sentence() -> Iterator[None]:
-    try:
-        yield
-    except _FAILURES as error:
-        _complain(f"unihead-train: {error}")
-        raise typer.Exit(error.exit_code if isinstance(error, StoppedError) else 1) from error
 
 
 def _set_watch(stop_after: str, save_every: str) -> Watch:
@@ -273,10 +223,10 @@ def _choose_config(preset: str | None, seed: int | None, only: Task | None, taxo
     config = config if only is None else keep_one_task(config, only)
     if absent := [stage.task for stage in config.stages if stage.task not in taxonomy.tasks]:
         config = keep_tasks(config, taxonomy.tasks)
-        _warn(f"the data has nothing of {' and '.join(absent)}, so that is not learned")
+        warn(f"the data has nothing of {' and '.join(absent)}, so that is not learned")
     config, sentences = leave_out_strangers(config, taxonomy)
     for sentence in sentences:
-        _warn(sentence)
+        warn(sentence)
     return config
 
 
@@ -286,25 +236,6 @@ def _show_progress(config: Config, sets: DataSets, out: Path, workers: Workers) 
     learned, _ = divide(sets, config)
     pictures = {stage.task: len(learned.split(stage.task).train) for stage in config.stages}
     return RunProgress(config, pictures, out, console)
-
-
-def _choose_device(name: str) -> torch.device:
-    if name not in {"auto", "cpu", "cuda"}:
-        raise typer.BadParameter(f"{name!r} is none of auto, cpu and cuda", param_hint="--device")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise typer.BadParameter("torch finds no CUDA device here; take auto or cpu", param_hint="--device")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def _read(data: Path) -> DataSets:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        sets = read_mini_sets(data)
-    for warning in caught:
-        _warn(f"warning: {warning.message}")
-    return sets
 
 
 def main() -> None:

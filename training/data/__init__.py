@@ -1,1 +1,1 @@
-"""Three sets of pictures: made out of releases, examined, read, augmented, and given out as batches."""
+"""Sets of pictures: made out of releases, examined, read, augmented, and given out as batches."""

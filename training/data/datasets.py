@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from service.errors import RequestError
 from service.pictures.imaging import FloatArray, UInt8Array, decode
-from training.data.coco import LabelledBox, parse_coco
 from training.data.layouts.faults import DataError as DataError  # noqa: PLC0414 - those who read data catch it from here
 from training.data.layouts.faults import DataWarning as DataWarning  # noqa: PLC0414 - as above
 from training.data.layouts.masks import read_values
+from training.data.layouts.mini_coco import LabelledBox, parse_coco
 from training.data.layouts.outlines import Outlines
 from training.data.taxonomy import COCO, IMAGENETTE, VOID, Taxonomy
 from training.files import JPEG_SUFFIXES, PICTURE_SUFFIXES, hash_file, list_files, list_folders

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from pydantic import ValidationError
 
 from training.data.datasets import ClassificationSample, DataSets, DetectionSample, SegmentationSample
 from training.data.doctor.findings import Examination
-from training.data.mini_sets import FOLDERS
 from training.files import write_whole
 from training.options.base import Frozen, Task
 
@@ -56,20 +57,19 @@ def record_data(examination: Examination, sets: DataSets) -> DataRecord:
     """Describe the data of a run.
 
     Args:
-        examination: of the folder that holds the sets; the doctor looks at whatever else lies there too.
+        examination: of the sources that the sets are read from.
         sets: as read from it.
     """
-    by_name = {summary.name: summary for summary in examination.sets}
+    splits: dict[Task, dict[str, SplitRecord]] = {}
+    for summary in examination.sets:  # a task may have several sources
+        for split in summary.splits:
+            found = splits.setdefault(Task(summary.task), {})
+            before = found.get(split.name, SplitRecord(pictures=0, class_counts={}))
+            counts = Counter(before.class_counts) + Counter(split.class_counts)
+            found[split.name] = SplitRecord(pictures=before.pictures + split.pictures, class_counts=dict(counts))
     return DataRecord(
         fingerprint=compute_fingerprint(sets),
-        splits={
-            task: {
-                split.name: SplitRecord(pictures=split.pictures, class_counts=dict(split.class_counts))
-                for split in by_name[folder].splits
-            }
-            for task, folder in FOLDERS.items()
-            if folder in by_name
-        },
+        splits={task: splits[task] for task in Task if task in splits},
         faults=tuple(
             FaultRecord(
                 code=finding.code,
@@ -99,9 +99,14 @@ def compute_fingerprint(sets: DataSets) -> str:
 def _labels_of(sample: SegmentationSample | DetectionSample | ClassificationSample) -> Iterator[bytes]:
     if isinstance(sample, SegmentationSample):
         yield sample.mask.read_bytes()
+        if sample.values is not None:
+            yield repr(sample.values).encode()
     elif isinstance(sample, DetectionSample):
         for array in (sample.boxes, sample.labels, sample.crowd_boxes, sample.crowd_labels):
             yield array.tobytes()
+        for more in (sample.scores, sample.ignored, sample.known):
+            if more is not None and len(more):
+                yield np.asarray(more).tobytes()
     else:
         yield str(sample.label).encode()
 

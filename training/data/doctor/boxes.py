@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from training.data.coco import MIN_SIDE_PX
 from training.data.doctor.codes import Ledger
 from training.data.doctor.findings import PictureBox
+from training.data.layouts.readings import MIN_SIDE_PX
 
 # Annotators' corners are rounded, and a resize moves them: the official files have boxes out by up to a pixel.
 TOLERANCE_PX: Final = 1.0

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 from service.pictures.imaging import FloatArray
 from training.data.layouts.outlines import Outlines
 from training.options.base import Task
+
+# A box that is less wide or high is neither an object nor background.
+MIN_SIDE_PX: Final = 2.0
 
 
 class Layout(StrEnum):

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from training.data.datasets import ClassificationSample, DataSets, DetectionSample, SegmentationSample, Split
 from training.data.layouts.faults import DataError
 from training.data.layouts.outlines import Outlines
-from training.data.layouts.readings import Labelled, Reading
+from training.data.layouts.readings import MIN_SIDE_PX, Labelled, Reading
 from training.data.sets.data_file import BACKGROUND, VOID_NAME, DataFile, Source
 from training.data.sets.leaks import find_leaks, find_same_names
 from training.data.sets.opening import Opened
 from training.data.taxonomy import VOC_SAME_AS_COCO, VOID, Taxonomy
 from training.options.base import Task
 
-MIN_SIDE_PX: Final = 2.0  # a smaller box is neither an object nor background
 _SPLITS: Final = ("train", "val", "choose")
 _NO_LABEL: Final = -1  # of a value that nothing names
 _IGNORED: Final = -2  # of a name that is void

@@ -1,7 +1,9 @@
+import re
 from pathlib import Path
 
 import pytest
 
+from tests.checkout import ROOT
 from training.data.datasets import DataError
 from training.data.sets.data_file import DataFile, Source, format_data_file, load_data_file
 from training.options.base import Task
@@ -47,6 +49,13 @@ def test_every_key_is_read_and_written(tmp_path: Path) -> None:
     assert load(format_data_file(data), tmp_path) == data
     written = {key for source in data.source for key in source.model_dump(exclude_defaults=True)}
     assert written == Source.model_fields.keys()
+
+
+def test_the_data_file_in_the_documents_is_one(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    shown = {key for source in load(block, tmp_path).source for key in source.model_dump(exclude_defaults=True)}
+    assert shown == Source.model_fields.keys()
 
 
 SOURCE = '[[source]]\ntask = "detection"\npath = "a"\n'

@@ -11,11 +11,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
-from training.data.coco import MIN_SIDE_PX
 from training.data.doctor.boxes import TOLERANCE_PX
 from training.data.doctor.findings import Case, Examination, Finding, Picture, Severity, sort_findings
 from training.data.doctor.html import svg
 from training.data.doctor.html.sections import FindingsOfPicture, set_section
+from training.data.layouts.readings import MIN_SIDE_PX
 from training.files import write_whole
 
 LISTED_CASES: Final = 200

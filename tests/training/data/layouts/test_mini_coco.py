@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from training.data.coco import CocoFile, LabelledBox, parse_coco
+from training.data.layouts.mini_coco import CocoFile, LabelledBox, parse_coco
 
 NAMES = ("person", "car")
 

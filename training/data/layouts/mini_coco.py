@@ -1,4 +1,4 @@
-"""What a COCO detection file says about each of its pictures, with the classes joined by name."""
+"""What the mini set's COCO file says about each of its pictures, with the classes joined by name."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-Row: TypeAlias = Mapping[str, Any]
+from training.data.layouts.readings import MIN_SIDE_PX
 
-MIN_SIDE_PX = 2.0
+Row: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
