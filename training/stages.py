@@ -94,8 +94,7 @@ class Run:
             FileExistsError: the folder holds a run already.
             WeightsError: the backbone's weights cannot be had.
         """
-        path = out / CHECKPOINT_NAME
-        if path.exists():
+        if (path := out / CHECKPOINT_NAME).exists():
             raise FileExistsError(f"{path} exists; go on with --resume, or choose another --out")
         taxonomy = choose_classes(config, taxonomy)
         torch.manual_seed(config.seed)
@@ -245,9 +244,8 @@ class Run:
             shared = self._model.shared_parameters()
             self.checkpoint.anchors = consolidate(self.checkpoint.anchors, stage.task, shared, importance, protector)
         fisher_seconds = time.perf_counter() - started
-        evaluation = self._evaluate(index, str(stage.task), work)
-        seconds = time.perf_counter() - started
-        self._record({**evaluation, "fisher_seconds": fisher_seconds, "seconds": seconds}, work)
+        evaluation = self._evaluate(index, str(stage.task), work) | {"fisher_seconds": fisher_seconds}
+        self._record({**evaluation, "seconds": time.perf_counter() - started}, work)
         self._save(index + 1, 0, None)
 
     def _polish(self, work: _Work) -> None:
@@ -257,9 +255,8 @@ class Run:
         self._train(Leg(index, POLISH, self._config.polish.epochs, polish.learner, polish.begin_epoch), work)
         started = time.perf_counter()
         samples = {task: work.judged.split(task).val for task in work.datasets}
-        judged = judge(
-            self._model, self.checkpoint.before, lambda: self._measure(samples), self._config.polish.tolerance
-        )
+        tolerance, measure = self._config.polish.tolerance, partial(self._measure, samples)
+        judged = judge(self._model, self.checkpoint.before, measure, tolerance)
         self._record({"kind": "polish", "stage": POLISH, **judged, "seconds": time.perf_counter() - started}, work)
         if judged["kept"]:
             started = time.perf_counter()
@@ -281,8 +278,7 @@ class Run:
         return {"kind": "evaluation", "stage": stage, "metrics": metrics, "ms_per_image": ms_per_image}
 
     def _measure(self, samples: Mapping[Task, Sequence[Sample]]) -> dict[str, dict[str, float]]:
-        engine = self._build_engine()
-        size = self._config.eval_batch_size
+        engine, size = self._build_engine(), self._config.eval_batch_size
         metrics = {str(task): evaluate_task(engine, task, chosen, batch_size=size) for task, chosen in samples.items()}
         return self._workers.broadcast(metrics)  # every process measures; what is chosen by it must be the same for all
 
