@@ -18,10 +18,9 @@ from service.engine.contract import INPUT_NAME, METADATA_KEY, ModelContract
 from service.engine.engine import load_engine
 from service.engine.golden import answer_golden
 from training.checkpoint import Checkpoint
-from training.config import Config, Task
+from training.config import Config, Task, describe_faults
 from training.inference import Predictor, make_contract, restore_model
 from training.models.folding import fold_gates
-from training.options.base import describe_faults
 
 _CANDIDATES = {"boxes": CANDIDATE_BOXES, "scores": CANDIDATE_SCORES, "labels": CANDIDATE_LABELS}
 

@@ -30,6 +30,7 @@ __all__ = [
     "SegmentationLossConfig",
     "StageConfig",
     "Task",
+    "describe_faults",
 ]
 
 

@@ -22,7 +22,8 @@ from service.engine.engine import Engine, load_engine
 from service.errors import ContractError
 from service.settings import Settings
 from training.config import Task
-from training.data.datasets import DataError, SegmentationSample, read_detection, read_mask, read_segmentation
+from training.data.datasets import DataError, SegmentationSample, read_mask
+from training.data.mini_sets import read_detection, read_segmentation
 from training.lab.report.student import STUDENT_REPORT
 from training.metrics.evaluation import evaluate_task
 from training.metrics.segmentation import ConfusionMatrix, miou_eps_per_image

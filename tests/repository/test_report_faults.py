@@ -20,7 +20,8 @@ from service.engine.engine import Engine
 from service.pictures.imaging import letterbox
 from tests.training.fakes import Answer, KnownSession, make_config
 from tests.training.make_sets import write_tiny_sets
-from training.data.datasets import DataError, load_image, read_detection, read_mask, read_segmentation
+from training.data.datasets import DataError, load_image, read_mask
+from training.data.mini_sets import read_detection, read_segmentation
 from training.data.taxonomy import COCO, MINI, VOID
 from training.inference import make_contract
 

@@ -3,7 +3,7 @@
 import { Camera } from "./camera.js";
 import { acceptPictures } from "./give.js";
 import { loadPicture, makeBlank, readClassIds } from "./picture.js";
-import { findTints, listBoxes, listClasses, listSegments, showTiming, summarise } from "./results.js";
+import { findTints, listBoxes, listClasses, listSegments, showParts, showTiming, summarise } from "./results.js";
 import { Refusal, keepKey, predict } from "./service.js";
 import { Stage } from "./stage.js";
 import { copy, download, fromBase64, writeCurl } from "./take.js";
@@ -87,7 +87,7 @@ function show(what, { live = false } = {}) {
   }
   if (what.reply) {
     const { segments = [], classes = [], timing_ms: timing } = what.reply.answer;
-    showParts(what.reply.answer);
+    showParts(what.reply.answer, $("canvas"));
     listSegments($("segments"), segments, hidden, toggle);
     listClasses($("classes"), classes);
     showTiming({ bar: $("timing-bar"), legend: $("timing-legend"), sentence: $("timing") }, what.reply);
@@ -96,15 +96,6 @@ function show(what, { live = false } = {}) {
     measure(timing.forward ?? 0);
   }
   stage.draw();
-}
-
-/** Hide what is about parts that this answer does not have: a model may serve fewer than all tasks. */
-function showParts(answer) {
-  for (const element of document.querySelectorAll("[data-part]")) {
-    element.hidden = !element.dataset.part.split(" ").some((part) => part in answer);
-  }
-  const drawn = [["mask", "mask"], ["detections", "boxes"]].filter(([part]) => part in answer).map(([, word]) => word);
-  $("canvas").ariaLabel = drawn.length ? `The picture with its ${drawn.join(" and ")}` : "The picture";
 }
 
 /** Note how long the answer took from hand to screen; tests/benchmarks/page.py reads it. */

@@ -105,3 +105,12 @@ function fill(list, items, build) {
 function make(tag, properties = {}, text = "") {
   return Object.assign(document.createElement(tag), properties, text ? { textContent: text } : {});
 }
+
+/** Hide what is about parts that this answer does not have: a model may serve fewer than all tasks. */
+export function showParts(answer, canvas) {
+  for (const element of document.querySelectorAll("[data-part]")) {
+    element.hidden = !element.dataset.part.split(" ").some((part) => part in answer);
+  }
+  const drawn = [["mask", "mask"], ["detections", "boxes"]].filter(([part]) => part in answer).map(([, word]) => word);
+  canvas.ariaLabel = drawn.length ? `The picture with its ${drawn.join(" and ")}` : "The picture";
+}

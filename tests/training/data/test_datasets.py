@@ -9,17 +9,8 @@ from PIL import Image
 
 from tests.training.make_sets import COCO_IDS, VOC_LABELS, write_palette_mask
 from tests.training.there import there
-from training.data.datasets import (
-    DataError,
-    DataWarning,
-    load_image,
-    load_segmentation,
-    read_classification,
-    read_detection,
-    read_mask,
-    read_segmentation,
-)
-from training.data.mini_sets import read_mini_sets
+from training.data.datasets import DataError, DataWarning, load_image, load_segmentation, read_mask
+from training.data.mini_sets import read_classification, read_detection, read_mini_sets, read_segmentation
 from training.data.taxonomy import COCO, IMAGENETTE, VOC, VOID
 
 
