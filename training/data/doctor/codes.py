@@ -43,6 +43,7 @@ _WARNINGS: Final = {
     "crowd-box": "A box stands for a crowd that nobody counted.",
     "empty-class-folder": "A class folder holds no picture.",
     "repeated-annotation-id": "Several annotations of one file have the same id.",
+    "box-from-outline": "An annotation has no usable bbox; the box around its outline is taken.",
     "annotation-without-outline": "An annotation has no outline to draw a mask from; its box is void.",
     "missing-class-name": "A class is named in one split and not in the other.",
     "class-without-training-example": "A class has no example in train.",

@@ -25,6 +25,7 @@ REPAIRED_CODES: Final = frozenset(
         "box-outside-picture",
         "box-without-area",
         "annotation-without-outline",
+        "box-from-outline",
         "repeated-annotation-id",
         "tiny-box",
     }

@@ -190,7 +190,10 @@ def _read_annotation(
         shape = read_shape(fields.get("segmentation"))
     except (TypeError, ValueError):
         shape = None
-    xywh = parse_xywh(fields.get("bbox")) or _around(shape)
+    xywh = parse_xywh(fields.get("bbox"))
+    if xywh is None and (xywh := _around(shape)) is not None:
+        sentence = f"bbox is {shorten(fields.get('bbox'))}; the box around its outline is taken"
+        faults.mend("box-from-outline", path, sentence, entry=entry)
     if image is None or category is None or xywh is None:
         wanted = "wanted image_id, category_id and a bbox of four numbers: x, y, width, height"
         faults.refuse("corrupt-annotation", path, f"{shorten(fields)}; {wanted}", entry=entry)

@@ -49,8 +49,7 @@ class Faults:
     def describe(self) -> list[str]:
         """One line for each kind of mended fault in each file, with its first example."""
         return [
-            f"{path}: {len(cases)} {code}, passed over, such as {cases[0]}"
-            for (path, code), cases in self._mended.items()
+            f"{path}: {len(cases)} {code} mended, such as {cases[0]}" for (path, code), cases in self._mended.items()
         ]
 
 

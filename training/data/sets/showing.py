@@ -92,7 +92,8 @@ def _describe_classes(sets: DataSets, task: Task) -> list[str]:
     parts = {"train": split.train, "val": split.val, "choose": split.choose}
     parts = {name: samples for name, samples in parts.items() if samples or name != "choose"}
     counted = {name: _count(samples, len(sets.taxonomy.names(task))) for name, samples in parts.items()}
-    title = f"{task}: {len(sets.taxonomy.names(task))} classes, {_WHAT[task]} of each"
+    count = len(sets.taxonomy.names(task))
+    title = f"{task}: {count} {'class' if count == 1 else 'classes'}, {_WHAT[task]} of each"
     if task is Task.SEGMENTATION and any(len(samples) > _MOST_MASKS for samples in parts.values()):
         title += f" among {_MOST_MASKS} masks a split"
     rows = [

@@ -267,6 +267,7 @@ PLANTS: list[tuple[str, Plant]] = [
     ("same-picture-in-two-splits", copy(FIRST_JPEG, IMAGENETTE + "/val/n01440764/another.JPEG")),
     ("same-picture-in-two-splits", copy(FIRST_JPEG, IMAGENETTE + "/val/n01440764/{stem}.JPEG")),
     ("same-picture-in-two-tasks", copy(f"{COCO}/val/data/*.jpg", IMAGENETTE + "/train/n01440764/other.jpg")),
+    ("box-from-outline", in_annotation(bbox=[], segmentation=[[8, 9, 28, 9, 28, 33, 8, 33]])),
     ("normalised-box", in_labels(normalise)),
     ("normalised-box", in_annotation(bbox=[0.25, 0.25, 0.5, 0.5])),
     ("xywh-taken-for-xyxy", in_labels(corners_for_sizes)),

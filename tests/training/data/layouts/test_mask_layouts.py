@@ -104,7 +104,7 @@ def test_coco_outlines_become_masks_and_crowds_void(tmp_path: Path) -> None:
         document["annotations"][2].update(segmentation=[])
 
     coco(edit)(tmp_path / "segmentation")
-    with pytest.warns(DataWarning, match=r"1 annotation-without-outline, passed over, such as annotation 3"):
+    with pytest.warns(DataWarning, match=r"1 annotation-without-outline mended, such as annotation 3"):
         sets = read_data(tmp_path)
     assert sets.taxonomy.segmentation == ("background", "person", "dog")
     assert sets.segmentation is not None

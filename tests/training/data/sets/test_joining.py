@@ -172,7 +172,5 @@ def test_a_source_that_cannot_be_used_says_what_to_do(
 
 def test_rows_without_area_are_left_out_and_told(tmp_path: Path) -> None:
     coco(rows(bbox=lambda _: [4, 5, 0, 9]))(tmp_path)
-    with pytest.warns(
-        DataWarning, match=r"labels\.json: 4 box-without-area, passed over, such as annotation 1: x, y, width"
-    ):
+    with pytest.warns(DataWarning, match=r"labels\.json: 4 box-without-area mended, such as annotation 1: x, y, width"):
         read_data(tmp_path)
