@@ -85,7 +85,7 @@ def find_sources(path: Path, root: Path | None = None) -> tuple[DataFile, tuple[
         with resources.as_file(shipped) as file:
             return load_data_file(file), _roots(root, ())
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder; wanted a folder of data sets, or a data file")
+        raise DataError(f"{path}: no such folder and no such data file; wanted a folder of data sets, or a data file")
     return load_data_file(path), _roots(root, (path.parent,))
 
 
