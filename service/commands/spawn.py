@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -58,7 +58,7 @@ def spawn_service(words: Sequence[str]) -> Iterator[Spawned]:
         port = free.getsockname()[1]
     python = [sys.executable, "-c", "from service.cli import main; main()"]
     command = [*python, "--host", _HOST, "--port", str(port), *words]
-    environment = {name: value for name, value in os.environ.items() if name not in _LEFT_OUT}
+    environment = leave_out_neighbours(os.environ)
     with (
         tempfile.TemporaryFile("w+") as log,
         subprocess.Popen(command, stderr=log, env=environment) as process,  # noqa: S603 - our own command
@@ -72,6 +72,11 @@ def spawn_service(words: Sequence[str]) -> Iterator[Spawned]:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_STOP_S)
             process.kill()
+
+
+def leave_out_neighbours(environment: Mapping[str, str]) -> dict[str, str]:
+    """Keep the variables that a service of our own may have: not the keys and ports of one that runs here already."""
+    return {name: value for name, value in environment.items() if name not in _LEFT_OUT}
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: IO[str]) -> None:

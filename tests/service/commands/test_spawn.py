@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from service.commands.spawn import spawn_service
+from service.commands.spawn import leave_out_neighbours, spawn_service
 from tests.service.fakes import write_keys
+
+
+def test_what_another_service_holds_is_left_out_of_the_environment() -> None:
+    own = {"UNIHEAD_MODEL": "m.onnx", "UNIHEAD_PORT": "1", "PATH": "/bin"}
+    held = {f"UNIHEAD_{name}": "x" for name in ("AUTH", "KEYS", "METRICS_PORT", "PID_FILE")}
+    assert leave_out_neighbours(own | held) == own
 
 
 @pytest.mark.slow
