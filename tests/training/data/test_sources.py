@@ -77,9 +77,7 @@ def test_the_root_is_given_or_the_file_s_own_folder_or_the_variable(
 
 
 def test_a_path_to_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match="no such folder and no such data file; wanted a folder of data sets, or a data file"
-    ):
+    with pytest.raises(DataError, match="no such folder and no such data file; wanted a folder of data sets"):
         read_data(tmp_path / "nothing")
 
 

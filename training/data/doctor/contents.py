@@ -82,7 +82,7 @@ def read_contents(each: ExaminedSet, ledger: Ledger, *, others: Sequence[Examine
     boxes: dict[Path, tuple[PictureBox, ...]] = {}
     for split, place in found.places.items():
         if found.layout is Layout.COCO:
-            readings[split] = _read_coco(place, found.places, boxes, ledger)
+            readings[split] = _read_coco(place, each, boxes, ledger)
         else:
             readings[split] = READERS[found.layout](place, faults)
     try:
@@ -127,11 +127,11 @@ def _boxes(picture: Labelled, names: Sequence[str]) -> tuple[PictureBox, ...]:
     )
 
 
-def _read_coco(
-    place: Place, places: Mapping[str, Place], boxes: dict[Path, tuple[PictureBox, ...]], ledger: Ledger
-) -> Reading:
+def _read_coco(place: Place, each: ExaminedSet, boxes: dict[Path, tuple[PictureBox, ...]], ledger: Ledger) -> Reading:
     """Boxes with their faults, where the training reader clips them and leaves them out."""
     rows, located = open_coco(place, LedgerFaults(ledger))
+    bar = each.source.min_score
+    rows = replace(rows, annotations=[row for row in rows.annotations if row.score is None or row.score >= bar])
     sizes = {number: rows.images[number].size or size for number, (_, size) in located.items()}
     by_image = examine_boxes(place.source, rows, sizes, ledger)
     names = tuple(dict.fromkeys(rows.categories.values()))
@@ -139,8 +139,8 @@ def _read_coco(
     for number, (path, _) in located.items():
         boxes[path] = (*boxes.get(path, ()), *by_image.get(number, ()))
     pictures = [Labelled(path, size=rows.images[number].size) for number, (path, _) in located.items()]
-    _report_unlisted(place, places, {path for path, _ in located.values()}, ledger)
-    return Reading(place.source, names, tuple({each.image: each for each in pictures}.values()), ids)
+    _report_unlisted(place, each.found.places, {path for path, _ in located.values()}, ledger)
+    return Reading(place.source, names, tuple({picture.image: picture for picture in pictures}.values()), ids)
 
 
 def _report_unlisted(place: Place, places: Mapping[str, Place], listed: set[Path], ledger: Ledger) -> None:
