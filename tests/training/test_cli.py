@@ -40,7 +40,7 @@ def assert_one_sentence(result: Result, *words: str) -> None:
 
 def test_a_missing_data_folder_is_one_sentence_that_names_it(tmp_path: Path) -> None:
     result = run_tiny(tmp_path / "absent", tmp_path / "run")
-    assert_one_sentence(result, str(tmp_path / "absent"), "no such file or folder")
+    assert_one_sentence(result, str(tmp_path / "absent"), "no such folder and no such data file")
     assert not (tmp_path / "run").exists()
 
 
