@@ -92,7 +92,7 @@ def export_onnx(checkpoint: Checkpoint, out: Path, *, golden: Path, overrides: O
         The contract as written.
 
     Raises:
-        ExportError: the run is not finished, or an override is out of its range.
+        ExportError: the run is not finished, or an override is out of its range: more boxes than there can be, too.
     """
     trained = checkpoint.parsed_config()
     config = overrides.apply(trained)
@@ -108,6 +108,10 @@ def export_onnx(checkpoint: Checkpoint, out: Path, *, golden: Path, overrides: O
         version=contract.version + overrides.describe(trained),
         metrics=_last_metrics(checkpoint, trained, config),
     )
+    if overrides.max_detections and contract.max_detections < overrides.max_detections:
+        raise ExportError(
+            f"{contract.max_detections} candidates cannot fill max_detections {overrides.max_detections}; lower it"
+        )
     predictor = Predictor(pool_by_means(fold_gates(model)), config).eval()
     proto = trace(predictor, input_size=config.input_size)
     if "detect" in contract.tasks:

@@ -16,6 +16,7 @@ from service.pictures.imaging import UInt8Array
 from service.settings import Settings
 from tests.service.clients import PICTURE, ask, connect, count
 from tests.service.fakes import FakeSession, encode, make_form, make_picture
+from tests.service.harness import until
 
 pytestmark = pytest.mark.anyio
 
@@ -83,12 +84,15 @@ async def test_a_full_queue_is_503_with_a_time_to_come_back_and_health_answers_m
     app = create_app(Settings(threads=1, queue_limit=1), Engine(session, contract))
     async with app.router.lifespan_context(app), connect(app) as client:
         bodies = [encode(make_picture(seed=seed)) for seed in range(6)]
-        pending = [asyncio.create_task(client.post("/detect", content=body)) for body in bodies]
-        done, waiting = await asyncio.wait(pending, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        registry = app.state.service.metrics.registry
+        pending = [asyncio.create_task(client.post("/detect", content=bodies[0]))]
+        await until(lambda: registry.get_sample_value("unihead_worker_images") == 1.0)  # it waits no more
+        pending += [asyncio.create_task(client.post("/detect", content=body)) for body in bodies[1:]]
+        await until(lambda: sum(task.done() for task in pending) == 4)  # all have asked
         assert (await client.get("/healthz")).status_code == 200
         assert await count(client, "unihead_queue_limit_images") == 1.0
         session.gate.set()
-        answers = [await task for task in (*done, *waiting)]
+        answers = [await task for task in pending]
     assert sorted(answer.status_code for answer in answers) == [200, 200, 503, 503, 503, 503]
     refused = [answer for answer in answers if answer.status_code == 503]
     assert {answer.json()["code"] for answer in refused} == {"overloaded"}
