@@ -9,6 +9,11 @@ import pytest
 SHARED = Path(__file__).parents[1].parent / "shared"
 
 
+def choose_size(full: int, in_ci: int) -> int:
+    """How much of a long test is done: all by `make test-all`, less in CI, which has half an hour for everything."""
+    return in_ci if os.environ.get("CI") else full
+
+
 def find_outside(variable: str, folder: str) -> Path:
     """The path in an environment variable; without it skip, but fail in CI if `../shared/<folder>` is there."""
     if path := os.environ.get(variable):

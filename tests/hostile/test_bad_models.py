@@ -17,6 +17,7 @@ import pytest
 from service.cli import main
 from service.server.server import GracefulServer
 from tests.attacks.processes import ROOT, Running, start
+from tests.outside import choose_size
 from tests.service.bad_models import BAD_AT_START, BAD_MODELS, write_model
 from tests.service.fakes import encode, make_picture
 
@@ -67,7 +68,9 @@ print(json.dumps(outcomes))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mutants", [100, pytest.param(3000, marks=[pytest.mark.full, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize(
+    "mutants", [100, pytest.param(choose_size(3000, 1000), marks=[pytest.mark.full, pytest.mark.timeout(1800)])]
+)
 @pytest.mark.parametrize("pinned", [False, True])
 def test_flipped_bits_crash_nothing_and_pass_no_pin(tmp_path: Path, mutants: int, pinned: bool) -> None:
     good = write_model(tmp_path / "good.onnx", "good")

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.attacks.processes import HOST, Running, start
+from tests.outside import choose_size
 from tests.service.fakes import encode, make_picture
 
 pytestmark = [pytest.mark.slow]
@@ -56,7 +57,9 @@ def ask_many(service: Running, pool: ThreadPoolExecutor) -> list[Future[tuple[in
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=[pytest.mark.full, pytest.mark.timeout(1200)])])
+@pytest.mark.parametrize(
+    "rounds", [1, pytest.param(choose_size(20, 6), marks=[pytest.mark.full, pytest.mark.timeout(1200)])]
+)
 def test_whoever_has_asked_is_answered_and_the_exit_code_is_0(tmp_path: Path, rounds: int) -> None:
     for number in range(rounds):
         profile = tmp_path / f"profile-{number}.json"

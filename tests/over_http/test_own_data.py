@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from service.commands.spawn import spawn_service
+from tests.outside import choose_size
 from tests.repository.documents import GOLDEN
 from tests.training.data.layouts.odd_boxes import Document, coco, roboflow, voc, yolo
 from tests.training.data.layouts.odd_others import folders, masks
@@ -85,10 +86,12 @@ CASES: dict[str, tuple[Callable[[Path], object], str, tuple[str, ...]]] = {
 }
 
 
-# Each trains for some seconds and starts a service: one of them in `make test`, all in `make test-all`.
-@pytest.mark.parametrize(
-    "case", [pytest.param(name, marks=() if name == "boxes as YOLO txt" else pytest.mark.full) for name in CASES]
-)
+# Each trains for some seconds and starts a service: one of them in `make test`, three in CI, all in `make test-all`.
+QUICK = "boxes as YOLO txt"
+OTHERS = sorted(set(CASES) - {QUICK})[: choose_size(len(CASES), 2)]
+
+
+@pytest.mark.parametrize("case", [QUICK, *(pytest.param(name, marks=pytest.mark.full) for name in OTHERS)])
 def test_own_data_becomes_a_served_model_with_own_names(case: str, tmp_path: Path) -> None:
     write, entry, tasks = CASES[case]
     write(tmp_path / "mine")

@@ -16,6 +16,7 @@ from service.cli import main
 from service.commands.spawn import Spawned, spawn_service
 from service.engine.contract import METADATA_KEY
 from tests.benchmarks.load import memory_mb
+from tests.outside import choose_size
 
 MODELS = Path(__file__).parents[2] / "service" / "models"
 BODIES = [path.read_bytes() for path in sorted((MODELS / "golden").glob("*.jpg"))]
@@ -49,7 +50,9 @@ def ask(service: Spawned, stop: threading.Event, answers: list[tuple[int, dict[s
         connection.close()
 
 
-@pytest.mark.parametrize("swaps", [6, pytest.param(100, marks=[pytest.mark.full, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize(
+    "swaps", [6, pytest.param(choose_size(100, 40), marks=[pytest.mark.full, pytest.mark.timeout(1800)])]
+)
 def test_swapping_the_model_under_load_fails_and_mixes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], swaps: int
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from service.commands.spawn import Spawned, spawn_service
+from tests.outside import choose_size
 
 GOLDEN = sorted((Path(__file__).parents[2] / "service" / "models" / "golden").glob("*.jpg"))
 TASKS = ("segment", "detect", "classify")
@@ -55,7 +56,8 @@ async def passes(client: httpx.AsyncClient) -> float:
 
 
 @pytest.mark.parametrize(
-    ("clients", "pictures"), [(20, 10), pytest.param(200, 50, marks=[pytest.mark.full, pytest.mark.timeout(1800)])]
+    ("clients", "pictures"),
+    [(20, 10), pytest.param(200, choose_size(50, 20), marks=[pytest.mark.full, pytest.mark.timeout(1800)])],
 )
 async def test_all_clients_get_the_answers_of_one_by_one_for_one_pass_a_picture(
     service: Spawned, clients: int, pictures: int

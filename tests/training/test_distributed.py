@@ -228,17 +228,27 @@ def test_several_processes_without_torchrun_are_told_to_use_it(monkeypatch: pyte
         connect(CPU)
 
 
+# Only the second process is asked to stop, at its first step; no clock decides when that is.
+ONE_WANTS_TO_STOP = """
+import os
+from training.cli import main
+from training.stopping import Watch, Wish
+Watch.look = lambda watch: Wish.STOP_BY_CLOCK if os.environ["RANK"] == "1" else Wish.NOTHING
+main()
+"""
+
+
 class Train(Protocol):
     """Trains a preset on so many processes; gives the folder of the run."""
 
-    def __call__(self, preset: str, processes: int, *options: str, code: int = 0) -> Path: ...
+    def __call__(self, preset: str, processes: int, *options: str, code: int = 0, script: str = "") -> Path: ...
 
 
 @pytest.fixture
 def train(tiny_sets: Path, tmp_path: Path) -> Train:
     """Trains a preset on so many processes; gives the folder of the run."""
 
-    def run(preset: str, processes: int, *options: str, code: int = 0) -> Path:
+    def run(preset: str, processes: int, *options: str, code: int = 0, script: str = "") -> Path:
         path, out = tmp_path / "preset.toml", tmp_path / f"run-{processes}"
         path.write_text(preset)
         chosen = options or ("--preset", str(path))
@@ -248,8 +258,12 @@ def train(tiny_sets: Path, tmp_path: Path) -> Train:
             assert done.exit_code == 0, done.output
             return out
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        command = [sys.executable, *torchrun, "-m", "training", *words]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        program = ["-m", "training"]
+        if script:
+            program = [str(tmp_path / "program.py")]
+            Path(program[0]).write_text(script)
+        command = [sys.executable, *torchrun, *program, *words]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
         told = subprocess.run(
             command,
             capture_output=True,
@@ -301,8 +315,8 @@ def test_all_that_a_run_does_is_done_by_two_processes_and_a_finished_run_resumed
 def test_two_processes_stop_at_the_same_step_and_go_on_to_the_same_end(train: Train, tmp_path: Path) -> None:
     pytest.importorskip("lightning_fabric", reason="the extra `distributed` is not installed")
     alone = train(EVERYTHING, 2).rename(tmp_path / "alone")
-    # The second is over before the first step; torchrun's own exit code is 1.
-    out = train(EVERYTHING, 2, "--preset", str(tmp_path / "preset.toml"), "--stop-after", "1s", code=1)
+    # Torchrun's own exit code is 1.
+    out = train(EVERYTHING, 2, "--preset", str(tmp_path / "preset.toml"), code=1, script=ONE_WANTS_TO_STOP)
     position = load_checkpoint(out / CHECKPOINT_NAME).position
     assert position is not None
     assert (position["steps"], len(position["processes"])) == (1, 2)
