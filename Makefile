@@ -39,7 +39,7 @@ test: $(VENV)/.dev ## quick suite, under 15 minutes after installation (PYTEST_A
 	@$(say_inputs)
 	$(BIN)/pytest -m "not full" $(PYTEST_ARGS)
 
-test-unit: $(VENV)/.dev ## unit tests alone, under 60 s
+test-unit: $(VENV)/.dev ## unit tests alone, one to three minutes
 	@$(say_inputs)
 	$(BIN)/pytest -m "not slow and not full" --ignore=tests/over_http --ignore=tests/page $(PYTEST_ARGS)
 
@@ -98,7 +98,7 @@ hostile: $(VENV)/.dev ## everything hostile in full size (an hour and a quarter;
 
 train: usage = make train DATA=FOLDER [PRESET=$(PRESET)] [WEIGHTS=FILE] [OUT=FOLDER]; DATA may come from UNIHEAD_DATA
 train: OUT ?= runs/$(PRESET)
-train: require-DATA $(VENV)/.dev ## DATA=FOLDER PRESET=default WEIGHTS=FILE: train a preset on the three mini sets
+train: require-DATA $(VENV)/.dev ## DATA=FOLDER PRESET=default WEIGHTS=FILE: train a preset on your data
 	$(BIN)/unihead-train run --preset "$(PRESET)" --data "$(DATA)" $(if $(WEIGHTS),--backbone-weights "$(WEIGHTS)") --out "$(OUT)"
 
 export: usage = make export CHECKPOINT=FILE [OUT=unihead.onnx]

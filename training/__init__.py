@@ -1,1 +1,1 @@
-"""Training: three folders of pictures in, one checkpoint out, learned in three stages."""
+"""Training: pictures with their labels in, one checkpoint out, a stage for each task."""
