@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any, Final
 
 from training.options.base import Task
@@ -179,6 +180,11 @@ def require_same_classes(
         one, two = (Taxonomy(each.segmentation, each.detection, each.classification) for each in (one, two))
     if difference := one.describe_difference(two, mine=mine):
         raise TaxonomyError(f"{owner} was made with other classes than the data has: {difference}; {advice}")
+
+
+def load_imagenet_names() -> tuple[str, ...]:
+    """The thousand names of ILSVRC 2012 in its order, as all of torchvision's weights list them."""
+    return tuple((resources.files("training.data") / "imagenet.txt").read_text(encoding="utf-8").splitlines())
 
 
 def _normalise(name: str) -> str:

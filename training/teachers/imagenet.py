@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from torch import Tensor
-from torchvision.models import MobileNet_V3_Small_Weights
 
 from training.config import Task
-from training.data.taxonomy import Taxonomy, TaxonomyError
+from training.data.taxonomy import Taxonomy, TaxonomyError, load_imagenet_names
 from training.teachers.teacher import TeacherError
 
-# The names of ILSVRC 2012 in its order; all of torchvision's weights list the same.
-IMAGENET_CLASSES: Final[tuple[str, ...]] = tuple(MobileNet_V3_Small_Weights.IMAGENET1K_V1.meta["categories"])
+IMAGENET_CLASSES: Final = load_imagenet_names()
 # What a classifier is shown that leaves the size open; torchvision's weights were trained at it too.
 IMAGENET_SIZE: Final = 224
 

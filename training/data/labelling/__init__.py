@@ -1,0 +1,1 @@
+"""Labels by networks of any make: described in a few lines, asked about a folder of pictures, fused, written."""
