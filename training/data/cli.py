@@ -1,4 +1,4 @@
-"""`unihead-data`: make the mini sets out of the official releases, show what data is, find what is wrong with it."""
+"""`unihead-data`: make sets out of the official releases, label pictures, show what data is, find what is wrong."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from training.data.doctor.examine import examine
 from training.data.doctor.layouts import LayoutError
 from training.data.doctor.report import format_json, format_text
+from training.data.labelling.command import add_label_parser
 from training.data.prepare.command import add_prepare_parser
 from training.data.sets.guess import WANTED
 from training.data.sets.showing import format_understood
@@ -38,6 +39,7 @@ def _build_parser() -> argparse.ArgumentParser:
         shtab.add_argument_to(parser, "--print-completion", help="print a script that completes these words in a shell")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     add_prepare_parser(subparsers)
+    add_label_parser(subparsers)
     _add_show_parser(subparsers)
     _add_doctor_parser(subparsers)
     return parser

@@ -17,7 +17,7 @@ class BoxAnswer:
 
     Attributes:
         boxes: [K, 4] xyxy, in pixels of the upright picture, clipped to it, in hundredths.
-        scores: [K] 0..1.
+        scores: [K] 0..1, with five digits.
         labels: [K] positions in the teacher's names.
     """
 
@@ -44,7 +44,7 @@ class ClassAnswer:
     """How probable each class is.
 
     Attributes:
-        probs: [P] of the teacher's names, 0..1; what they lack to 1 is background.
+        probs: [P] of the teacher's names, 0..1, with six digits; what they lack to 1 is background.
     """
 
     probs: FloatArray

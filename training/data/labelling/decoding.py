@@ -41,7 +41,7 @@ def decode_classes(logits: NDArray[Any], output: ClassLogits, columns: Columns, 
     probs = _activate(logits[0].astype(np.float64), output.activation)
     summed = np.zeros(count)
     np.add.at(summed, columns[columns >= 0], probs[columns >= 0])
-    return ClassAnswer(_require_shares(summed).astype(np.float32))
+    return ClassAnswer(_require_shares(summed).round(6).astype(np.float32))
 
 
 def decode_mask_logits(

@@ -1,4 +1,4 @@
-"""How far a download is and how long it will take, on one line of the terminal."""
+"""How far a long work is and how long it will take, on one line of the terminal."""
 
 from __future__ import annotations
 
@@ -14,15 +14,25 @@ _WIDTH = 24
 class ProgressBar:
     """Draws a bar at most twice a second; on something that is no terminal, one line for every tenth."""
 
-    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stream, self._clock = stream, clock
+    def __init__(
+        self, stream: TextIO, clock: Callable[[], float] = time.monotonic, *, unit: str = "MiB", size: int = _MIB
+    ) -> None:
+        """Take a place to draw.
+
+        Args:
+            stream: to be drawn on.
+            clock: in seconds.
+            unit: word behind the numbers.
+            size: what is counted, per unit.
+        """
+        self._stream, self._clock, self._unit, self._size = stream, clock, unit, size
         self._archive = ""
         self._started = (0.0, 0)  # seconds and bytes, so that what an earlier run brought does not count as speed
         self._drawn_s = 0.0
         self._tenth = 0
 
     def __call__(self, archive: str, here: int, total: int) -> None:
-        """Show that `here` of `total` bytes of an archive have come."""
+        """Show that `here` of `total` bytes of an archive have come, or of whatever is counted."""
         now = self._clock()
         if archive != self._archive:
             self._archive, self._started, self._drawn_s, self._tenth = archive, (now, here), now, 10 * here // total
@@ -40,9 +50,9 @@ class ProgressBar:
         started_s, started_bytes = self._started
         filled = _WIDTH * here // total
         bar = "#" * filled + "." * (_WIDTH - filled)
-        sizes = f"{here / _MIB:.0f} of {total / _MIB:.0f} MiB"
+        sizes = f"{here / self._size:.0f} of {total / self._size:.0f} {self._unit}"
         speed = (here - started_bytes) / (now - started_s) if now > started_s else 0.0
-        left = f", {speed / _MIB:.1f} MiB/s, {_clock_time((total - here) / speed)} left" if speed else ""
+        left = f", {speed / self._size:.1f} {self._unit}/s, {_clock_time((total - here) / speed)} left" if speed else ""
         return f"{self._archive} [{bar}] {100 * here // total:3d} % {sizes}{left}"
 
 

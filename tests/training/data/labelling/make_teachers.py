@@ -11,8 +11,20 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from service.pictures.imaging import UInt8Array
+
 FLOAT, INT64, UINT8 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8
 CLASSES = ("red", "green", "blue")
+# Of a picture, in shares of it: x1, y1, x2, y2; and what describes a detector that has them.
+SHARES = [(0.1, 0.2, 0.5, 0.7), (0.5, 0.1, 0.9, 0.9)]
+DETECTOR = 'kind = "boxes"\nunit = "share"\nboxes = "boxes"'
+# The pictures of the fixture `pictures`.
+COLOURS = {"a": (204, 51, 0), "b/c": (0, 204, 51), "d": (51, 0, 204)}
+
+
+def plain(colour: tuple[int, int, int], height: int = 20, width: int = 40) -> UInt8Array:
+    """A picture of one colour."""
+    return np.full((height, width, 3), colour, dtype=np.uint8)
 
 
 def write_graph(

@@ -12,7 +12,7 @@ def draw_boxes(count: int, seed: int) -> tuple[FloatArray, FloatArray, NDArray[n
     rng = np.random.default_rng(seed)
     corners = rng.uniform(0, 60, (count, 2))
     boxes = np.hstack([corners, corners + rng.uniform(5, 40, (count, 2))]).astype(np.float32)
-    return boxes, rng.permutation(count).astype(np.float32) / count, rng.integers(0, 3, count)
+    return boxes, (rng.permutation(count) / count).astype(np.float32), rng.integers(0, 3, count)
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.45, 0.9])
