@@ -64,7 +64,11 @@ class AgemConfig(Frozen):
 class TeacherConfig(Frozen):
     """A larger network whose outputs are learned beside the labels; never asked about validation pictures."""
 
-    source: str = Field("", description="checkpoint.pt of a run, FILE.onnx, torchvision:NAME, or efficientnet_liteN")
+    source: str = Field(
+        "",
+        description="checkpoint.pt of a run, FILE.onnx, FILE.toml that describes one of any make, torchvision:NAME, or "
+        "efficientnet_liteN",
+    )
     task: Task | None = Field(None, description="what it teaches; the stage's own task if not given")
     weight: Strength = Field(1.0)
     temperature: float = Field(2.0, gt=0)

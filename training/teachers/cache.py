@@ -10,8 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from service.engine.contract import LetterboxRule
-from service.pictures.imaging import Letterbox, UInt8Array, letterbox, resize
 from training.config import Task
 from training.data.geometry import place_map
 from training.data.loaders import TaskDataset
@@ -78,7 +76,7 @@ def cache_answers(
             "detection cannot be taught by cached logits: they depend on a picture's scale, which augmentation changes"
         )
     names = taxonomy.names(teacher.task)
-    key = compute_key(dataset, _VERSION, teacher.sha256, teacher.task, str(teacher.input_size), *names)
+    key = compute_key(dataset, _VERSION, teacher.sha256, teacher.task, repr(teacher.frame), *names)
 
     def compute() -> list[Float16Array]:
         starts = range(0, len(dataset), _BATCH_SIZE)
@@ -87,23 +85,21 @@ def cache_answers(
     return TeacherCache(load_or_compute(folder, key, compute))
 
 
-def crop_to_picture(maps: Tensor, place: Letterbox, input_size: int) -> Tensor:
-    """Cut the picture out of a map of the square that it lies in, exactly, though it may end inside a cell.
+def crop_to_picture(maps: Tensor, placement: Placement) -> Tensor:
+    """Cut the picture out of a map of the input that it lies on, exactly, though it may end inside a cell.
 
     Args:
-        maps: [G, h, h] over the square.
-        place: where the picture lies.
-        input_size: side of the square; in pixels.
+        maps: [G, h, w] over the input.
+        placement: where the picture lies; all of it has to be seen.
 
     Returns:
         [G, rows, columns] over the picture alone, cells about as large as before and all equal.
     """
-    cells = maps.shape[-1]
     rows, columns = (
-        # From -1 to 1 over the square, as `grid_sample` wants it: the middle of each new cell.
-        (torch.arange(count, device=maps.device) + 0.5) / count * (2 * length / input_size) - 1
-        for length in (place.resized_height, place.resized_width)
-        for count in [max(1, round(cells * length / input_size))]
+        # From -1 to 1 over the input, as `grid_sample` wants it: the middle of each new cell.
+        ((torch.arange(count, device=maps.device) + 0.5) / count * span.resized + span.offset) * (2 / span.canvas) - 1
+        for span, cells in ((placement.y, maps.shape[1]), (placement.x, maps.shape[2]))
+        for count in [max(1, round(cells * span.resized / span.canvas))]
     )
     grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
     return F.grid_sample(maps[None].float(), grid[None], padding_mode="border", align_corners=False)[0]
@@ -111,15 +107,15 @@ def crop_to_picture(maps: Tensor, place: Letterbox, input_size: int) -> Tensor:
 
 def _ask(teacher: Teacher, dataset: TaskDataset, start: int, classes: int) -> list[Float16Array]:
     """The answers for the pictures from `start` on, one batch of them."""
-    shown = [_show(dataset.load(row)[0], teacher) for row in range(start, min(start + _BATCH_SIZE, len(dataset)))]
-    logits = teacher.answer(torch.from_numpy(np.stack([square for square, _ in shown])))
+    rows = range(start, min(start + _BATCH_SIZE, len(dataset)))
+    shown = [teacher.frame.show(dataset.load(row)[0]) for row in rows]
+    logits = teacher.answer(torch.from_numpy(np.stack([canvas for canvas, _ in shown])))
     dimensions = 4 if teacher.task is Task.SEGMENTATION else 2
     if logits.ndim != dimensions or logits.shape[1] != classes:
         raise TeacherError(f"a teacher of {teacher.task} gave {tuple(logits.shape)}; wanted {classes} classes")
     if teacher.task is Task.SEGMENTATION:
         parts = [
-            crop_to_picture(one, place, teacher.input_size).permute(1, 2, 0)
-            for one, (_, place) in zip(logits, shown, strict=True)
+            crop_to_picture(one, placement).permute(1, 2, 0) for one, (_, placement) in zip(logits, shown, strict=True)
         ]
     else:
         parts = list(logits)
@@ -127,11 +123,3 @@ def _ask(teacher: Teacher, dataset: TaskDataset, start: int, classes: int) -> li
     if not all(np.isfinite(answer).all() for answer in answers):
         raise TeacherError(f"a teacher of {teacher.task} gave logits that are not finite in half precision")
     return answers
-
-
-def _show(image: UInt8Array, teacher: Teacher) -> tuple[UInt8Array, Letterbox]:
-    """The square that the teacher sees, and where the picture lies in it."""
-    size = teacher.input_size
-    if teacher.letterboxed:
-        return letterbox(image, size, LetterboxRule().fill)
-    return resize(image, size, size), Letterbox(image.shape[1], image.shape[0], size, size)

@@ -12,6 +12,7 @@ from torchvision import models
 
 from training.checkpoint import CheckpointError, load_checkpoint
 from training.config import Task
+from training.data.labelling.frame import Frame
 from training.data.taxonomy import Taxonomy, TaxonomyError
 from training.inference import compute_weights_sha256, restore_model
 from training.models.backbone import WeightsError
@@ -26,8 +27,6 @@ LITE_SIZES = {0: 224, 1: 240, 2: 260}
 
 class CheckpointTeacher:
     """A network of ours with any backbone; it sees pictures at the size that it was trained at."""
-
-    letterboxed = True
 
     def __init__(self, path: Path, task: Task, taxonomy: Taxonomy, device: torch.device) -> None:
         """Restore the network.
@@ -54,7 +53,7 @@ class CheckpointTeacher:
         if self._columns and task is Task.DETECTION:  # what its logits stand for is the scheme's affair
             raise TeacherError(f"the teacher {path} has the classes of {task} in another order, or others too")
         self.task = task
-        self.input_size = config.input_size
+        self.frame = Frame(config.input_size, config.input_size, letterboxed=True)
         self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         self._model = model.eval().to(device)
         self._device = device
@@ -70,7 +69,6 @@ class ImagenetTeacher:
     """A classifier of ImageNet's thousand classes, of which those that are to be taught are read."""
 
     task = Task.CLASSIFICATION
-    letterboxed = False
 
     def __init__(
         self,
@@ -92,7 +90,7 @@ class ImagenetTeacher:
             columns: of the logits, that are read.
             device: where it is to run.
         """
-        self.input_size = input_size
+        self.frame = Frame(input_size, input_size, letterboxed=False)
         self.sha256 = compute_weights_sha256(network.state_dict())
         self._columns = list(columns)
         self._network = network.eval().to(device)

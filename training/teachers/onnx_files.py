@@ -16,6 +16,7 @@ from service.engine.contract import METADATA_KEY
 from service.engine.session import OnnxSession, read_model
 from service.errors import ContractError
 from training.config import Task
+from training.data.labelling.frame import Frame
 from training.data.taxonomy import Taxonomy, TaxonomyError
 from training.models.backbone import MEAN, STD
 from training.teachers.imagenet import IMAGENET_SIZE, keep_classes
@@ -58,7 +59,6 @@ class OnnxClassifier:
     """
 
     task = Task.CLASSIFICATION
-    letterboxed = False
 
     def __init__(self, session: Any, taxonomy: Taxonomy, *, sha256: str) -> None:  # noqa: ANN401 - ONNX Runtime has no types
         """Find out how the session is to be fed.
@@ -78,7 +78,8 @@ class OnnxClassifier:
                 f"it has {found}; wanted one input, float [N, 3, S, S] or uint8 [N, S, S, 3] with N open or 1, "
                 "and one output"
             )
-        self.input_size = fixed.pop() if fixed else IMAGENET_SIZE
+        size = fixed.pop() if fixed else IMAGENET_SIZE
+        self.frame = Frame(size, size, letterboxed=False)
         self.sha256 = sha256
         self._session = session
         self._taxonomy = taxonomy
@@ -103,8 +104,6 @@ class ExportedTeacher:
     A mask knows only the best class of each cell, so a checkpoint of the same network teaches more.
     """
 
-    letterboxed = True
-
     def __init__(self, path: Path, task: Task, taxonomy: Taxonomy) -> None:
         """Load the file.
 
@@ -128,7 +127,7 @@ class ExportedTeacher:
             raise TeacherError(f"the teacher {path} was trained with other classes of {task}: {error}") from error
         self._known = len(known[task])
         self.task = task
-        self.input_size = contract.input_size
+        self.frame = Frame(contract.input_size, contract.input_size, letterboxed=True)
         self.sha256 = self._session.sha256
 
     def answer(self, images: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 
 from training.config import Config, Task
 from training.data.taxonomy import Taxonomy
+from training.teachers.described import DescribedTeacher
 from training.teachers.imagenet import find_columns
 from training.teachers.networks import CheckpointTeacher, open_efficientnet_lite, open_torchvision
 from training.teachers.onnx_files import open_onnx
@@ -23,8 +24,9 @@ def open_teacher(source: str, task: Task, *, taxonomy: Taxonomy, device: torch.d
 
     Args:
         source: FILE.pt, a checkpoint of ours, teaches what it has learned. FILE.onnx teaches classification, or
-            segmentation if `unihead-export` wrote it. torchvision:NAME (downloaded) and efficientnet_lite0 to
-            efficientnet_lite2 are ImageNet classifiers and teach classification.
+            segmentation if `unihead-export` wrote it. FILE.toml describes an ONNX file of any make that gives logits
+            of one of the two. torchvision:NAME (downloaded) and efficientnet_lite0 to efficientnet_lite2 are ImageNet
+            classifiers and teach classification.
         task: what it is to teach.
         taxonomy: the classes of the data, which are found by name among the teacher's.
         device: where it runs, unless it is an ONNX file: those run on the CPU.
@@ -36,10 +38,13 @@ def open_teacher(source: str, task: Task, *, taxonomy: Taxonomy, device: torch.d
         return CheckpointTeacher(Path(source), task, taxonomy, device)
     if source.endswith(".onnx"):
         return open_onnx(Path(source), task, taxonomy)
+    if source.endswith(".toml"):
+        return DescribedTeacher(Path(source), task, taxonomy)
     lite = _LITE.fullmatch(source)
     if not lite and not source.startswith(_TORCHVISION):
         raise TeacherError(
-            f"{source!r} is no teacher; wanted FILE.pt, FILE.onnx, torchvision:NAME or efficientnet_lite0, 1 or 2"
+            f"{source!r} is no teacher; wanted FILE.pt, FILE.onnx, FILE.toml, torchvision:NAME or efficientnet_lite0, "
+            "1 or 2"
         )
     if task is not Task.CLASSIFICATION:
         raise TeacherError(f"{source} is a classifier and cannot teach {task}")

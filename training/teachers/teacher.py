@@ -7,6 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from training.config import Task
+from training.data.labelling.frame import Frame
 
 
 class TeacherError(ValueError):
@@ -18,19 +19,20 @@ class Teacher(Protocol):
 
     Attributes:
         task: what it answers.
-        input_size: side of the squares that it is to be shown; in pixels.
-        letterboxed: how a picture becomes such a square: as in serving, with padding, which is how our own networks
-            have learned to see; or, for ImageNet classifiers, the picture alone, stretched to the square.
+        frame: how it is shown a picture: as in serving, with padding, which is how our own networks have learned to
+            see; the picture alone, stretched, for ImageNet classifiers; or as the description of its file says.
         sha256: of all that its answers depend on; they are kept under it.
     """
 
     task: Task
-    input_size: int
-    letterboxed: bool
+    frame: Frame
     sha256: str
 
     def answer(self, images: Tensor) -> Tensor:
-        """[N, S, S, 3] uint8 RGB to its task's logits, without gradients: [N, G, h, w] for masks, [N, P] for classes.
+        """[N, H, W, 3] uint8 RGB, as its frame shows them, to its task's logits, without gradients.
+
+        Returns:
+            [N, G, h, w] for masks, [N, P] for classes.
 
         Raises:
             TeacherError: the network's output is no such thing.

@@ -14,6 +14,7 @@ from service.pictures.imaging import UInt8Array
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import Config, ModelConfig, StageConfig, Task
 from training.data.datasets import ClassificationSample
+from training.data.labelling.frame import Frame
 from training.data.loaders import TaskDataset
 from training.data.taxonomy import MINI, Taxonomy
 from training.data.transforms import Target
@@ -65,8 +66,8 @@ class ColourTeacher:
     def __init__(
         self, task: Task, *, stride: int = 8, letterboxed: bool = True, sha256: str = "colours", input_size: int = SIZE
     ) -> None:
-        self.task, self.stride, self.letterboxed, self.sha256 = task, stride, letterboxed, sha256
-        self.input_size = input_size
+        self.task, self.stride, self.sha256 = task, stride, sha256
+        self.frame = Frame(input_size, input_size, letterboxed)
         self.shown: list[UInt8Array] = []
 
     def answer(self, images: Tensor) -> Tensor:

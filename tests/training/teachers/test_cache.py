@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from service.engine.contract import LetterboxRule
-from service.pictures.imaging import Letterbox, UInt8Array, fit, letterbox, resize
+from service.pictures.imaging import UInt8Array, letterbox, resize
 from tests.training.teachers.fakes import SIZE, ColourTeacher, Pictures, make_config, make_pictures
 from training.config import Task
 from training.data.loaders import TaskDataset, load_sample
@@ -64,7 +64,7 @@ def ramp(size: int, cells: int) -> Tensor:
 
 @pytest.mark.parametrize(("width", "height"), [(64, 64), (64, 48), (50, 64), (63, 64), (64, 33), (64, 9), (3, 64)])
 def test_a_map_is_cut_where_the_picture_ends_even_inside_a_cell(width: int, height: int) -> None:
-    cut = crop_to_picture(ramp(64, 8), Letterbox(width, height, width, height), 64)
+    cut = crop_to_picture(ramp(64, 8), Placement(Span(width, width, 0, 64), Span(height, height, 0, 64)))
     columns, rows = max(1, round(width / 8)), max(1, round(height / 8))
     assert cut.shape == (2, rows, columns)
     # Nothing is known beyond the outermost centres, at 4 and 60.
@@ -77,7 +77,7 @@ def test_a_map_is_cut_where_the_picture_ends_even_inside_a_cell(width: int, heig
 def test_what_the_square_shows_beside_the_picture_does_not_come_into_its_map() -> None:
     maps = torch.full((1, 8, 8), 99.0)
     maps[:, :6] = 7
-    assert set(crop_to_picture(maps, fit(64, 48, 64), 64).flatten().tolist()) == {7}
+    assert set(crop_to_picture(maps, letterboxed((48, 64), 64)).flatten().tolist()) == {7}
 
 
 @pytest.mark.parametrize("mirrored", [False, True])

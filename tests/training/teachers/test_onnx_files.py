@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from service.engine.contract import METADATA_KEY, OUTPUT_NAMES
 from tests.training.teachers.fakes import CPU, SIZE, make_config
 from training.config import Task
+from training.data.labelling.frame import Frame
 from training.data.taxonomy import MINI, Taxonomy
 from training.inference import make_contract
 from training.teachers.imagenet import find_columns
@@ -68,7 +69,7 @@ def test_float_files_get_normalised_pictures_channels_first(
 ) -> None:
     source = write_classifier(tmp_path / "c.onnx", FLOAT, [batch, 3, side, side], 10, [2, 3])
     teacher = open_teacher(source, Task.CLASSIFICATION, device=CPU, taxonomy=MINI)
-    assert (teacher.input_size, teacher.letterboxed) == (size, False)
+    assert teacher.frame == Frame(size, size, letterboxed=False)
     normalised = (np.array(COLOURS) / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     expected = np.outer(normalised @ [1, 2, 3], np.arange(10))
     np.testing.assert_allclose(teacher.answer(plain_images(*COLOURS, size=size)), expected, rtol=1e-3)
@@ -77,7 +78,7 @@ def test_float_files_get_normalised_pictures_channels_first(
 def test_byte_files_get_pictures_as_they_are_and_are_cut_to_ten(tmp_path: Path) -> None:
     source = write_classifier(tmp_path / "c.onnx", UINT8, ["n", 32, 32, 3], 1000, [1, 2])
     teacher = open_teacher(source, Task.CLASSIFICATION, device=CPU, taxonomy=MINI)
-    assert teacher.input_size == 32
+    assert teacher.frame.height == 32
     expected = np.outer(np.array(COLOURS) @ [1, 2, 3], find_columns(MINI))
     np.testing.assert_allclose(teacher.answer(plain_images(*COLOURS, size=32)), expected, rtol=1e-5)
 
@@ -170,7 +171,7 @@ def exported(tmp_path: Path) -> str:
 
 def test_an_exported_file_teaches_its_probabilities(exported: str) -> None:
     teacher = open_teacher(exported, Task.CLASSIFICATION, device=CPU, taxonomy=MINI)
-    assert (teacher.input_size, teacher.letterboxed) == (SIZE, True)
+    assert teacher.frame == Frame(SIZE, SIZE, letterboxed=True)
     logits = teacher.answer(torch.zeros(1, SIZE, SIZE, 3, dtype=torch.uint8))
     assert logits.isfinite().all()
     np.testing.assert_allclose(logits.softmax(dim=1), PROBS, atol=1e-4)

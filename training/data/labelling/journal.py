@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import threading
@@ -38,9 +37,7 @@ class Journal:
             folder: of all teachers' answers.
             network: the teacher.
         """
-        described = network.description.model_dump_json(exclude={"model"})
-        key = hashlib.sha256(f"{_VERSION}|{network.sha256}|{described}".encode()).hexdigest()
-        self.folder = folder / f"{network.path.stem}-{key[:16]}"
+        self.folder = folder / f"{network.path.stem}-{_VERSION}-{network.key[:16]}"
         self._task = network.description.task
         self._places: dict[str, tuple[str, int, int]] = {}  # SHA-256 of the picture; begin and length of its line
         self._end = 0

@@ -94,8 +94,12 @@ def label(
     common = {task: _join_names(task, networks) for task in Task if any(_is_of(task, each) for each in networks)}
     if Task.SEGMENTATION in common:
         _require_stems(pictures, names)
+    journals = [Journal(out / ANSWERS, network) for network in networks]
+    if len({journal.folder for journal in journals}) < len(journals):
+        raise LabellingError("the same teacher is given twice; give it once, with a larger weight")
     with ExitStack() as stack:
-        journals = [stack.enter_context(Journal(out / ANSWERS, network)) for network in networks]
+        for journal in journals:
+            stack.enter_context(journal)
         asked = ask(pictures, names, list(zip(networks, journals, strict=True)), jobs=jobs, progress=progress)
         if not asked.sizes:
             reason = next(iter(asked.refused.items()))

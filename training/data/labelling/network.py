@@ -15,7 +15,6 @@ from service.engine.onnx_file import inspect_onnx
 from service.engine.session import CPU, read_model
 from service.errors import ContractError
 from service.pictures.imaging import UInt8Array
-from training.data.geometry import place_image
 from training.data.labelling.answers import Answer
 from training.data.labelling.decoding import (
     decode_boxes,
@@ -25,8 +24,8 @@ from training.data.labelling.decoding import (
     decode_yolox,
 )
 from training.data.labelling.faults import LabellingError
-from training.data.labelling.teacher_file import BoxLists, ClassLogits, Input, MaskIds, MaskLogits, load_teacher_file
-from training.data.placement import Placement, Span
+from training.data.labelling.teacher_file import BoxLists, ClassLogits, MaskIds, MaskLogits, load_teacher_file
+from training.data.placement import Placement
 
 # ONNX's own operators, those of classic models, and those that ONNX Runtime itself brings and writes when it optimises.
 _DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
@@ -50,6 +49,7 @@ class Network:
         path: of its ONNX file.
         description: what its TOML says.
         sha256: of the ONNX file, in hex.
+        key: SHA-256 of the file and all of its description, for what is kept of its answers.
         names: classes that its answers are positions of.
     """
 
@@ -70,6 +70,8 @@ class Network:
         except ContractError as error:
             raise LabellingError(str(error)) from error
         self.sha256 = hashlib.sha256(model).hexdigest()
+        described = self.description.model_dump_json(exclude={"model"})
+        self.key = hashlib.sha256(f"{self.sha256}|{described}".encode()).hexdigest()
         try:
             self._session = _open(model, threads)
             self._inputs = {one.name: one for one in self._session.get_inputs()}
@@ -87,8 +89,7 @@ class Network:
         Raises:
             LabellingError: what came is not what the description says.
         """
-        placement = place(self.description.input, image.shape[0], image.shape[1])
-        canvas = place_image(image, placement, self.description.input.fill)
+        canvas, placement = self.description.input.frame.show(image)
         try:
             return self._decode(self.run(canvas, (image.shape[1], image.shape[0])), placement)
         except LabellingError as error:
@@ -117,7 +118,7 @@ class Network:
         if shape.size_name is not None:
             output = self.description.output
             is_original = isinstance(output, BoxLists) and output.unit == "original"
-            size = original if is_original else (shape.width, shape.height)
+            size = original if is_original else (shape.frame.width, shape.frame.height)
             kind = _SIZES[self._inputs[shape.size_name].type]
             feed[shape.size_name] = np.array([size if shape.size_order == "wh" else size[::-1]], dtype=kind)
         try:
@@ -148,7 +149,8 @@ class Network:
         if name is None or name not in pictures:
             raise LabellingError(f"its inputs are {found}; [input] name wants one of four dimensions, not {name!r}")
         self._image = name
-        sides = [3, shape.height, shape.width] if shape.layout == "nchw" else [shape.height, shape.width, 3]
+        height, width = shape.frame.height, shape.frame.width
+        sides = [3, height, width] if shape.layout == "nchw" else [height, width, 3]
         one = self._inputs[name]
         wrong = [(is_, want) for is_, want in zip(one.shape, [1, *sides], strict=True) if is_ != want]
         if any(isinstance(is_, int) for is_, _ in wrong):
@@ -177,19 +179,6 @@ class Network:
         if lacking := [name for name in wanted if name not in has]:
             raise LabellingError(f"its outputs are {', '.join(has)}; [output] names {lacking[0]}")
         return tuple(wanted)
-
-
-def place(shape: Input, height: int, width: int) -> Placement:
-    """Where a picture of this size lies on the input."""
-    if shape.fit == "stretch":
-        return Placement(Span(width, shape.width, 0, shape.width), Span(height, shape.height, 0, shape.height))
-    scale = min(shape.width / width, shape.height / height)
-    resized = max(1, round(width * scale)), max(1, round(height * scale))
-    left, top = (
-        (canvas - side) // 2 if shape.place == "centre" else 0
-        for canvas, side in ((shape.width, resized[0]), (shape.height, resized[1]))
-    )
-    return Placement(Span(width, resized[0], left, shape.width), Span(height, resized[1], top, shape.height))
 
 
 def _open(model: bytes, threads: int) -> Any:  # noqa: ANN401 - ONNX Runtime has no types

@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal, Self, TypeAlias
 from pydantic import Field, ValidationError, model_validator
 
 from training.data.labelling.faults import LabellingError
+from training.data.labelling.frame import Frame
 from training.data.sets.data_file import BACKGROUND, SHIPPED
 from training.data.taxonomy import load_imagenet_names
 from training.options.base import Frozen, Task, describe_faults
@@ -47,14 +48,10 @@ class Input(Frozen):
     size_order: Literal["wh", "hw"] = Field("wh", description="in which order")
 
     @property
-    def height(self) -> int:
-        """Of the input; in pixels."""
-        return self.size if isinstance(self.size, int) else self.size[0]
-
-    @property
-    def width(self) -> int:
-        """Of the input; in pixels."""
-        return self.size if isinstance(self.size, int) else self.size[1]
+    def frame(self) -> Frame:
+        """How it is shown a picture."""
+        height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
+        return Frame(height, width, self.fit == "letterbox", self.place == "centre", self.fill)
 
 
 class ClassLogits(Frozen):
@@ -177,7 +174,7 @@ class TeacherFile(Frozen):
         if self.task is Task.SEGMENTATION and len(self.names) >= _MOST_MASK_CLASSES:
             raise ValueError(f"a mask has no room for {len(self.names)} classes; wanted fewer than 255")
         if isinstance(self.output, Yolox):
-            for side in (self.input.height, self.input.width):
+            for side in (self.input.frame.height, self.input.frame.width):
                 if uneven := [stride for stride in self.output.strides if side % stride]:
                     raise ValueError(f"size {side} is no multiple of the stride {uneven[0]}")
         return self

@@ -219,6 +219,7 @@ def test_what_cannot_begin_says_why(
     assert "--weights has 1 numbers for 2 teachers" in refuse(
         capsys, out, pictures, detector, masker, more=("--weights", "1")
     )
+    assert "the same teacher is given twice" in refuse(capsys, out, pictures, detector, detector)
     assert "wanted them in rising order" in refuse(capsys, out, pictures, detector, more=("--min-score", "0.1"))
     assert "none: no such folder" in refuse(capsys, out, tmp_path / "none", detector)
     assert "--out and --pictures lie in each other" in refuse(capsys, pictures / "out", pictures, detector)

@@ -23,7 +23,7 @@ from tests.training.data.labelling.make_teachers import (
 )
 from training.data.labelling.answers import ClassAnswer, MaskAnswer
 from training.data.labelling.faults import LabellingError
-from training.data.labelling.network import Network, place
+from training.data.labelling.network import Network
 from training.data.labelling.teacher_file import Input
 
 
@@ -152,8 +152,7 @@ def test_strips_of_a_large_mask_fit_together(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_picture_lies_on_the_input_with_no_side_lost() -> None:
-    shape = Input(size=(10, 20), fit="letterbox", scale=1)
-    placement = place(shape, 1, 900)
+    placement = Input(size=(10, 20), fit="letterbox", scale=1).frame.place(1, 900)
     assert (placement.x.resized, placement.y.resized, placement.y.offset) == (20, 1, 4)
 
 
