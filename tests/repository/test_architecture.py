@@ -180,7 +180,10 @@ def test_the_wheel_holds_the_model_the_page_and_the_presets(tmp_path: Path) -> N
     names = set(zipfile.ZipFile(wheel).namelist())
 
     golden = {f"service/models/golden/{picture}.jpg" for picture in ("astronaut", "chelsea", "coffee", "rocket")}
-    presets = {f"training/presets/{preset}.toml" for preset in ("seed", "tiny")} | {"training/data/sets/large.toml"}
+    presets = {f"training/presets/{preset}.toml" for preset in ("seed", "tiny")} | {
+        "training/data/imagenet.txt",
+        "training/data/sets/large.toml",
+    }
     modules = {str(path) for package in PACKAGES for path in modules_of(package)}
     web = {str(path.relative_to(ROOT)) for path in (ROOT / "service" / "web").rglob("*") if path.is_file()}
     assert {"service/web/index.html", "service/web/page.css", "service/web/page/main.js"} <= web

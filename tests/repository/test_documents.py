@@ -27,6 +27,7 @@ from tests.repository.documents import (
     run_block,
     write_commands,
 )
+from tests.training.data.labelling.shown import write_shown
 from tests.training.make_sets import write_tiny_sets
 from training.data.doctor.codes import CODES
 from training.data.doctor.findings import REPAIRED_CODES
@@ -77,10 +78,11 @@ def test_blocks_that_are_not_run_say_why(record_property: Told) -> None:
 def test_every_block_of_code_runs(
     document: Path, service: Spawned, commands: Path, small_data: Path, tmp_path: Path, record_property: Told
 ) -> None:
-    # As somebody reads it: top to bottom, in one folder that holds a picture and data.
+    # As somebody reads it: top to bottom, in one folder that holds a picture, data, and teachers for labelling.
     shutil.copy(GOLDEN / "chelsea.jpg", tmp_path / "photo.jpg")
     shutil.copytree(GOLDEN, tmp_path / "pictures")
     shutil.copytree(small_data, tmp_path / "data")
+    write_shown(tmp_path / "teachers")
     for block in RUNNABLE:
         if block.document == document:
             started = time.monotonic()

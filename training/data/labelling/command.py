@@ -32,9 +32,14 @@ def add_label_parser(subparsers: Subparsers) -> None:
         "pictures were left out because they cannot be read.",
     )
     parser.add_argument(
-        "--teacher", action="append", required=True, type=Path, metavar="FILE", dest="teachers",
+        "--teacher",
+        action="append",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        dest="teachers",
         help="ONNX file with its TOML beside it, or the TOML; several of one task are fused",
-    )  # fmt: skip
+    )
     parser.add_argument("--pictures", required=True, type=Path, metavar="DIR", help="looked into at any depth")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="new, or what an earlier run wrote")
     parser.add_argument("--weights", type=_weights, metavar="NUMBERS", help="of the teachers, with commas (default: 1)")
@@ -50,9 +55,8 @@ def add_label_parser(subparsers: Subparsers) -> None:
             help=f"{field.description} (default: %(default)s)",
         )
     parser.add_argument(
-        "--jobs", type=_jobs, metavar="N", default=len(os.sched_getaffinity(0)),
-        help="pictures at once (default: one a core); the labels do not depend on it",
-    )  # fmt: skip
+        "--jobs", type=_jobs, metavar="N", help="pictures at once (default: one a core); the labels do not depend on it"
+    )
     parser.set_defaults(run=run)
 
 
@@ -72,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
             list(zip(options.teachers, weights, strict=True)),
             Rules(**{name: getattr(options, name) for name in Rules.model_fields}),
             image_labels=options.image_labels,
-            jobs=options.jobs,
+            jobs=options.jobs or len(os.sched_getaffinity(0)),
             progress=lambda done, total: bar("labelled", done, total),
         )
     except ValidationError as error:

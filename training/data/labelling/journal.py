@@ -45,7 +45,7 @@ class Journal:
         self._file: BinaryIO
 
     def __enter__(self) -> Self:
-        """Read what is there, and cut off a line that a kill has left half written.
+        """Read what is there, up to the first line that is not whole; the rest is cut off.
 
         Raises:
             LabellingError: another run writes here.
@@ -59,9 +59,10 @@ class Journal:
             raise LabellingError(f"{self.folder.parent.parent}: another run is writing there; wait for it") from error
         self._file.seek(0)
         for line in self._file:
-            if not line.endswith(b"\n"):
+            try:
+                fields = json.loads(line if line.endswith(b"\n") else b"")
+            except ValueError:  # cut by a kill, or by the power that went
                 break
-            fields = json.loads(line)
             self._note(fields["picture"], fields["sha256"], len(line))
         self._file.truncate(self._end)
         return self
