@@ -13,27 +13,26 @@ import numpy as np
 import torch
 
 from service.engine.engine import Engine
-from training.checkpoint import CHECKPOINT_NAME, Checkpoint, choose_classes, load_checkpoint, save_checkpoint
+from training.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint, save_checkpoint
 from training.config import Config, Task
+from training.continual.anchoring import add_anchor
 from training.continual.build import build_hooks
-from training.continual.ewc import consolidate
-from training.continual.fisher import estimate_importance
 from training.data.datasets import DataSets
 from training.data.loaders import Batches, Sample, TaskDataset, count_batches, divide
 from training.data.taxonomy import Taxonomy
 from training.distributed import ALONE, Workers
-from training.environment import find_git_commit
 from training.epochs import Epoch, Leg
 from training.hooks.context import StageContext
 from training.inference import build_engine, restore_model
 from training.learner import Learner, StagePlan
 from training.metrics.details import measure_details, write_details
 from training.metrics.evaluation import evaluate_task, measure_ms_per_image
-from training.models.multitask import MultiTaskModel, build_model
+from training.models.multitask import MultiTaskModel
 from training.objectives import make_objective
 from training.options.polish import POLISH
 from training.polish import Polish, judge
 from training.progress import Progress
+from training.starting.beginning import begin
 from training.stopping import UNWATCHED, StoppedError, Watch, Wish
 
 
@@ -96,11 +95,7 @@ class Run:
         """
         if (path := out / CHECKPOINT_NAME).exists():
             raise FileExistsError(f"{path} exists; go on with --resume, or choose another --out")
-        taxonomy = choose_classes(config, taxonomy)
-        torch.manual_seed(config.seed)
-        model = build_model(config.model, taxonomy.num_classes, weights=weights)
-        values, commit = config.model_dump(mode="json"), find_git_commit()
-        checkpoint = Checkpoint(values, commit, model.state_dict(), taxonomy=taxonomy)
+        checkpoint, model = begin(config, taxonomy, weights=weights)
         run = cls(checkpoint, model, out, device, workers)
         workers.barrier()  # all have seen that there was no run
         out.mkdir(parents=True, exist_ok=True)
@@ -235,14 +230,9 @@ class Run:
         return Wish(self._workers.find_greatest(watch.look()))  # all processes have to do the same
 
     def _close_stage(self, index: int, work: _Work) -> None:
-        stage = self._config.stages[index]
-        started = time.perf_counter()
-        later = (following.ewc for following in self._config.stages[index + 1 :])
-        if protector := next((ewc for ewc in later if stage.task in ewc.strength), None):
-            self._model.begin_stage()  # what was frozen in this stage may learn in a later one
-            importance = estimate_importance(self._context(index, work), protector.fisher)
-            shared = self._model.shared_parameters()
-            self.checkpoint.anchors = consolidate(self.checkpoint.anchors, stage.task, shared, importance, protector)
+        stage, started = self._config.stages[index], time.perf_counter()
+        later = self._config.stages[index + 1 :]
+        self.checkpoint.anchors = add_anchor(self._context(index, work), self.checkpoint.anchors, later)
         fisher_seconds = time.perf_counter() - started
         evaluation = self._evaluate(index, str(stage.task), work) | {"fisher_seconds": fisher_seconds}
         self._record({**evaluation, "seconds": time.perf_counter() - started}, work)
