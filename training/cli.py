@@ -11,8 +11,9 @@ import numpy as np
 import typer
 
 from training.commands.ablate import ablate
-from training.commands.options import DataOption, DeviceOption
+from training.commands.options import DataOption, DeviceOption, RootOption
 from training.commands.run import run
+from training.commands.weights import weights
 from training.console import choose_device, console, failures_in_one_sentence, read
 from training.inference import choose_tasks, open_checkpoint, open_model
 from training.lab.report.page import write_report
@@ -37,16 +38,18 @@ def report(
     data: Annotated[
         Path | None, typer.Option(envvar="UNIHEAD_DATA", help="As for `run`; without it there are no pictures.")
     ] = None,
+    root: RootOption = None,
 ) -> None:
     """Draw the report of a run again, from what it left in its folder."""
     with failures_in_one_sentence():
-        written = write_report(folder, None if data is None else read(data))
+        written = write_report(folder, None if data is None else read(data, root))
     console.print(f"report: {written}", highlight=False)
 
 
 @app.command()
 def evaluate(
     data: DataOption,
+    root: RootOption = None,
     checkpoint: Annotated[Path | None, typer.Option(help="checkpoint.pt of a run.")] = None,
     model: Annotated[Path | None, typer.Option(help="An exported ONNX file, instead of a checkpoint.")] = None,
     bootstrap: Annotated[
@@ -65,7 +68,7 @@ def evaluate(
         raise typer.BadParameter("an ONNX file is measured as it is served, on the CPU", param_hint="--device")
     chosen = choose_device(device)
     with failures_in_one_sentence():
-        sets = read(data)
+        sets = read(data, root)
         if model is not None:
             engine, tasks, batch_size = open_model(model)
         elif checkpoint is not None:
@@ -95,6 +98,7 @@ def summary(
     print(json.dumps(asdict(found), indent=2) if as_json else format_summary(found))
 
 
+app.command()(weights)
 app.command()(ablate)
 
 

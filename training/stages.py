@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from service.engine.engine import Engine
-from training.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint, save_checkpoint
+from training.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
 from training.config import Config, Task
 from training.continual.anchoring import add_anchor
 from training.continual.build import build_hooks
@@ -32,7 +32,8 @@ from training.objectives import make_objective
 from training.options.polish import POLISH
 from training.polish import Polish, judge
 from training.progress import Progress
-from training.starting.beginning import begin
+from training.starting.beginning import Beginning, begin
+from training.starting.resuming import reopen
 from training.stopping import UNWATCHED, StoppedError, Watch, Wish
 
 
@@ -86,31 +87,40 @@ class Run:
         weights: Path | None = None,
         workers: Workers = ALONE,
     ) -> Run:
-        """Begin a run: seed, build the network with a head for each task of the config, save its first checkpoint.
+        """Begin a run of all stages, as `begin` prepares it.
 
         Raises:
-            ConfigError: several processes cannot train this, or a stage learns a task that has no classes.
+            ConfigError, FileExistsError, WeightsError: see `begin` and `launch`.
+        """
+        return cls.launch(begin(config, taxonomy, weights=weights), out, device, workers=workers)
+
+    @classmethod
+    def launch(cls, beginning: Beginning, out: Path, device: torch.device, *, workers: Workers = ALONE) -> Run:
+        """Begin a run that is prepared: save its first checkpoint.
+
+        Raises:
+            ConfigError: several processes cannot train this.
             FileExistsError: the folder holds a run already.
-            WeightsError: the backbone's weights cannot be had.
         """
         if (path := out / CHECKPOINT_NAME).exists():
             raise FileExistsError(f"{path} exists; go on with --resume, or choose another --out")
-        checkpoint, model = begin(config, taxonomy, weights=weights)
-        run = cls(checkpoint, model, out, device, workers)
+        run = cls(beginning.checkpoint, beginning.model, out, device, workers)
         workers.barrier()  # all have seen that there was no run
         out.mkdir(parents=True, exist_ok=True)
-        run._save(0, 0, None)
+        run._save(run.checkpoint.stage, 0, None)
         return run
 
     @classmethod
-    def resume(cls, out: Path, device: torch.device, *, workers: Workers = ALONE) -> Run:
-        """Go on where a run was when its last checkpoint was saved.
+    def resume(
+        cls, out: Path, device: torch.device, *, moved: Mapping[str, str] | None = None, workers: Workers = ALONE
+    ) -> Run:
+        """Go on where a run was when its last checkpoint was saved; `moved` says where teachers lie now.
 
         Raises:
-            CheckpointError: there is none.
+            CheckpointError, TeacherError: see `reopen`.
             ConfigError: several processes cannot train this.
         """
-        checkpoint = load_checkpoint(out / CHECKPOINT_NAME)
+        checkpoint = reopen(out / CHECKPOINT_NAME, moved or {})
         workers.barrier()  # all have read it, and it may be written
         return cls(checkpoint, restore_model(checkpoint), out, device, workers)
 
@@ -142,21 +152,21 @@ class Run:
             TaxonomyError: the run was begun with other classes.
             TrainingDivergedError: see `training.learner`.
         """
-        tasks = [stage.task for stage in self._config.stages]
+        tasks, end = [stage.task for stage in self._config.stages], self.checkpoint.end
         sets, judged = divide(sets, self._config)
         self.checkpoint.require_data(sets)
         progress.restore(self.checkpoint.history)
         datasets = {task: TaskDataset(sets.split(task).train, self._config, sets.taxonomy) for task in tasks}
         work = _Work(sets, judged, datasets, progress, measure_every, watch)
-        for index in range(self.checkpoint.stage, len(tasks)):
+        for index in range(self.checkpoint.stage, min(end, len(tasks))):
             self._train_stage(index, work)
             self._close_stage(index, work)
             on_stage(self.checkpoint)
             wish = self._ask(watch)
-            if wish.stops and self.checkpoint.stage < self._config.num_stages:
+            if wish.stops and self.checkpoint.stage < end:
                 self._workers.barrier()  # as in `_after_batch`
                 raise StoppedError(wish, f"after the stage {tasks[index]}")
-        if self.checkpoint.stage < self._config.num_stages:
+        if self.checkpoint.stage < end:
             self._polish(work)
 
     def _context(self, index: int, work: _Work) -> StageContext:

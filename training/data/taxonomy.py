@@ -93,9 +93,9 @@ class Taxonomy:
         twins = {one: other for pair in self.same for one, other in (pair, pair[::-1])}
         places: dict[str, list[int]] = {}
         for place, name in enumerate(names):
-            places.setdefault(_normalise(name), []).append(place)
+            places.setdefault(normalise_name(name), []).append(place)
         found = {
-            name: places.get(_normalise(name)) or places.get(_normalise(twins.get(name, name)), [])
+            name: places.get(normalise_name(name)) or places.get(normalise_name(twins.get(name, name)), [])
             for name in self.names(task)
         }
         if lacking := [name for name, at in found.items() if not at]:
@@ -181,7 +181,8 @@ def require_same_classes(
         raise TaxonomyError(f"{owner} was made with other classes than the data has: {difference}; {advice}")
 
 
-def _normalise(name: str) -> str:
+def normalise_name(name: str) -> str:
+    """Give a name as it is compared with somebody else's: case and underscores do not count."""
     return " ".join(name.casefold().replace("_", " ").split())
 
 
