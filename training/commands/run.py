@@ -131,7 +131,7 @@ def _check(checkpoint: Checkpoint, sets: DataSets, device: torch.device, out: Pa
     tried = try_teachers(config, sets, device, begins=checkpoint.stage, ends=checkpoint.end, known=known)
     checkpoint.teachers |= tried.sha256
     require_disk(out, checkpoint)
-    require_memory(config, sets, tried, limit_bytes=find_memory_limit_bytes())
+    require_memory(checkpoint, sets, tried, limit_bytes=find_memory_limit_bytes())
 
 
 def _show_takeover(takeover: Takeover, path: Path | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,13 +112,13 @@ def estimate_checkpoint_bytes(checkpoint: Checkpoint) -> int:
     return (copies + anchors) * sum(value.nbytes for value in checkpoint.model.values())
 
 
-def require_memory(config: Config, sets: DataSets, tried: Tried, *, limit_bytes: int) -> None:
+def require_memory(checkpoint: Checkpoint, sets: DataSets, tried: Tried, *, limit_bytes: int) -> None:
     """See that what is kept in memory through a run, pictures and teachers' answers, is no more than there is.
 
     It is the least that a run takes: the network, its activations and torch come on top.
 
     Args:
-        config: of the run.
+        checkpoint: of the run, to tell which stages are left.
         sets: the data.
         tried: the teachers.
         limit_bytes: of the machine or the container.
@@ -127,7 +127,9 @@ def require_memory(config: Config, sets: DataSets, tried: Tried, *, limit_bytes:
         DataError: a picture cannot be read.
         ResourceError: it is more.
     """
-    pictures = estimate_picture_bytes(config, sets)
+    config = checkpoint.parsed_config()
+    polishes = checkpoint.end > len(config.stages)
+    pictures = estimate_picture_bytes(config, sets, config.stages[0 if polishes else checkpoint.stage : checkpoint.end])
     if pictures + tried.answer_bytes > limit_bytes:
         raise ResourceError(
             f"there are {limit_bytes / _GIB:.1f} GiB of memory, and a run of preset {config.preset} keeps "
@@ -136,11 +138,11 @@ def require_memory(config: Config, sets: DataSets, tried: Tried, *, limit_bytes:
         )
 
 
-def estimate_picture_bytes(config: Config, sets: DataSets) -> int:
-    """How much the decoded pictures take that are kept, by the mean size of a few; at most `cache_mib` a task."""
+def estimate_picture_bytes(config: Config, sets: DataSets, stages: Sequence[StageConfig]) -> int:
+    """How much the decoded pictures of some stages take, by the mean size of a few; at most `cache_mib` a stage."""
     learned, _ = divide(sets, config)
     total = 0
-    for stage in config.stages:
+    for stage in stages:
         samples = learned.split(stage.task).train
         places = np.unique(np.linspace(0, len(samples) - 1, _LOOKED_AT).round().astype(int)).tolist()
         sizes = []

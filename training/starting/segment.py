@@ -109,10 +109,12 @@ def carry_over(checkpoint: Checkpoint, takeover: Takeover, origin: Origin) -> No
     if unmeasured := [task for task in earlier if task not in last]:
         raise CheckpointError(f"{origin.path} does not say how well it has learned {unmeasured[0]}")
     checkpoint.history = list(last.values())
-    checkpoint.anchors = dict(source.anchors)
+    # Online there is one anchor for all; about more than what comes before the segment it would hold on to too much.
+    usable = {*map(str, earlier), *([EARLIER] if set(source.learned) == set(earlier) else [])}
+    checkpoint.anchors = {label: anchor for label, anchor in source.anchors.items() if label in usable}
     for stage in config.stages[checkpoint.begins : checkpoint.end]:
         wanted = {str(task) for task in earlier if stage.ewc.strength.get(task)}
-        if lacking := sorted(({EARLIER} if stage.ewc.online and wanted else wanted) - source.anchors.keys()):
+        if lacking := sorted(({EARLIER} if stage.ewc.online and wanted else wanted) - checkpoint.anchors.keys()):
             raise CheckpointError(
                 f"stage {stage.task} holds on to what it has learned by ewc, and {origin.path} has no importance of "
                 f"weights for {lacking[0]}: start from the checkpoint.pt of a run whose preset has this stage too"
