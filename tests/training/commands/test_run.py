@@ -94,7 +94,7 @@ def test_a_machine_that_has_not_what_a_run_needs_is_one_sentence(
     monkeypatch.setattr("training.commands.run.find_memory_limit_bytes", lambda: 1000)
     assert_one_sentence(run_tiny(tiny_sets, tmp_path / "run"), "of memory, and a run of preset tiny keeps")
     monkeypatch.undo()
-    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))  # type: ignore[attr-defined]
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
     assert_one_sentence(run_tiny(tiny_sets, tmp_path / "run"), "has 0 MiB free, and two checkpoints need")
     assert not (tmp_path / "run").exists()
 

@@ -1,6 +1,7 @@
 import pytest
 
 from training.config import ModelConfig, Task
+from training.models.heads import UnifiedHead
 from training.models.multitask import MultiTaskModel
 from training.models.rows import label_rows
 
@@ -37,7 +38,8 @@ def test_there_is_a_label_for_each_row_of_each_layer_whose_size_depends_on_the_c
 def test_rows_stand_where_the_unified_head_reads_them() -> None:
     model = MultiTaskModel(ModelConfig(backbone_weights="random"), {task: len(own) for task, own in NAMES.items()})
     rows = label_rows(ModelConfig(), NAMES)["head.predict"]
-    for task, own in model.head.rows.items():  # type: ignore[union-attr]  # the unified head
+    assert isinstance(model.head, UnifiedHead)
+    for task, own in model.head.rows.items():
         read = rows[own]
         assert {row.task for row in read} == {task}
         assert tuple(row.name for row in read if row.name) == NAMES[task]

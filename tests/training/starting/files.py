@@ -50,7 +50,7 @@ def write_origin(
     config = config or make_branches_config()
     model = make_network(config, taxonomy, seed=seed)
     history = [{"kind": "epoch", "stage": "segmentation", "epoch": 1}, *make_evaluations(stage)]
-    values = {"stage": stage, "history": history} | fields
+    values: dict[str, Any] = {"stage": stage, "history": history} | fields
     save_checkpoint(
         Checkpoint(config.model_dump(mode="json"), "0123abc", model.state_dict(), taxonomy=taxonomy, **values), path
     )

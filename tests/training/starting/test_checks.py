@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,7 @@ def test_every_teacher_answers_about_a_picture_and_its_sha256_is_noted(sets: Dat
     ],
 )
 def test_a_teacher_that_cannot_teach_is_told_with_its_stage(
-    sets: DataSets, tmp_path: Path, source: str, teacher: dict[str, str], sentence: str
+    sets: DataSets, tmp_path: Path, source: str, teacher: dict[str, Any], sentence: str
 ) -> None:
     write_origin(tmp_path / "early.pt", taxonomy=sets.taxonomy, stage=1)
     write_origin(tmp_path / "strange.pt")

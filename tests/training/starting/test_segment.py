@@ -65,7 +65,8 @@ def test_a_segment_counts_what_the_file_has_learned_and_begins_after_it(tmp_path
 
 
 def test_of_a_stage_learned_twice_the_last_evaluation_counts(tmp_path: Path) -> None:
-    first, second = ({"kind": "evaluation", "stage": "segmentation", "metrics": {}, "try": number} for number in (1, 2))
+    first: dict[str, Any] = {"kind": "evaluation", "stage": "segmentation", "metrics": {}, "seconds": 1.0}
+    second = first | {"seconds": 2.0}
     write_origin(tmp_path / "origin.pt", stage=1, history=[first, second])
     assert begin_at(tmp_path / "origin.pt", 1).checkpoint.history == [second]
 
