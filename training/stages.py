@@ -241,8 +241,7 @@ class Run:
 
     def _close_stage(self, index: int, work: _Work) -> None:
         stage, started = self._config.stages[index], time.perf_counter()
-        later = self._config.stages[index + 1 :]
-        self.checkpoint.anchors = add_anchor(self._context(index, work), self.checkpoint.anchors, later)
+        self.checkpoint.anchors = add_anchor(self._context(index, work), self.checkpoint.anchors)
         fisher_seconds = time.perf_counter() - started
         evaluation = self._evaluate(index, str(stage.task), work) | {"fisher_seconds": fisher_seconds}
         self._record({**evaluation, "seconds": time.perf_counter() - started}, work)

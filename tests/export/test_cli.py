@@ -46,7 +46,7 @@ def test_weights_alone_are_exported_and_the_paths_of_a_data_file_count_from_the_
     save_checkpoint(keep_weights(finished_branches), weights)
     code, output = run("onnx", "--checkpoint", weights, "--out", model)
     assert code == 0, output
-    data.write_text('[[source]]\ntask = "segmentation"\npath = "mini_voc_seg"\n')
+    data.write_text('[classes]\nsegmentation = "voc"\n[[source]]\ntask = "segmentation"\npath = "mini_voc_seg"\n')
     code, output = run("parity", "--checkpoint", weights, "--model", model, "--data", data, "--root", tiny_sets)
     assert code == 0, output
     assert "segmentation/mean_iou" in output

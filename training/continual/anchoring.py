@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from training.continual.ewc import consolidate
 from training.continual.fisher import estimate_importance
 from training.hooks.anchor import Anchor
 from training.hooks.context import StageContext
-from training.options.stage import StageConfig
 
 
-def add_anchor(context: StageContext, anchors: Mapping[str, Anchor], later: Sequence[StageConfig]) -> dict[str, Anchor]:
+def add_anchor(context: StageContext, anchors: Mapping[str, Anchor]) -> dict[str, Anchor]:
     """Add the anchor of the stage's task if a later stage protects it, as the first that does asks for it.
 
     Args:
         context: the stage, at its end; what was frozen in it is free to learn afterwards if an anchor is made.
         anchors: so far.
-        later: the stages that come after it.
     """
-    task = context.stage.task
+    task, later = context.stage.task, context.config.stages[len(context.learned) + 1 :]
     protector = next((stage.ewc for stage in later if task in stage.ewc.strength), None)
     if protector is None:
         return dict(anchors)
