@@ -30,7 +30,13 @@ from training.inference import build_engine, choose_tasks, read_taxonomy, restor
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console()
 
-CheckpointOption = Annotated[Path, typer.Option(help="checkpoint.pt of a finished run.")]
+CheckpointOption = Annotated[Path, typer.Option(help="checkpoint.pt of a finished run, or its weights.")]
+RootOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="What the paths of a data file count from; else its own folder, then UNIHEAD_DATA."
+    ),
+]
 
 
 @app.command()
@@ -78,6 +84,7 @@ def parity(
         Path | None,
         typer.Option(envvar="UNIHEAD_DATA", help="Mini sets: their validation pictures, and metrics from both sides."),
     ] = None,
+    root: RootOption = None,
 ) -> None:
     """Ask torch and ONNX Runtime about the same pictures; exit 1 when their answers or metrics part.
 
@@ -93,7 +100,7 @@ def parity(
             raise ExportError(f"{model} was exported from other weights than {checkpoint}; export it again")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what training left out of train says nothing about val
-            sets = read_data(data) if data else None
+            sets = read_data(data, root=root) if data else None
         tasks = _choose_tasks(reference, sets, checkpoint) if sets else []
     except (CheckpointError, DataError, ExportError, TaxonomyError, UniheadError) as error:
         raise _failure(error) from error
@@ -136,13 +143,14 @@ def quantize(
     model: Annotated[Path, typer.Option(help="A file of `unihead-export onnx`.")] = Path("unihead.onnx"),
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("unihead-int8.onnx"),
     pictures: Annotated[int, typer.Option(min=1, help="Training pictures of each task to calibrate with.")] = 14,
+    root: RootOption = None,
 ) -> None:
     """Write a file with neck and branches in int8; exit 1, without one, if a metric drops a point or it is slower."""
     temporary = out.with_name(f"{out.name}.tmp")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what training left out of train says nothing about val
-            sets = read_data(data)
+            sets = read_data(data, root=root)
         reference = load_engine(model, threads=1)
         tasks = _choose_tasks(reference, sets, model)
         chosen = [s.image for task in tasks for s in sets.split(task).train[:pictures]]

@@ -99,7 +99,7 @@ def export_onnx(checkpoint: Checkpoint, out: Path, *, golden: Path, overrides: O
     if checkpoint.stage < config.num_stages:
         raise ExportError(
             f"the run has done {checkpoint.stage} of {config.num_stages} stages; "
-            "finish it with `unihead-train run --resume`"
+            "finish it with `unihead-train run --resume`, or begin the next with `--init-from` and `--stage`"
         )
     model = restore_model(checkpoint).eval()
     contract = make_contract(config, checkpoint.taxonomy, model.state_dict(), git_commit=checkpoint.git_commit)

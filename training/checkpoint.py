@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.config import Config, ConfigError
+from training.config import Config, ConfigError, Task
 from training.data.datasets import DataSets
 from training.data.taxonomy import MINI, Taxonomy, require_same_classes
 from training.files import open_whole
 from training.hooks.anchor import Anchor
+from training.options.polish import POLISH
 
 CHECKPOINT_NAME = "checkpoint.pt"  # in the folder of a run
 
@@ -39,6 +40,11 @@ class Checkpoint:
         git_commit: of the code that began the run.
         taxonomy: the classes of what the network has heads for.
         pictures: training pictures by task; a run goes on with the data it was begun with.
+        begins: index of the stage that the run began with; what it started from has learned the tasks of earlier ones.
+        ends: index of the stage before which it ends; None: it goes on to the end of its config.
+        origin_sha256: of the file whose weights it started from; empty where there was none.
+        teachers: SHA-256 of each by its source, as they were when the run began.
+        weights_only: weights in half precision and evaluations alone: enough to start from, not to go on.
     """
 
     config: dict[str, Any]
@@ -52,7 +58,28 @@ class Checkpoint:
     anchors: dict[str, Anchor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     pictures: dict[str, int] = field(default_factory=dict)
+    begins: int = 0
+    ends: int | None = None
+    origin_sha256: str = ""
+    teachers: dict[str, str] = field(default_factory=dict)
+    weights_only: bool = False
     taxonomy: Taxonomy = field(kw_only=True)
+
+    @property
+    def end(self) -> int:
+        """Index of the stage before which the run ends, the polish counted as one more."""
+        return self.parsed_config().num_stages if self.ends is None else self.ends
+
+    @property
+    def own_stages(self) -> list[str]:
+        """The names of the stages that the run trains, the polish as one."""
+        config = self.parsed_config()
+        return [*(str(stage.task) for stage in config.stages), POLISH][self.begins : self.end]
+
+    @property
+    def learned(self) -> tuple[Task, ...]:
+        """The tasks whose stages are done, in their order."""
+        return tuple(stage.task for stage in self.parsed_config().stages[: self.stage])
 
     @property
     def evaluations(self) -> list[dict[str, Any]]:
@@ -111,14 +138,31 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: no such file, or not a checkpoint of this version.
     """
     try:
-        values = torch.load(path, weights_only=True, map_location="cpu")  # noqa: TID251 - the one place it is allowed
-        values["anchors"] = {task: Anchor(**anchor) for task, anchor in values["anchors"].items()}
-        # A file from before there were others than the mini sets' classes does not name them.
-        values["taxonomy"] = Taxonomy.from_dict(values["taxonomy"]) if "taxonomy" in values else MINI
-        checkpoint = Checkpoint(**values)
-        checkpoint.parsed_config()
+        return parse_checkpoint(load_values(path))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist; train first with `unihead-train run`") from error
     except Exception as error:
         raise CheckpointError(f"{path} is not a checkpoint that this version wrote: {error}") from error
+
+
+def load_values(path: Path) -> Any:  # noqa: ANN401 - whatever somebody has saved
+    """Read what torch has saved: tensors and plain values; code in the file is refused.
+
+    Raises:
+        Exception: of many kinds, where the file is none of torch's.
+    """
+    return torch.load(path, weights_only=True, map_location="cpu")  # noqa: TID251 - the one place it is allowed
+
+
+def parse_checkpoint(values: dict[str, Any]) -> Checkpoint:
+    """Make a checkpoint of the values that its file holds.
+
+    Raises:
+        Exception: of many kinds, where they are of something else or of another version.
+    """
+    anchors = {task: Anchor(**anchor) for task, anchor in values["anchors"].items()}
+    # A file from before there were others than the mini sets' classes does not name them.
+    taxonomy = Taxonomy.from_dict(values["taxonomy"]) if "taxonomy" in values else MINI
+    checkpoint = Checkpoint(**{**values, "anchors": anchors, "taxonomy": taxonomy})
+    checkpoint.parsed_config()
     return checkpoint

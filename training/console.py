@@ -27,6 +27,7 @@ from training.lab.summary import SummaryError
 from training.learner import TrainingDivergedError
 from training.metrics.details import DetailsError
 from training.models.backbone import WeightsError
+from training.starting.checks import ResourceError
 from training.stopping import StoppedError
 from training.teachers.teacher import TeacherError
 
@@ -48,6 +49,7 @@ FAILURES = (
     DistributedError,
     LayoutError,
     RecordError,
+    ResourceError,
     StoppedError,
     SummaryError,
     TaxonomyError,
@@ -80,15 +82,15 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def read(data: Path) -> DataSets:
-    """Read a data file or folder, and tell what was mended.
+def read(data: Path, root: Path | None = None) -> DataSets:
+    """Read a data file, whose paths may count from `root`, or a folder, and tell what was mended.
 
     Raises:
         DataError: see `read_data`.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        sets = read_data(data)
+        sets = read_data(data, root=root)
     for warning in caught:
         warn(f"warning: {warning.message}")
     return sets

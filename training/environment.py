@@ -86,6 +86,36 @@ def _find_memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def find_memory_limit_bytes(cgroup: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
+    """How much memory this process may take: that of the machine, or less where a container or cgroup says so.
+
+    Args:
+        cgroup: where the cgroup file systems (v1 or v2) are mounted.
+        membership: the file that names this process's cgroups.
+    """
+    try:
+        lines = membership.read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    limits = [_find_memory_bytes()]
+    for line in ["0::/", "0:memory:/", *lines]:  # inside a container only the mount's root may exist
+        _, controllers, path = line.split(":", 2)
+        if controllers in {"", "memory"}:
+            root = cgroup / controllers
+            own = root / path.lstrip("/")
+            for folder in (own, *(one for one in own.parents if one.is_relative_to(root))):
+                limits += _read_limits(folder)
+    return min(limits)
+
+
+def _read_limits(folder: Path) -> Iterator[int]:
+    for name in ("memory.max", "memory.limit_in_bytes"):  # of v2 and v1
+        try:
+            yield int((folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+
+
 def append_environment(out: Path, environment: Environment) -> None:
     """Add a line to a run's file, unless it would say what the last one says: a run may go on elsewhere."""
     known = read_environments(out)

@@ -260,7 +260,7 @@ def open_checkpoint(path: Path, device: torch.device) -> tuple[Engine, list[Task
     loaded = load_checkpoint(path)
     config, model = loaded.parsed_config(), restore_model(loaded).to(device)
     engine = build_engine(model, config, loaded.taxonomy, device, git_commit=loaded.git_commit)
-    return engine, [stage.task for stage in config.stages[: loaded.stage]], config.eval_batch_size
+    return engine, list(loaded.learned), config.eval_batch_size
 
 
 def open_model(path: Path) -> tuple[Engine, list[Task], int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -42,7 +42,15 @@ class Progress:
 class RunProgress(Progress):
     """Shows and writes a run's history; a context manager, so that the terminal is given back."""
 
-    def __init__(self, config: Config, pictures: Mapping[Task, int], out: Path, console: Console) -> None:
+    def __init__(
+        self,
+        config: Config,
+        pictures: Mapping[Task, int],
+        out: Path,
+        console: Console,
+        *,
+        stages: Collection[str] | None = None,
+    ) -> None:
         """Prepare the bars.
 
         Args:
@@ -50,6 +58,7 @@ class RunProgress(Progress):
             pictures: training pictures per task.
             out: folder of the run.
             console: where to show it.
+            stages: names of those that the run trains, the polish is one; None: all of the config.
         """
         self._out = out
         self._console = console
@@ -58,6 +67,8 @@ class RunProgress(Progress):
         if config.polish.epochs:
             self._epochs[POLISH] = config.polish.epochs
             self._pictures[POLISH] = max(pictures[stage.task] for stage in config.stages)
+        if stages is not None:
+            self._epochs = {name: epochs for name, epochs in self._epochs.items() if name in stages}
         self._bars = Bars(
             TextColumn("{task.description:>14}"),
             BarColumn(),

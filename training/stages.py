@@ -13,27 +13,27 @@ import numpy as np
 import torch
 
 from service.engine.engine import Engine
-from training.checkpoint import CHECKPOINT_NAME, Checkpoint, choose_classes, load_checkpoint, save_checkpoint
+from training.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
 from training.config import Config, Task
+from training.continual.anchoring import add_anchor
 from training.continual.build import build_hooks
-from training.continual.ewc import consolidate
-from training.continual.fisher import estimate_importance
 from training.data.datasets import DataSets
 from training.data.loaders import Batches, Sample, TaskDataset, count_batches, divide
 from training.data.taxonomy import Taxonomy
 from training.distributed import ALONE, Workers
-from training.environment import find_git_commit
 from training.epochs import Epoch, Leg
 from training.hooks.context import StageContext
 from training.inference import build_engine, restore_model
 from training.learner import Learner, StagePlan
 from training.metrics.details import measure_details, write_details
 from training.metrics.evaluation import evaluate_task, measure_ms_per_image
-from training.models.multitask import MultiTaskModel, build_model
+from training.models.multitask import MultiTaskModel
 from training.objectives import make_objective
 from training.options.polish import POLISH
 from training.polish import Polish, judge
 from training.progress import Progress
+from training.starting.beginning import Beginning, begin
+from training.starting.resuming import reopen
 from training.stopping import UNWATCHED, StoppedError, Watch, Wish
 
 
@@ -87,35 +87,40 @@ class Run:
         weights: Path | None = None,
         workers: Workers = ALONE,
     ) -> Run:
-        """Begin a run: seed, build the network with a head for each task of the config, save its first checkpoint.
+        """Begin a run of all stages, as `begin` prepares it.
 
         Raises:
-            ConfigError: several processes cannot train this, or a stage learns a task that has no classes.
+            ConfigError, FileExistsError, WeightsError: see `begin` and `launch`.
+        """
+        return cls.launch(begin(config, taxonomy, weights=weights), out, device, workers=workers)
+
+    @classmethod
+    def launch(cls, beginning: Beginning, out: Path, device: torch.device, *, workers: Workers = ALONE) -> Run:
+        """Begin a run that is prepared: save its first checkpoint.
+
+        Raises:
+            ConfigError: several processes cannot train this.
             FileExistsError: the folder holds a run already.
-            WeightsError: the backbone's weights cannot be had.
         """
         if (path := out / CHECKPOINT_NAME).exists():
             raise FileExistsError(f"{path} exists; go on with --resume, or choose another --out")
-        taxonomy = choose_classes(config, taxonomy)
-        torch.manual_seed(config.seed)
-        model = build_model(config.model, taxonomy.num_classes, weights=weights)
-        values, commit = config.model_dump(mode="json"), find_git_commit()
-        checkpoint = Checkpoint(values, commit, model.state_dict(), taxonomy=taxonomy)
-        run = cls(checkpoint, model, out, device, workers)
+        run = cls(beginning.checkpoint, beginning.model, out, device, workers)
         workers.barrier()  # all have seen that there was no run
         out.mkdir(parents=True, exist_ok=True)
-        run._save(0, 0, None)
+        run._save(run.checkpoint.stage, 0, None)
         return run
 
     @classmethod
-    def resume(cls, out: Path, device: torch.device, *, workers: Workers = ALONE) -> Run:
-        """Go on where a run was when its last checkpoint was saved.
+    def resume(
+        cls, out: Path, device: torch.device, *, moved: Mapping[str, str] | None = None, workers: Workers = ALONE
+    ) -> Run:
+        """Go on where a run was when its last checkpoint was saved; `moved` says where teachers lie now.
 
         Raises:
-            CheckpointError: there is none.
+            CheckpointError, TeacherError: see `reopen`.
             ConfigError: several processes cannot train this.
         """
-        checkpoint = load_checkpoint(out / CHECKPOINT_NAME)
+        checkpoint = reopen(out / CHECKPOINT_NAME, moved or {})
         workers.barrier()  # all have read it, and it may be written
         return cls(checkpoint, restore_model(checkpoint), out, device, workers)
 
@@ -147,21 +152,21 @@ class Run:
             TaxonomyError: the run was begun with other classes.
             TrainingDivergedError: see `training.learner`.
         """
-        tasks = [stage.task for stage in self._config.stages]
+        tasks, end = [stage.task for stage in self._config.stages], self.checkpoint.end
         sets, judged = divide(sets, self._config)
         self.checkpoint.require_data(sets)
         progress.restore(self.checkpoint.history)
         datasets = {task: TaskDataset(sets.split(task).train, self._config, sets.taxonomy) for task in tasks}
         work = _Work(sets, judged, datasets, progress, measure_every, watch)
-        for index in range(self.checkpoint.stage, len(tasks)):
+        for index in range(self.checkpoint.stage, min(end, len(tasks))):
             self._train_stage(index, work)
             self._close_stage(index, work)
             on_stage(self.checkpoint)
             wish = self._ask(watch)
-            if wish.stops and self.checkpoint.stage < self._config.num_stages:
+            if wish.stops and self.checkpoint.stage < end:
                 self._workers.barrier()  # as in `_after_batch`
                 raise StoppedError(wish, f"after the stage {tasks[index]}")
-        if self.checkpoint.stage < self._config.num_stages:
+        if self.checkpoint.stage < end:
             self._polish(work)
 
     def _context(self, index: int, work: _Work) -> StageContext:
@@ -235,14 +240,8 @@ class Run:
         return Wish(self._workers.find_greatest(watch.look()))  # all processes have to do the same
 
     def _close_stage(self, index: int, work: _Work) -> None:
-        stage = self._config.stages[index]
-        started = time.perf_counter()
-        later = (following.ewc for following in self._config.stages[index + 1 :])
-        if protector := next((ewc for ewc in later if stage.task in ewc.strength), None):
-            self._model.begin_stage()  # what was frozen in this stage may learn in a later one
-            importance = estimate_importance(self._context(index, work), protector.fisher)
-            shared = self._model.shared_parameters()
-            self.checkpoint.anchors = consolidate(self.checkpoint.anchors, stage.task, shared, importance, protector)
+        stage, started = self._config.stages[index], time.perf_counter()
+        self.checkpoint.anchors = add_anchor(self._context(index, work), self.checkpoint.anchors)
         fisher_seconds = time.perf_counter() - started
         evaluation = self._evaluate(index, str(stage.task), work) | {"fisher_seconds": fisher_seconds}
         self._record({**evaluation, "seconds": time.perf_counter() - started}, work)

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 from export.cli import app
 from service.engine.engine import load_engine
 from training.checkpoint import Checkpoint, save_checkpoint
+from training.starting.origin import keep_weights
 
 pytestmark = pytest.mark.slow
 
@@ -36,6 +37,25 @@ def test_an_exported_checkpoint_passes_parity_until_it_is_another(
     code, output = run("parity", "--checkpoint", checkpoint, "--model", model)
     assert code == 1
     assert "other weights" in output
+
+
+def test_weights_alone_are_exported_and_the_paths_of_a_data_file_count_from_the_root(
+    finished_branches: Checkpoint, tiny_sets: Path, tmp_path: Path
+) -> None:
+    weights, model, data = tmp_path / "weights.pt", tmp_path / "model.onnx", tmp_path / "data.toml"
+    save_checkpoint(keep_weights(finished_branches), weights)
+    code, output = run("onnx", "--checkpoint", weights, "--out", model)
+    assert code == 0, output
+    data.write_text('[classes]\nsegmentation = "voc"\n[[source]]\ntask = "segmentation"\npath = "mini_voc_seg"\n')
+    code, output = run("parity", "--checkpoint", weights, "--model", model, "--data", data, "--root", tiny_sets)
+    assert code == 0, output
+    assert "segmentation/mean_iou" in output
+    code, output = run("parity", "--checkpoint", weights, "--model", model, "--data", data)
+    assert code == 1
+    assert "mini_voc_seg" in output
+    code, output = run("quantize", "--model", model, "--out", tmp_path / "int8.onnx", "--data", data)
+    assert code == 1
+    assert "mini_voc_seg" in output
 
 
 def test_what_a_file_does_otherwise_than_its_preset_stands_in_its_contract_and_passes_parity(

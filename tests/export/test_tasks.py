@@ -96,7 +96,7 @@ def test_names_that_were_reordered_are_refused_by_parity_and_quantisation(
     first, second, *rest = sets.taxonomy.detection
     names = (second, first, *rest)
     mislabelled = replace(sets, taxonomy=replace(sets.taxonomy, detection=names))
-    monkeypatch.setattr("export.cli.read_data", lambda _: mislabelled)
+    monkeypatch.setattr("export.cli.read_data", lambda _, root: mislabelled)  # noqa: ARG005
     sentence = "detection: class 0 is 'person' in the"
     code, output = run("parity", "--checkpoint", checkpoint, "--model", model, "--data", tiny_sets)
     assert (code, sentence in output) == (1, True), output

@@ -4,38 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner, Result
 
+from tests.training.commands.invoking import assert_one_sentence, invoke, resume, run_tiny
 from tests.training.fakes import make_config, make_model
 from tests.training.make_sets import write_tiny_sets
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from training.cli import app
 from training.data.taxonomy import MINI
-
-WIDE = {"COLUMNS": "1000", "UNIHEAD_BACKBONE_WEIGHTS": "", "UNIHEAD_DATA": ""}
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], env=WIDE)
-
-
-def run_tiny(data: Path, out: Path, *more: str) -> Result:
-    return invoke("run", "--preset", "tiny", "--data", data, "--out", out, "--device", "cpu", *more)
-
-
-def resume(data: Path, out: Path) -> Result:
-    return invoke("run", "--data", data, "--out", out, "--device", "cpu", "--resume")
-
-
-def assert_one_sentence(result: Result, *words: str) -> None:
-    """Exit 1; the last line on standard error holds the words; before it only the doctor speaks; no traceback."""
-    assert result.exit_code == 1, result.output
-    *before, line = result.stderr.splitlines()
-    assert line.startswith("unihead-train: ")
-    assert all(text.startswith(("error ", "warning ", "    ")) for text in before), before
-    assert all(word in line for word in words), line
-    assert isinstance(result.exception, SystemExit)
-    assert "Traceback" not in result.output
 
 
 def test_a_missing_data_folder_is_one_sentence_that_names_it(tmp_path: Path) -> None:

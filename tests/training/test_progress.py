@@ -82,3 +82,17 @@ def test_tensorboard_has_losses_by_epoch_and_metrics_by_stage(tmp_path: Path) ->
     assert losses == [(1, 1.5), (2, 0.75)]
     measured = [(e.step, e.value) for e in events.Scalars("after_stage/segmentation/mean_iou")]
     assert measured == [(1, 0.25)]
+
+
+def test_a_run_of_some_stages_has_bars_for_these_alone(tmp_path: Path) -> None:
+    text = io.StringIO()
+    console = Console(file=text, width=200, force_terminal=True)
+    config = make_config(polish={"epochs": 1})
+    with RunProgress(config, PICTURES, tmp_path, console, stages=["classification", "polish"]) as progress:
+        progress.restore([evaluation(Task.SEGMENTATION)])
+        progress.advance("classification", 6)
+    shown = text.getvalue()
+    assert "6/18" in shown
+    assert "6/12" in shown
+    assert "polish" in shown
+    assert "detection" not in shown

@@ -94,9 +94,9 @@ class Taxonomy:
         twins = {one: other for pair in self.same for one, other in (pair, pair[::-1])}
         places: dict[str, list[int]] = {}
         for place, name in enumerate(names):
-            places.setdefault(_normalise(name), []).append(place)
+            places.setdefault(normalise_name(name), []).append(place)
         found = {
-            name: places.get(_normalise(name)) or places.get(_normalise(twins.get(name, name)), [])
+            name: places.get(normalise_name(name)) or places.get(normalise_name(twins.get(name, name)), [])
             for name in self.names(task)
         }
         if lacking := [name for name, at in found.items() if not at]:
@@ -187,7 +187,8 @@ def load_imagenet_names() -> tuple[str, ...]:
     return tuple((resources.files("training.data") / "imagenet.txt").read_text(encoding="utf-8").splitlines())
 
 
-def _normalise(name: str) -> str:
+def normalise_name(name: str) -> str:
+    """Give a name as it is compared with somebody else's: case and underscores do not count."""
     return " ".join(name.casefold().replace("_", " ").split())
 
 

@@ -10,6 +10,7 @@ from training.config import Task
 from training.models.pyramid import Features
 
 BOX_ROWS = 5  # of detection, before its classes: cx, cy, w, h, confidence
+UNIFIED_ORDER = (Task.DETECTION, Task.SEGMENTATION, Task.CLASSIFICATION)  # of the tasks' rows
 
 
 class TaskLogits(NamedTuple):
@@ -37,7 +38,7 @@ class UnifiedHead(nn.Module):
         super().__init__()
         self.rows: dict[Task, slice] = {}
         end = 0
-        for task in (Task.DETECTION, Task.SEGMENTATION, Task.CLASSIFICATION):
+        for task in UNIFIED_ORDER:
             if task in num_classes:
                 size = num_classes[task] + (BOX_ROWS if task is Task.DETECTION else 0)
                 self.rows[task] = slice(end, end + size)

@@ -33,6 +33,11 @@ class TeacherCache:
     def __len__(self) -> int:
         return len(self._answers)
 
+    @property
+    def nbytes(self) -> int:
+        """What the answers take of the memory; in bytes."""
+        return sum(answer.nbytes for answer in self._answers)
+
     def gather_classes(self, rows: Sequence[int]) -> Tensor:
         """[N, P] logits of these pictures."""
         return torch.from_numpy(np.stack([self._answers[row] for row in rows])).float()

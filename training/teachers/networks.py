@@ -41,9 +41,9 @@ class CheckpointTeacher:
         except (CheckpointError, WeightsError) as error:
             raise TeacherError(f"the teacher {path} cannot be restored: {error}") from error
         config = checkpoint.parsed_config()
-        learned = [stage.task for stage in config.stages[: checkpoint.stage]]
-        if task not in learned:
-            raise TeacherError(f"the teacher {path} has learned {[str(one) for one in learned]}; wanted {task}")
+        if task not in checkpoint.learned:
+            learned = [str(one) for one in checkpoint.learned]
+            raise TeacherError(f"the teacher {path} has learned {learned}; wanted {task}")
         theirs = checkpoint.taxonomy.names(task)
         try:
             columns = taxonomy.match(task, theirs)

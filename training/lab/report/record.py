@@ -24,7 +24,7 @@ class RunRecord:
         config: of the run.
         taxonomy: its classes.
         git_commit: of the code that began it.
-        is_finished: all stages are done.
+        is_finished: all stages that it trains are done.
         parameters: of the network.
         pictures: training pictures by task.
         history: one entry per epoch, evaluation and verdict on the polish, in order.
@@ -89,7 +89,7 @@ def load_run_record(folder: Path) -> RunRecord:
         config=config,
         taxonomy=checkpoint.taxonomy,
         git_commit=checkpoint.git_commit,
-        is_finished=checkpoint.stage >= config.num_stages,
+        is_finished=checkpoint.stage >= checkpoint.end,
         parameters=sum(parameter.numel() for parameter in restore_model(checkpoint).parameters()),
         pictures=checkpoint.pictures,
         history=checkpoint.history,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.test_cli import run_tiny
+from tests.training.commands.invoking import run_tiny
 from training.data.doctor.preflight import UnfitDataError, check_data
 
 
