@@ -1,25 +1,50 @@
-"""What a request says beside its picture: its query, how long it waits, whether it shares, which form it prefers."""
+"""What a request says beside its picture: its query and form fields, how long it waits, whether it shares."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import Annotated, TypeAlias, TypeVar
 
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 
 from service.answers.finish import DEFAULT_LOOK, DEFAULTS, MAX_SIDE
 from service.answers.masks import MaskFormat
 from service.answers.render import PictureFormat
+from service.api.fields.numbers import read_decimal, read_fraction
+from service.api.fields.preferences import split_list
 from service.errors import InvalidParameter
 from service.settings import MAX_TIMEOUT_MS
 
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
-_QVALUE = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
+MOST_COUNTED = 1_000_000
+_MOST_PARAMETERS = 32
 
 Query = TypeVar("Query", bound=BaseModel)
+
+
+def _read_whole(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    number = read_decimal(value, MOST_COUNTED)
+    if number is None:
+        raise PydanticCustomError("decimal", f"it takes whole numbers up to {MOST_COUNTED}, digits alone")
+    return number
+
+
+def _read_share(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    number = read_fraction(value)
+    if number is None:
+        raise PydanticCustomError("fraction", "it takes numbers from 0 to 1, digits and a point")
+    return number
+
+
+# Each is text in a query.
+Whole: TypeAlias = Annotated[int, BeforeValidator(_read_whole)]
+Share: TypeAlias = Annotated[float, BeforeValidator(_read_share)]
 
 
 class SegmentQuery(BaseModel):
@@ -31,22 +56,25 @@ class SegmentQuery(BaseModel):
 class DetectQuery(BaseModel):
     """Parameters of POST /detect."""
 
-    score_threshold: float = Field(
+    score_threshold: Share = Field(
         DEFAULTS.score_threshold,
         ge=0,
         le=1,
         allow_inf_nan=False,
         description="boxes that score less are left out",
     )
-    max_detections: int = Field(
-        DEFAULTS.max_detections, ge=1, description="boxes at most; up to `max_detections` of the model's contract"
+    max_detections: Whole = Field(
+        DEFAULTS.max_detections,
+        ge=1,
+        le=MOST_COUNTED,
+        description="boxes at most; up to `max_detections` of the model's contract",
     )
 
 
 class ClassifyQuery(BaseModel):
     """Parameters of POST /classify."""
 
-    top_k: int = Field(DEFAULTS.top_k, ge=1, description="classes at most")
+    top_k: Whole = Field(DEFAULTS.top_k, ge=1, le=MOST_COUNTED, description="classes at most")
 
 
 class PredictQuery(ClassifyQuery, DetectQuery, SegmentQuery):
@@ -63,11 +91,11 @@ class PredictQuery(ClassifyQuery, DetectQuery, SegmentQuery):
 class OverlayQuery(DetectQuery):
     """Parameters of POST /overlay."""
 
-    opacity: float = Field(
+    opacity: Share = Field(
         DEFAULT_LOOK.opacity, ge=0, le=1, allow_inf_nan=False, description="of the mask; at 0 its outlines stay"
     )
     format: PictureFormat = Field(DEFAULT_LOOK.format, description="of the answer")
-    max_side: int = Field(
+    max_side: Whole = Field(
         DEFAULT_LOOK.max_side,
         ge=32,
         le=MAX_SIDE,
@@ -75,26 +103,36 @@ class OverlayQuery(DetectQuery):
     )
 
 
-def read_query(request: Request, shape: type[Query]) -> Query:
-    """Read the query of a request.
+def read_query(request: Request, shape: type[Query], fields: Sequence[tuple[str, str]] = ()) -> Query:
+    """Read the query of a request, and what its form says beside the picture.
+
+    Args:
+        request: whose query is read.
+        shape: of the parameters.
+        fields: of its form, name and value of each.
 
     Raises:
-        InvalidParameter: a name is unknown, or given twice.
-        RequestValidationError: a value is out of its range.
+        InvalidParameter: a name is unknown or given twice, or a value is out of its range.
     """
     known = sorted(shape.model_fields)
-    pairs = request.query_params.multi_items()
-    names = [name for name, _ in pairs]
-    for name in names:
+    if request.scope["query_string"].count(b"&") > _MOST_PARAMETERS:
+        raise InvalidParameter(f"the query has more than {_MOST_PARAMETERS} parameters; this path has {len(known)}")
+    given = [("query parameter", *pair) for pair in request.query_params.multi_items()]
+    given += [("form field", *pair) for pair in fields]
+    names = [name for _, name, _ in given]
+    for kind, name, _ in given:
         if name not in known:
             knows = f"knows {', '.join(known)}" if known else "takes none"
-            raise InvalidParameter(f"unknown query parameter {name[:80]!r}; this path {knows}")
+            raise InvalidParameter(f"unknown {kind} {name[:80]!r}; this path {knows}")
         if names.count(name) > 1:
-            raise InvalidParameter(f"query parameter {name!r} is given {names.count(name)} times; give it once")
+            raise InvalidParameter(f"{kind} {name!r} is given {names.count(name)} times; give it once")
     try:
-        return shape.model_validate(dict(pairs))
+        return shape.model_validate({name: value for _, name, value in given})
     except ValidationError as error:
-        raise RequestValidationError(error.errors()) from error
+        first = error.errors()[0]
+        name, value = str(first["loc"][-1]), str(first["input"])[:80]
+        kind = next(kind for kind, given_name, _ in given if given_name == name)
+        raise InvalidParameter(f"{kind} {name!r} is {value!r}: {first['msg'].lower()}") from error
 
 
 def read_timeout_s(header: str | None, default_ms: int) -> float:
@@ -105,46 +143,14 @@ def read_timeout_s(header: str | None, default_ms: int) -> float:
     """
     if header is None:
         return default_ms / 1000
-    if not (header.isdecimal() and 1 <= int(header[:10]) <= MAX_TIMEOUT_MS):
+    milliseconds = read_decimal(header, MAX_TIMEOUT_MS)
+    if not milliseconds:
         raise InvalidParameter(
             f"{TIMEOUT_HEADER} is {header[:80]!r}; it takes whole milliseconds, 1 to {MAX_TIMEOUT_MS}"
         )
-    return int(header) / 1000
+    return milliseconds / 1000
 
 
 def wants_fresh(cache_control: str) -> bool:
     """Whether a request says no-cache or no-store (RFC 9111, sec. 5.2.1)."""
-    return any(word.strip().lower() in {"no-cache", "no-store"} for word in cache_control.split(","))
-
-
-def prefers_png(accept: str | None) -> bool:
-    """Whether `Accept` prefers image/png over application/json; at a tie the one that is named more exactly wins.
-
-    JSON is the answer where nothing is said, where both are named alike, and where neither is acceptable (RFC 9110,
-    sec. 12.5.1).
-    """
-    ranges = list(_parse_ranges(accept or "*/*"))
-    png, json = _quality("image", "png", ranges), _quality("application", "json", ranges)
-    return png[0] > 0 and png > json
-
-
-def _parse_ranges(accept: str) -> Iterator[tuple[str, str, float]]:
-    """Yield (type, subtype, quality) of each media range; those that cannot be read are passed over."""
-    for item in accept.lower().split(","):
-        media_range, *parameters = (part.strip() for part in item.split(";"))
-        kind, slash, subtype = media_range.partition("/")
-        pairs = (parameter.partition("=") for parameter in parameters)
-        quality = next((value.strip() for name, _, value in pairs if name.strip() == "q"), "1")
-        if slash and _QVALUE.fullmatch(quality):
-            yield kind, subtype, float(quality)
-
-
-def _quality(kind: str, subtype: str, ranges: list[tuple[str, str, float]]) -> tuple[float, int]:
-    """Quality of a media type by the most exact range that covers it, and how exact that is: 0 `*/*` to 2."""
-    best = (0.0, -1)
-    for range_kind, range_subtype, quality in ranges:
-        exactness = (range_kind == kind) + (range_subtype == subtype)
-        covers = range_kind in {kind, "*"} and range_subtype in {subtype, "*"}
-        if covers and exactness > best[1]:
-            best = (quality, exactness)
-    return best
+    return any(word in {"no-cache", "no-store"} for word in split_list(cache_control))

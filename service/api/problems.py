@@ -8,7 +8,6 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,7 +17,6 @@ from starlette.types import Scope
 from service.api.scope import OIP_ROOT, find_route_path
 from service.errors import (
     ClientDisconnected,
-    InvalidParameter,
     ModelOutputInvalid,
     RequestError,
     RequestTimeout,
@@ -134,7 +132,6 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.exception_handler(Unavailable)(_answer_ours)
     app.exception_handler(ModelOutputInvalid)(_answer_invalid_output)
     app.exception_handler(ClientDisconnected)(_answer_nobody)
-    app.exception_handler(RequestValidationError)(_answer_invalid)
     app.exception_handler(HTTPException)(_answer_http)
 
 
@@ -159,13 +156,6 @@ async def _answer_invalid_output(request: Request, error: ModelOutputInvalid) ->
 
 async def _answer_nobody(_: Request, __: ClientDisconnected) -> Response:
     return Response(status_code=_CLIENT_GONE)
-
-
-async def _answer_invalid(request: Request, error: RequestValidationError) -> Response:
-    first = error.errors()[0]
-    name, value = str(first["loc"][-1]), str(first["input"])[:80]
-    detail = f"query parameter {name!r} is {value!r}: {first['msg'].lower()}"
-    return make_problem(request.scope, InvalidParameter.status, InvalidParameter.code, detail)
 
 
 async def _answer_http(request: Request, error: HTTPException) -> Response:

@@ -14,6 +14,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.staticfiles import StaticFiles
 
 from service.answers.schemas import Info, Threads
+from service.api.fields.preferences import split_list
 from service.api.key_ring import KeyRing
 from service.api.problems import document_problems
 from service.api.router import KeylessRoute, declare
@@ -39,6 +40,8 @@ _LIMITS = (
     "max_delay_ms",
 )
 
+# Of the text formats; the library takes any text for a number, and raises.
+_FORMAT_VERSIONS = frozenset({"0.0.1", "0.0.4", "1.0.0"})
 _METRICS_KINDS = ("text/plain", "application/openmetrics-text")
 
 _static_files = StaticFiles(directory=WEB)
@@ -153,5 +156,15 @@ def describe_threads(settings: Settings, engine: Engine) -> Threads:
 )
 async def metrics(request: Request) -> Response:
     """Write all metrics in the text format that the scraper asks for."""
-    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    encode, content_type = choose_encoder(_read_known(request.headers.get("accept", "")))
     return Response(encode(state_of(request).metrics.registry), headers={"Content-Type": content_type})
+
+
+def _read_known(accept: str) -> str:
+    """Leave out of `Accept` what asks for a version that there is not."""
+    return ",".join(item for item in split_list(accept) if _find_versions(item) <= _FORMAT_VERSIONS)
+
+
+def _find_versions(media_range: str) -> set[str]:
+    pairs = (parameter.strip().partition("=") for parameter in media_range.split(";"))
+    return {value for name, _, value in pairs if name == "version"}
