@@ -128,6 +128,30 @@ class RequestMiddleware:
         return self._share(make_problem_of(scope, fault))
 
 
+class HeadMiddleware:
+    """Plain ASGI, around the routes: HEAD is GET without its content, everywhere (RFC 9110, sec. 9.3.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap an app."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have a HEAD answered as a GET, and keep the content back; pass everything else on."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_without_content(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        # A copy: the server looks at its own scope, and writes no content for a HEAD.
+        inner = {**scope, "method": "GET"}
+        try:
+            await self._app(inner, receive, send_without_content)
+        finally:
+            scope["route"] = inner.get("route")
+
+
 def choose_id(proposed: str) -> str:
     """The id that a caller proposes, if it is a plain one, or a new one."""
     if _SANE_ID.fullmatch(proposed):
@@ -151,7 +175,7 @@ def allow_origins(app: ASGIApp, origins: Collection[str]) -> ASGIApp:
     return CORSMiddleware(
         app,
         allow_origins=origins,
-        allow_methods=("GET", "POST"),
+        allow_methods=("GET", "HEAD", "POST"),
         allow_headers=_MAY_SEND,
         expose_headers=_MAY_READ,
     )
