@@ -21,6 +21,8 @@ _MAX_OTHER_PARTS = 31
 logging.getLogger("python_multipart").setLevel(logging.ERROR)
 # Of one header: the time to read them grows with their square, and file names may have some.
 _MAX_SEMICOLONS = 64
+# Of a field beside the pictures, which is a query parameter that stands in the form.
+_MAX_VALUE_BYTES = 256
 
 
 def is_form(content_type: str) -> bool:
@@ -29,7 +31,11 @@ def is_form(content_type: str) -> bool:
 
 
 class FormReader:
-    """Takes the pieces of a body, and gives the bytes of the parts named `file`; file names are never looked at."""
+    """Takes the pieces of a body, and gives the bytes of the parts named `file`; file names are never looked at.
+
+    Attributes:
+        fields: names and values of the other parts, in their order; what they say is not checked here.
+    """
 
     def __init__(self, content_type: str, *, most: int = 1) -> None:
         """Prepare for a form.
@@ -48,6 +54,8 @@ class FormReader:
         self._name = ""
         self._parts = 0
         self._files: list[list[bytes]] = []
+        self.fields: list[tuple[str, str]] = []
+        self._text = bytearray()
         self._header, self._value, self._disposition = bytearray(), bytearray(), b""
         self._ended = False
         callbacks: MultipartCallbacks = {
@@ -57,6 +65,7 @@ class FormReader:
             "on_header_end": self._end_header,
             "on_headers_finished": self._end_headers,
             "on_part_data": self._add_data,
+            "on_part_end": self._end_part,
             "on_end": self._end,
         }
         try:
@@ -121,6 +130,18 @@ class FormReader:
     def _add_data(self, data: bytes, start: int, end: int) -> None:
         if self._name == FIELD_NAME:
             self._files[-1].append(data[start:end])
+        elif len(self._text) + end - start > _MAX_VALUE_BYTES:
+            raise MalformedRequest(
+                f"the form's field {self._name[:80]!r} has more than {_MAX_VALUE_BYTES} bytes; a picture goes into a "
+                f"field named `{FIELD_NAME}`"
+            )
+        else:
+            self._text += data[start:end]
+
+    def _end_part(self) -> None:
+        if self._name != FIELD_NAME:
+            self.fields.append((self._name, self._text.decode("utf-8", "replace")))
+            self._text.clear()
 
     def _end(self) -> None:
         self._ended = True

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
@@ -12,6 +13,7 @@ from starlette.responses import Response
 
 from service.answers.finish import Content
 from service.api.gates import trace_pictures
+from service.api.hints import find_hint
 from service.api.parameters import TIMEOUT_HEADER, read_timeout_s, wants_fresh
 from service.api.problems import describe_failure
 from service.api.router import PictureRequest
@@ -19,7 +21,7 @@ from service.api.scope import listen_for_disconnect
 from service.api.state import ServiceState
 from service.engine.postprocess import Answer
 from service.engine.prepare import Picture
-from service.errors import ClientDisconnected
+from service.errors import ClientDisconnected, DamagedImage, UnsupportedImage
 from service.scheduling.flight import Effort, Job, OnDisconnect
 from service.telemetry.metrics import CacheResult, Task
 from service.telemetry.timing import Stopwatch, format_server_timing
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from service.telemetry.spans import PictureTrace
 
 Made = TypeVar("Made")
+T = TypeVar("T")
 # Given a picture's file, what makes its answer.
 Recipe: TypeAlias = Callable[[bytes], Callable[[Answer, Stopwatch], Content]]
 
@@ -77,6 +80,17 @@ class Reply(Generic[Made]):
     made: Made
     result: CacheResult
     watch: Stopwatch
+
+
+async def run_beside(state: ServiceState, question: Question, task: Callable[[], T]) -> tuple[T, Question]:
+    """Do what a request needs before its pictures, in their queue; returns what came, and what is left of its time.
+
+    Raises:
+        Unavailable: see `Scheduler.run`; or what the task raises.
+    """
+    began = time.monotonic()
+    made = await state.require_scheduler().run(task, question.timeout_s)
+    return made, replace(question, timeout_s=max(0.0, question.timeout_s - (time.monotonic() - began)))
 
 
 async def respond_to_one(request: PictureRequest, question: Question, recipe: Recipe, picture: bytes) -> Response:
@@ -151,9 +165,17 @@ async def ask(
             trace=trace,
             on_disconnect=question.on_disconnect,
         )
-        made, result = await state.require_scheduler().submit(job)
+        try:
+            made, result = await state.require_scheduler().submit(job)
+        except BaseException as error:
+            state.metrics.statistics.note_failure(watch.elapsed_ms())
+            if isinstance(error, UnsupportedImage | DamagedImage) and isinstance(picture, bytes):
+                sentence = find_hint(picture)
+                if sentence is not None:
+                    raise type(error)(sentence) from error
+            raise
     watch.finish()
-    state.metrics.observe_task(question.task, watch.timings_ms, own_pass=result in {"miss", "bypass"})
+    state.metrics.observe_task(question.task, watch.timings_ms, result)
     if state.profile is not None:
         state.profile.write(question.task, question.request_id, result, watch)
     return Reply(made, result, watch)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
@@ -21,7 +22,9 @@ from service.answers.finish import (
     require_drawable,
 )
 from service.answers.schemas import ClassifyResponse, DetectResponse, PictureResponse, PredictResponse, SegmentResponse
-from service.api.bodies import read_pictures
+from service.api.bodies import read_body, read_pictures, unpack_pictures
+from service.api.fields.packing import require_packing
+from service.api.fields.preferences import find_packing, prefers_png
 from service.api.forms import FIELD_NAME
 from service.api.parameters import (
     TIMEOUT_HEADER,
@@ -30,10 +33,10 @@ from service.api.parameters import (
     OverlayQuery,
     PredictQuery,
     SegmentQuery,
-    prefers_png,
+    read_query,
 )
 from service.api.problems import Problem, document_not_served, document_problems
-from service.api.respond import Question, Recipe, respond_to_each, respond_to_one
+from service.api.respond import Question, Recipe, respond_to_each, respond_to_one, run_beside
 from service.api.router import PictureRequest, PictureRoute
 from service.engine.contract import MODEL_TASKS, ModelContract, ModelTask
 from service.engine.postprocess import Answer
@@ -42,6 +45,10 @@ from service.scheduling.flight import Effort
 from service.settings import MAX_TIMEOUT_MS
 from service.telemetry.metrics import Task
 from service.telemetry.timing import Stopwatch
+
+Asked = TypeVar("Asked", bound=BaseModel)
+# What makes the answers, and how much that is.
+Plan: TypeAlias = tuple[Recipe, Effort]
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FORM = {"type": "object", "required": [FIELD_NAME], "properties": {FIELD_NAME: _BINARY["schema"]}}
@@ -64,7 +71,8 @@ _BODY: dict[str, Any] = {
         "required": True,
         "description": "The picture itself, or a form with it in the field `file`. The first bytes decide what it is; "
         "the declared type is a hint. JPEG, PNG or WebP; `GET /info` has the limits. 413 `too_many_pixels` and 422 "
-        "`picture_too_costly` are said by the header, before anything is decoded.",
+        "`picture_too_costly` are said by the header, before anything is decoded. Other fields of a form are query "
+        "parameters by another way. `Content-Encoding` may be gzip or deflate.",
         "content": {
             "image/jpeg": _BINARY,
             "image/png": _BINARY,
@@ -100,9 +108,12 @@ async def segment(request: PictureRequest, query: Annotated[SegmentQuery, Query(
     Where Accept prefers image/png the PNG is the whole answer, whatever `mask` says.
     """
     _get_contract(request).require_task("segment")
-    as_json = _json(Wanted(("segment",), **query.model_dump()), SegmentResponse)
-    recipe = _png if prefers_png(request.headers.get("accept")) else as_json
-    response = await _respond(request, query, "segment", recipe)
+    as_png = prefers_png(request.headers.get("accept"))
+
+    def plan(query: SegmentQuery) -> Plan:
+        return _png if as_png else _json(Wanted(("segment",), **query.model_dump()), SegmentResponse), "some"
+
+    response = await _respond(request, query, "segment", plan)
     response.headers["Vary"] = "Accept"
     return response
 
@@ -117,8 +128,11 @@ async def segment(request: PictureRequest, query: Annotated[SegmentQuery, Query(
 async def detect(request: PictureRequest, query: Annotated[DetectQuery, Query()]) -> Response:
     """Answer with boxes in pixels of the upright original, highest score first."""
     _get_contract(request).require_task("detect")
-    wanted = Wanted(("detect",), **query.model_dump())
-    return await _respond(request, query, "detect", _json(wanted, DetectResponse), effort="little")
+
+    def plan(query: DetectQuery) -> Plan:
+        return _json(Wanted(("detect",), **query.model_dump()), DetectResponse), "little"
+
+    return await _respond(request, query, "detect", plan)
 
 
 @router.post(
@@ -131,8 +145,11 @@ async def detect(request: PictureRequest, query: Annotated[DetectQuery, Query()]
 async def classify(request: PictureRequest, query: Annotated[ClassifyQuery, Query()]) -> Response:
     """Answer with the most probable classes."""
     _get_contract(request).require_task("classify")
-    wanted = Wanted(("classify",), **query.model_dump())
-    return await _respond(request, query, "classify", _json(wanted, ClassifyResponse), effort="little")
+
+    def plan(query: ClassifyQuery) -> Plan:
+        return _json(Wanted(("classify",), **query.model_dump()), ClassifyResponse), "little"
+
+    return await _respond(request, query, "classify", plan)
 
 
 @router.post(
@@ -152,12 +169,15 @@ async def predict(request: PictureRequest, query: Annotated[PredictQuery, Query(
     object or, with status 200 all the same, its problem. `X-Unihead-Cache` lists where their passes came from (`error`
     where there is no answer), `Server-Timing` is that of the slowest.
     """
-    tasks = _parse_tasks(query.tasks) if "tasks" in query.model_fields_set else None
-    wanted = Wanted(tasks, **query.model_dump(exclude={"tasks"}))
-    recipe, most = _json(wanted, PredictResponse), request.service.settings.max_files
-    # Masks are what takes time.
-    effort: Effort = "some" if "segment" in wanted.find_tasks(_get_contract(request)) else "little"
-    return await _respond(request, query, "predict", recipe, effort=effort, most=most)
+
+    def plan(query: PredictQuery) -> Plan:
+        tasks = _parse_tasks(query.tasks) if "tasks" in query.model_fields_set else None
+        wanted = Wanted(tasks, **query.model_dump(exclude={"tasks"}))
+        # Masks are what takes time.
+        effort: Effort = "some" if "segment" in wanted.find_tasks(_get_contract(request)) else "little"
+        return _json(wanted, PredictResponse), effort
+
+    return await _respond(request, query, "predict", plan, most=request.service.settings.max_files)
 
 
 @router.post(
@@ -179,12 +199,13 @@ async def overlay(request: PictureRequest, query: Annotated[OverlayQuery, Query(
     The pass is shared like that of the other paths; drawing takes about as long as a pass, and waits in the queue too.
     """
     require_drawable(_get_contract(request))
-    look, limits = Look(**query.model_dump()), request.service.settings.picture_limits
+    limits = request.service.settings.picture_limits
 
-    def recipe(picture: bytes) -> Callable[[Answer, Stopwatch], Content]:
-        return partial(finish_overlay, picture=picture, look=look, limits=limits)
+    def plan(query: OverlayQuery) -> Plan:
+        look = Look(**query.model_dump())
+        return lambda picture: partial(finish_overlay, picture=picture, look=look, limits=limits), "pass"
 
-    return await _respond(request, query, "overlay", recipe, effort="pass")
+    return await _respond(request, query, "overlay", plan)
 
 
 def _get_contract(request: PictureRequest) -> ModelContract:
@@ -223,14 +244,37 @@ def _json(wanted: Wanted, shape: type[PictureResponse]) -> Recipe:
 
 
 async def _respond(
-    request: PictureRequest, query: BaseModel, task: Task, recipe: Recipe, *, effort: Effort = "some", most: int = 1
+    request: PictureRequest, query: Asked, task: Task, plan: Callable[[Asked], Plan], *, most: int = 1
 ) -> Response:
-    """Read the pictures of a request, `most` at most, and answer about them; several make an array."""
-    state = request.service
+    """Read the pictures of a request, `most` at most, and answer about them; several make an array.
+
+    Args:
+        request: whose body has not been read.
+        query: that it asks with; fields of its form may say more.
+        task: the route.
+        plan: from a query to what makes the answers; refuses what does not go together.
+        most: pictures in a form.
+    """
+    state, headers = request.service, request.headers
     _check_most(query, _get_contract(request))
+    recipe, effort = plan(query)
     question = Question.of(request, task, effort=effort)
+    packing = find_packing(headers.getlist("content-encoding"))
+    require_packing(packing)
     with state.bodies.hold() as held:
-        first, *others = await read_pictures(request, held, state.settings, most=most)
+        if packing:
+            body, limit = await read_body(request, held, state.settings), state.settings.max_body_bytes
+            content_type = headers.get("content-type", "")
+            unpacking = partial(unpack_pictures, body, packing, content_type, limit, held.take, most=most)
+            sent, question = await run_beside(state, question, unpacking)
+        else:
+            sent = await read_pictures(request, held, state.settings, most=most)
+        if sent.fields:
+            query = read_query(request, type(query), sent.fields)
+            _check_most(query, _get_contract(request))
+            recipe, effort = plan(query)
+            question = dataclasses.replace(question, effort=effort)
+        first, *others = sent.pictures
         if not others:
             return await respond_to_one(request, question, recipe, first)
         _check_mask(query)

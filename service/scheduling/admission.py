@@ -73,6 +73,11 @@ class Admission:
                 self._company_until = self._clock() + _COMPANY_S
             self.waiting += 1
 
+    def readmit(self) -> None:
+        """Take what belongs to a picture that was admitted before: it has a place in any case."""
+        with self._lock:
+            self.waiting += 1
+
     def shed(self) -> None:
         """Refuse a picture before its body has been read, while refusing is what mostly happens.
 

@@ -11,7 +11,7 @@ from service.scheduling.admission import Admission
 from service.scheduling.batches import PassRunner
 from service.scheduling.flight import Flight, too_late
 from service.telemetry.metrics import Metrics
-from service.telemetry.timing import SHARED_STAGES
+from service.telemetry.timing import SHARED_STAGES, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,8 @@ class Pipeline:
         square, place = prepare(flight.picture, contract, watch, limits=self.limits)
         self._require_wanted(flight)
         prediction, shared_by = self.runner.run(engine, square, watch, alone=self.admission.is_alone())
-        self.metrics.observe_shared({stage: watch.timings_ms[stage] for stage in SHARED_STAGES})
+        timings_ms: dict[Stage, float] = {stage: watch.timings_ms[stage] for stage in SHARED_STAGES}
+        self.metrics.observe_shared(timings_ms, batch_size=shared_by)
         trace, version = leader.trace, contract.version
         origin = None if trace is None else trace.record_pass(model_version=version, batch_size=shared_by)
         return Answer(prediction, place, contract, origin)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from service.engine.engine import Engine
 from service.engine.postprocess import Answer
@@ -23,12 +23,14 @@ from service.pictures.limits import PictureLimits
 from service.scheduling.admission import Admission
 from service.scheduling.batches import PassRunner
 from service.scheduling.cache import Cache
-from service.scheduling.flight import Flight, Flights, Job, Made, Waiter
+from service.scheduling.flight import Flight, Flights, Job, Made, Waiter, too_late
 from service.scheduling.pipeline import Pipeline
 from service.scheduling.workers import WorkerPool
 from service.telemetry.metrics import CacheResult, Metrics
 
 logger = logging.getLogger("unihead")
+
+T = TypeVar("T")
 
 # Hashing more than this takes a millisecond, which the event loop does not have.
 _LOOK_ON_LOOP_BYTES = 2**18
@@ -114,6 +116,39 @@ class Scheduler:
             raise
         finally:
             waiter.flight = None  # a cycle would keep the picture
+
+    async def run(self, task: Callable[[], T], timeout_s: float, *, again: bool = False) -> T:
+        """Have a worker do what a request needs beside its passes, in the same queue as the pictures.
+
+        Args:
+            task: tens of milliseconds of work.
+            timeout_s: seconds until it is of no use any more.
+            again: the request was admitted before, and is not refused now.
+
+        Raises:
+            NotReady, Overloaded, DeadlineExceeded: see `submit`.
+        """
+        self._require_running()
+        if again:
+            self._admission.readmit()
+        else:
+            self._admission.admit(timeout_s)
+        work = self._workers.submit(self._run_task, task)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.wrap_future(work)
+        except TimeoutError as error:
+            raise too_late() from error
+        finally:
+            if work.cancel():
+                self._admission.leave()
+
+    def _run_task(self, task: Callable[[], T]) -> T:
+        self._admission.start()
+        try:
+            return task()
+        finally:
+            self._admission.finish(None)
 
     def _share_or_open(self, digest: bytes, picture: Picture, waiter: Waiter[Any]) -> CacheResult:
         engine = self.engine

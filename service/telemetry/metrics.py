@@ -10,6 +10,7 @@ import onnxruntime
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from service.errors import OverloadReason
+from service.telemetry.statistics import Statistics
 from service.telemetry.timing import SHARED_STAGES, TASK_STAGES, Stage
 
 Task: TypeAlias = Literal["segment", "detect", "classify", "predict", "overlay", "infer"]
@@ -23,10 +24,15 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 class Metrics:
-    """The service's metrics in one registry that is handed in, so that two apps in one process never mix."""
+    """The service's metrics in one registry that is handed in, so that two apps in one process never mix.
+
+    Attributes:
+        statistics: the same in the words of Triton's statistics extension, which Prometheus does not read.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        self.statistics = Statistics()
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         histogram = Histogram(
             "unihead_ms_per_image",
@@ -66,7 +72,9 @@ class Metrics:
         self._results = {result: results.labels(result) for result in get_args(CacheResult)}
         self.cache_bytes = gauge("unihead_cache_bytes", "Bytes of the answers kept.")
         self.queue_images = gauge(
-            "unihead_queue_images", "Pictures that wait for a worker; requests that share a pass count once."
+            "unihead_queue_images",
+            "Pictures that wait for a worker; requests that share a pass count once, and so does what a worker has to "
+            "unpack, read or pack for a request.",
         )
         self._queue_limit_images = gauge("unihead_queue_limit_images", "Pictures that may wait; the next is refused.")
         self.worker_images = gauge("unihead_worker_images", "Pictures that workers have in their hands.")
@@ -154,22 +162,25 @@ class Metrics:
             ["name", "version", "preset", "sha256", "onnxruntime"],
         )
 
-    def observe_shared(self, timings_ms: Mapping[Stage, float]) -> None:
-        """Count the stages of one pass that may serve several tasks."""
+    def observe_shared(self, timings_ms: Mapping[Stage, float], *, batch_size: int) -> None:
+        """Count the stages of one picture's pass, which may serve several tasks, and be that of several pictures."""
         for stage, milliseconds in timings_ms.items():
             self._shared[stage].observe(milliseconds)
+        self.statistics.note_pass(timings_ms, batch_size=batch_size)
 
-    def observe_task(self, task: Task, timings_ms: Mapping[Stage, float], *, own_pass: bool) -> None:
+    def observe_task(self, task: Task, timings_ms: Mapping[Stage, float], result: CacheResult) -> None:
         """Count the stages that one route adds for one picture.
 
         Args:
             task: the route.
             timings_ms: of the request.
-            own_pass: its share of the pass, queue included, has been counted with the pass.
+            result: where its pass came from; the share of an own one, queue included, has been counted with the pass.
         """
+        own_pass = result in {"miss", "bypass"}
         for stage in TASK_STAGES:
             if stage in timings_ms and not (own_pass and stage == "queue"):
                 self._by_task[stage, task].observe(timings_ms[stage])
+        self.statistics.note_answer(timings_ms, is_hit=result == "hit")
 
     def show_limits(self, *, queue: int, workers: int) -> None:
         """Tell how many pictures may wait, and how many workers take them."""

@@ -17,9 +17,9 @@ def metrics(registry: CollectorRegistry) -> Metrics:
 
 
 def test_milliseconds_are_observed_by_stage_and_task(metrics: Metrics, registry: CollectorRegistry) -> None:
-    metrics.observe_shared({"decode": 1.5, "forward": 21.0})
-    metrics.observe_task("detect", {"queue": 3.0, "forward": 21.0, "postprocess": 0.2, "total": 25.0}, own_pass=True)
-    metrics.observe_task("segment", {"queue": 9.0, "total": 10.0}, own_pass=False)
+    metrics.observe_shared({"decode": 1.5, "forward": 21.0}, batch_size=1)
+    metrics.observe_task("detect", {"queue": 3.0, "forward": 21.0, "postprocess": 0.2, "total": 25.0}, "miss")
+    metrics.observe_task("segment", {"queue": 9.0, "total": 10.0}, "coalesced")
     name = "unihead_ms_per_image_sum"
     assert registry.get_sample_value(name, {"stage": "forward", "task": "shared"}) == 21.0
     assert registry.get_sample_value(name, {"stage": "total", "task": "detect"}) == 25.0
@@ -31,7 +31,7 @@ def test_milliseconds_are_observed_by_stage_and_task(metrics: Metrics, registry:
 
 
 def test_buckets_are_milliseconds_from_a_half_to_ten_thousand(metrics: Metrics, registry: CollectorRegistry) -> None:
-    metrics.observe_shared({"decode": 0.5})
+    metrics.observe_shared({"decode": 0.5}, batch_size=1)
     labels = {"stage": "decode", "task": "shared"}
     assert registry.get_sample_value("unihead_ms_per_image_bucket", {**labels, "le": "0.5"}) == 1.0
     assert list(BUCKETS_MS) == sorted(BUCKETS_MS)
