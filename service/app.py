@@ -17,7 +17,8 @@ from service.answers.finish import DEFAULTS
 from service.api import routes, status
 from service.api.gates import AuthMiddleware, ShedMiddleware, TracingMiddleware, describe_keys
 from service.api.key_ring import KeyRing
-from service.api.middleware import RequestMiddleware, allow_origins
+from service.api.middleware import HeadMiddleware, RequestMiddleware, allow_origins
+from service.api.oip import metadata
 from service.api.oip import routes as oip
 from service.api.problems import Problem, install_problem_handlers
 from service.api.router import RouteTable
@@ -98,7 +99,7 @@ def create_app(settings: Settings, engine: Engine | None = None, tracing: Tracin
         telemetry={"tracing": False, "metrics": False, "logs": False},  # it asks at every request whether there is any
     )
     app.state.service = state
-    routers = [routes.router, status.router, oip.router]
+    routers = [routes.router, status.router, metadata.router, oip.router]
     if settings.metrics_port is None:
         routers.append(status.metrics_router)
     if settings.docs:
@@ -106,6 +107,7 @@ def create_app(settings: Settings, engine: Engine | None = None, tracing: Tracin
     for router in routers:
         app.include_router(router)
     table = app.state.routes = RouteTable(routers)
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(ShedMiddleware, routes=table, state=state)
     if tracing is not None or settings.tracing:
         app.add_middleware(TracingMiddleware, routes=table, state=state)

@@ -145,7 +145,10 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(10_000_000, ge=1, description="largest request body, in bytes")
     max_files: int = Field(
-        16, ge=1, le=256, description="pictures in one form to /predict; together they have a body's bytes"
+        16,
+        ge=1,
+        le=256,
+        description="pictures in one form to /predict, or in one request to /v2; together they have a body's bytes",
     )
     max_pixels: int = Field(
         DEFAULT_LIMITS.max_pixels,

@@ -182,8 +182,8 @@ def test_the_api_description_names_every_route_body_and_problem(app: FastAPI) ->
     versions = (model, f"{model}/versions/{{version}}")
     assert set(document["paths"]) == {
         "/segment", "/detect", "/classify", "/predict", "/overlay", "/healthz", "/readyz", "/info", "/metrics",
-        "/v2", "/v2/health/live", "/v2/health/ready",
-        *(f"{path}{end}" for path in versions for end in ("", "/ready", "/infer")),
+        "/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/stats",
+        *(f"{path}{end}" for path in versions for end in ("", "/ready", "/config", "/stats", "/infer")),
     }  # fmt: skip
     for path in ("/segment", "/detect", "/classify", "/predict"):
         operation = document["paths"][path]["post"]

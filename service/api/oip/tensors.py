@@ -2,140 +2,181 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Annotated, Any, TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from service.api.oip.schema import Input, decode, read_shape, refuse_shared_memory
 from service.errors import MalformedRequest
 
-BYTES = "BYTES"
-_BITS = (8, 16, 32, 64)
-_NUMBERS: dict[str, np.dtype[Any]] = {
-    "BOOL": np.dtype("?"),
-    **{f"INT{bits}": np.dtype(f"<i{bits // 8}") for bits in _BITS},
-    **{f"UINT{bits}": np.dtype(f"<u{bits // 8}") for bits in _BITS},
-    **{f"FP{bits}": np.dtype(f"<f{bits // 8}") for bits in _BITS[1:]},
-}
+BYTES, UINT8 = "BYTES", "UINT8"
+# Of a tensor in an answer: four megabytes of text and more.
+MOST_JSON_VALUES = 2**20
+_DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "INT64": np.dtype("<i8"), UINT8: np.dtype("u1")}
 _LENGTH_BYTES = 4
+# What one call of the JSON reader and writer takes on: a millisecond or two.
+_STEP_BYTES, _STEP_VALUES = 2**16, 2**14
+_DIGITS_AND_BLANKS = b"0123456789 \t\r\n"
+_BRACKETS_TO_BLANKS = bytes.maketrans(b"[]", b"  ")
 
-Values: TypeAlias = NDArray[Any] | list[bytes]
+Files: TypeAlias = list[bytes]
+Squares: TypeAlias = NDArray[np.uint8]
+
+_numbers = msgspec.json.Decoder(list[Annotated[int, msgspec.Meta(ge=0, le=255)]])
+_encoder = msgspec.json.Encoder()
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
-    """One named tensor.
+class InputSpec:
+    """What an input takes.
 
     Attributes:
-        datatype: the protocol's name: UINT8, FP32, BYTES, ...
-        shape: sizes, row-major.
-        values: an array of that shape; of BYTES a flat list.
-        as_text: BYTES that came as JSON's text.
+        datatype: BYTES or UINT8.
+        sizes: behind the first one, which counts pictures; BYTES may have sizes of 1 around their number.
+        most: pictures.
     """
 
-    name: str
     datatype: str
-    shape: tuple[int, ...]
-    values: Values
-    as_text: bool = False
+    sizes: tuple[int, ...]
+    most: int
+
+    def require(self, name: str, datatype: str, shape: tuple[int, ...]) -> None:
+        """Return if this input takes a tensor.
+
+        Raises:
+            MalformedRequest: it does not; says what it takes.
+        """
+        if self.datatype == BYTES:
+            fits, count = True, math.prod(shape)
+        else:
+            fits, count = shape[1:] == self.sizes, shape[0]
+        if datatype != self.datatype or not fits or not 1 <= count <= self.most:
+            sizes = ", ".join(["N", *map(str, self.sizes)])
+            raise MalformedRequest(
+                f"{name} comes with the datatype {datatype[:80]!r} and the shape {list(shape)}; it takes "
+                f"{self.datatype} of the shape [{sizes}], N from 1 to {self.most}"
+            )
 
 
-def read_tensor(
-    name: str, datatype: str, shape: Sequence[object], *, data: object, size: object, rest: memoryview
-) -> tuple[Tensor, memoryview]:
-    """Read one tensor, from JSON or from the binary data of a request.
+def read_input(entry: Input, spec: InputSpec, rest: memoryview) -> Files | Squares:
+    """Read a tensor, from JSON or from the binary data of a request, once its shape is known to be what is wanted.
 
     Args:
-        name: for error messages and the result.
-        datatype: the protocol's name.
-        shape: as JSON has it.
-        data: as JSON has it; None if there is none.
-        size: `binary_data_size`; None if it says nothing.
-        rest: the binary data that no tensor before has taken.
+        entry: of the JSON.
+        spec: of the input.
+        rest: the binary data, all of which is this tensor's.
 
     Returns:
-        The tensor, and the binary data behind it.
+        Files, or an array of the shape that the JSON names.
 
     Raises:
         MalformedRequest: says what is wrong.
     """
-    if not all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in shape):
-        raise MalformedRequest(f"the shape of {name[:80]!r} is not a list of whole numbers from 0")
-    sizes = tuple(cast("Sequence[int]", shape))
-    if datatype != BYTES and datatype not in _NUMBERS:
-        raise MalformedRequest(f"the datatype {datatype[:80]!r} of {name[:80]!r} is not known")
-    if size is None:
-        if data is None:
-            raise MalformedRequest(f"{name[:80]!r} has neither data nor binary_data_size")
-        values = _from_json(name, datatype, data)
-    elif not isinstance(size, int) or not 0 <= size <= len(rest):
-        raise MalformedRequest(f"binary_data_size of {name[:80]!r} is {size!r}; {len(rest)} bytes are left")
-    else:
-        values, rest = _from_bytes(name, datatype, rest[:size]), rest[size:]
-    if len(values) != math.prod(sizes):
-        raise MalformedRequest(f"{name[:80]!r} has {len(values)} values; its shape {list(sizes)} says otherwise")
-    if isinstance(values, np.ndarray):
-        values = values.reshape(sizes)
-    return Tensor(name, datatype, sizes, values, as_text=datatype == BYTES and size is None), rest
+    name = entry.name
+    refuse_shared_memory(name, entry.parameters)
+    shape = read_shape(name, entry.shape)
+    spec.require(name, entry.datatype, shape)
+    count, size = math.prod(shape), entry.parameters.binary_data_size
+    data = None if entry.data is msgspec.UNSET else entry.data
+    if size is not None and size != len(rest):
+        raise MalformedRequest(f"binary_data_size of {name!r} is {size}; {len(rest)} bytes follow the JSON")
+    if size is None and rest:
+        raise MalformedRequest(f"{len(rest)} bytes follow the JSON; binary_data_size announces none of them")
+    if (size is None) == (data is None):
+        both = "neither data nor" if size is None else "both data and"
+        raise MalformedRequest(f"{name!r} has {both} binary_data_size")
+    if spec.datatype == BYTES:
+        return _split_elements(name, rest, count) if data is None else _read_texts(name, data, count)
+    if data is not None:
+        rest = memoryview(_read_numbers(name, data, shape))
+    if len(rest) != count:
+        raise MalformedRequest(f"{name!r} has {len(rest)} bytes; its shape {list(shape)} says otherwise")
+    return np.frombuffer(rest, np.uint8).reshape(shape)
 
 
-def _from_bytes(name: str, datatype: str, data: memoryview) -> Values:
-    if datatype != BYTES:
-        itemsize = _NUMBERS[datatype].itemsize
-        if len(data) % itemsize:
-            raise MalformedRequest(f"{len(data)} bytes of {name[:80]!r} are not a multiple of {itemsize}")
-        return np.frombuffer(data, _NUMBERS[datatype])
+def _split_elements(name: str, data: memoryview, count: int) -> Files:
+    """Split binary BYTES, each behind its length, into as many as the shape says."""
     elements = []
-    while data:
+    for _ in range(count):
         length = int.from_bytes(data[:_LENGTH_BYTES], "little")
         if len(data) < _LENGTH_BYTES + length:
-            raise MalformedRequest(f"an element of {name[:80]!r} announces {length} bytes and has fewer")
+            raise MalformedRequest(f"{name!r} has fewer bytes than its shape and the lengths of its elements say")
         elements.append(bytes(data[_LENGTH_BYTES : _LENGTH_BYTES + length]))
         data = data[_LENGTH_BYTES + length :]
+    if data:
+        raise MalformedRequest(f"{len(data)} bytes follow the last element that the shape of {name!r} counts")
     return elements
 
 
-def _from_json(name: str, datatype: str, data: object) -> Values:
-    if datatype == BYTES:
-        try:
-            flat = _flatten(data)
-        except RecursionError:
-            raise MalformedRequest(f"the data of {name[:80]!r} is nested too deeply") from None
-        if not all(isinstance(one, str) for one in flat):
-            raise MalformedRequest(f"the elements of {name[:80]!r} are not all text")
-        return [one.encode("utf-8", "surrogatepass") for one in flat]
-    try:
-        array = np.asarray(data)
-        if array.dtype.kind not in "biuf":
-            raise TypeError("not all are numbers")
-        with np.errstate(invalid="ignore"):  # what does not fit is found below
-            wanted = array.astype(_NUMBERS[datatype]).ravel()
-        if _NUMBERS[datatype].kind in "iub" and not np.array_equal(wanted, array.ravel()):
-            raise ValueError(f"not all are {datatype}")
-    except (TypeError, ValueError, OverflowError) as error:
-        raise MalformedRequest(f"the data of {name[:80]!r} cannot be read: {error}") from error
-    return wanted
+def _read_texts(name: str, data: msgspec.Raw, count: int) -> Files:
+    """Read BYTES in JSON, which cannot carry bytes: each is base64; the list is as flat as the shape may be."""
+    texts = decode(_decoder_of_texts(count), data, f"the data of {name!r}, as many base64 texts as its shape says,")
+    return list(texts)
 
 
-def _flatten(data: object) -> list[Any]:
-    if not isinstance(data, list):
-        return [data]
-    return [value for one in data for value in _flatten(one)]
+@functools.lru_cache(maxsize=32)
+def _decoder_of_texts(count: int) -> msgspec.json.Decoder[tuple[bytes, ...]]:
+    """A tuple of a known length ends at the first element too many, where a list is built before it is counted."""
+    return msgspec.json.Decoder(tuple[(bytes,) * count])  # type: ignore[misc]  # a type made at run time
 
 
-def to_bytes(tensor: Tensor) -> bytes:
-    """Write a tensor as binary data."""
-    if isinstance(tensor.values, np.ndarray):
-        return np.ascontiguousarray(tensor.values, _NUMBERS[tensor.datatype]).tobytes()
-    return b"".join(len(one).to_bytes(_LENGTH_BYTES, "little") + one for one in tensor.values)
+def _read_numbers(name: str, data: msgspec.Raw, shape: tuple[int, ...]) -> bytearray:
+    """Read UINT8 in JSON, flat or nested as the shape, piece by piece."""
+    text = bytes(data)
+    frame = text.translate(None, _DIGITS_AND_BLANKS)
+    if frame not in {_frame((math.prod(shape),)), _frame(shape)}:
+        raise MalformedRequest(
+            f"the data of {name!r} is not {math.prod(shape)} UINT8 numbers, flat or nested as its shape {list(shape)}"
+        )
+    values = bytearray()
+    for piece in _cut(text.translate(_BRACKETS_TO_BLANKS)):
+        values += bytes(decode(_numbers, b"[%b]" % piece, f"the data of {name!r}, UINT8,"))
+    return values
 
 
-def to_json(tensor: Tensor) -> list[Any]:
-    """Write a tensor as a flat list of JSON values."""
-    if isinstance(tensor.values, np.ndarray):
-        flat: list[Any] = tensor.values.ravel().tolist()
-        return flat
-    return [one.decode("utf-8", "replace") for one in tensor.values]
+def _frame(shape: Sequence[int]) -> bytes:
+    """What nested JSON of this shape has beside its numbers and blanks."""
+    frame = b""
+    for size in reversed(shape):
+        frame = b"[" + (frame + b",") * (size - 1) + frame + b"]"
+    return frame
+
+
+def _cut(text: bytes) -> Iterator[bytes]:
+    """Cut a list at commas, so that no piece is long."""
+    start = 0
+    while len(text) - start > _STEP_BYTES:
+        comma = text.rfind(b",", start, start + _STEP_BYTES)
+        if comma < 0:
+            raise MalformedRequest(f"a number of the data has more than {_STEP_BYTES} digits and blanks")
+        yield text[start:comma]
+        start = comma + 1
+    yield text[start:]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one picture adds to a tensor of an answer.
+
+    Attributes:
+        shape: sizes of the array, that of the pictures not among them.
+        data: its values, as binary data or as the text between the brackets of a JSON list.
+    """
+
+    shape: tuple[int, ...]
+    data: bytes | memoryview
+
+
+def encode(values: NDArray[Any], datatype: str, *, binary: bool) -> Piece:
+    """Write an array; as JSON some thousand values at once, so that nobody waits long for the interpreter."""
+    flat = np.ascontiguousarray(values, _DTYPES[datatype]).reshape(-1)
+    if binary:
+        return Piece(values.shape, flat.view(np.uint8).data)
+    steps = range(0, flat.size, _STEP_VALUES)
+    return Piece(values.shape, b",".join(_encoder.encode(flat[at : at + _STEP_VALUES].tolist())[1:-1] for at in steps))

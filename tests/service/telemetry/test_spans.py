@@ -236,7 +236,7 @@ async def test_pictures_of_one_inference_request_have_a_span_each() -> None:
     assert [dict(picture.attributes or {}) for picture in pictures] == [
         {"unihead.picture_index": index, "unihead.cache": "miss"} for index in range(2)
     ]
-    assert stages == [["queue", "decode", "preprocess", "queue", "forward", "postprocess"]] * 2
+    assert stages == [["queue", "decode", "preprocess", "queue", "forward", "postprocess", "encode"]] * 2
 
 
 async def test_one_picture_of_an_inference_request_needs_no_span_of_its_own() -> None:

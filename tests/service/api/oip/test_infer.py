@@ -69,7 +69,7 @@ async def ask(client: httpx.AsyncClient, body: bytes, headers: dict[str, str]) -
 async def test_the_server_names_itself_and_is_alive_and_ready(client: httpx.AsyncClient) -> None:
     said = (await client.get("/v2")).json()
     assert said["name"] == "unihead"
-    assert said["extensions"] == ["binary_tensor_data"]
+    assert said["extensions"] == ["binary_tensor_data", "model_configuration", "statistics"]
     assert (await client.get("/v2/health/live")).json() == {"live": True}
     assert (await client.get("/v2/health/ready")).json() == {"live": True, "ready": True}
 
@@ -223,9 +223,9 @@ async def test_requests_share_passes_with_those_of_other_routes(client: httpx.As
     [
         (b"{", "JSON"),
         (b"[]", "object"),
-        (b"{}", "no inputs"),
-        (b'{"inputs": 1}', "list"),
-        (b'{"inputs": [1]}', "name"),
+        (b"{}", "`inputs`"),
+        (b'{"inputs": 1}', "array"),
+        (b'{"inputs": [1]}', "object"),
         (b'{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1]}]}', "data"),
         (b'{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [2], "data": ["AAAA"]}]}', "shape"),
         (b'{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [7]}]}', "text"),
