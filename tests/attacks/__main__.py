@@ -18,7 +18,7 @@ from pathlib import Path
 
 from service.commands.spawn import Spawned, spawn_service
 from service.machine import available_cpus
-from tests.attacks import doors, feeding, mutants, slow, soak
+from tests.attacks import costly, doors, feeding, mutants, slow, soak
 from tests.attacks.arsenal import make_bombs
 from tests.attacks.goals import Figure, at_least, at_most, none_of, write_table
 from tests.benchmarks import overload
@@ -39,6 +39,7 @@ TESTS = {
     "disk full, read-only root": ["tests/hostile/test_faulty_host.py"],
     "clock jumps": ["tests/hostile/test_clock.py"],
     "keys: every route, rotation under load": ["tests/service/api/test_auth.py", "tests/over_http/test_keys.py"],
+    "the interpreter is held for 50 ms at most": ["tests/service/api/oip/test_bounds.py"],
     "stuck decoders, with the pre-checks off": ["tests/service/scheduling/test_stuck_pictures.py"],
     "schemathesis over the OpenAPI document": ["tests/hostile/test_schema.py"],
 }
@@ -55,6 +56,13 @@ def check_bombs(_: argparse.Namespace) -> list[Figure]:
     """Generated bombs."""
     with serve() as service:
         return asyncio.run(feeding.feed_bombs(service, make_bombs()))
+
+
+def check_costly(_: argparse.Namespace) -> list[Figure]:
+    """Small requests that would cost much."""
+    requests = costly.make_requests()
+    with serve() as service:
+        return asyncio.run(costly.measure(service, requests, at_once=8, health_ms=300, memory_mb=300))
 
 
 def check_prefixes(_: argparse.Namespace) -> list[Figure]:
@@ -148,6 +156,7 @@ def check_soak(options: argparse.Namespace) -> list[Figure]:
 CHECKS: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "soak": check_soak,
     "bombs": check_bombs,
+    "costly": check_costly,
     "prefixes": check_prefixes,
     "mutants": check_mutants,
     "corpus": check_corpus,
