@@ -6,7 +6,7 @@ Pictures stay on disk until `load_image` or `load_segmentation` asks for them. N
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeAlias, TypeVar
 
@@ -20,6 +20,7 @@ from training.data.layouts.faults import DataWarning as DataWarning  # noqa: PLC
 from training.data.layouts.masks import read_values
 from training.data.layouts.outlines import Outlines
 from training.data.taxonomy import VOID, Taxonomy
+from training.data.transforms import Boxes
 from training.options.base import Task
 
 
@@ -51,6 +52,7 @@ class DetectionSample:
         crowd_labels: [X] positions in the class names.
         scores: [M] 0..1, where the labels carry one.
         ignored: [I, 4] regions that are neither object nor background.
+        ignored_labels: [I] positions in the class names, of the class that this is said of; or `ANY_CLASS`.
         known: labels that the picture's source knows about, others are unknown and not background; None: all.
     """
 
@@ -61,6 +63,7 @@ class DetectionSample:
     crowd_labels: NDArray[np.int64]
     scores: FloatArray | None = None
     ignored: FloatArray = field(default_factory=lambda: np.zeros((0, 4), dtype=np.float32))
+    ignored_labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     known: tuple[int, ...] | None = None
 
 
@@ -172,3 +175,27 @@ def load_segmentation(sample: SegmentationSample, num_classes: int) -> tuple[UIn
             "wanted the same size"
         )
     return image, mask
+
+
+def load_detection(sample: DetectionSample, num_classes: int) -> tuple[UInt8Array, Boxes]:
+    """Decode a picture [H, W, 3] RGB, and give its objects and what is not known of it.
+
+    Crowds are regions that are ignored: nobody counted the objects in them, and they are no background.
+
+    Raises:
+        DataError: the picture cannot be used.
+    """
+    image = load_image(sample.image)
+    height, width = image.shape[:2]
+    boxes = Boxes(
+        sample.boxes,
+        sample.labels,
+        scores=sample.scores,
+        ignored=np.concatenate([sample.ignored, sample.crowd_boxes]),
+        ignored_labels=np.concatenate([sample.ignored_labels, sample.crowd_labels]),
+    )
+    if sample.known is None:
+        return image, boxes
+    unknown = np.ones((1, num_classes), dtype=np.bool_)
+    unknown[0, list(sample.known)] = False
+    return image, replace(boxes, areas=np.array([[0, 0, width, height]], dtype=np.float32), unknown=unknown)

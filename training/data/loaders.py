@@ -20,6 +20,7 @@ from training.data.datasets import (
     DetectionSample,
     SegmentationSample,
     Split,
+    load_detection,
     load_image,
     load_segmentation,
 )
@@ -84,10 +85,9 @@ def load_sample(sample: Sample, taxonomy: Taxonomy) -> tuple[UInt8Array, Target]
     """Decode one picture, as the service does, with its labels in pixels of the picture."""
     if isinstance(sample, SegmentationSample):
         return load_segmentation(sample, len(taxonomy.segmentation))
-    image = load_image(sample.image)
     if isinstance(sample, DetectionSample):
-        return image, Boxes(sample.boxes, sample.labels)
-    return image, sample.label
+        return load_detection(sample, len(taxonomy.detection))
+    return load_image(sample.image), sample.label
 
 
 class TaskDataset:

@@ -15,7 +15,7 @@ from training.data.layouts.readings import MIN_SIDE_PX, Labelled, Reading
 from training.data.sets.data_file import BACKGROUND, VOID_NAME, DataFile, Source
 from training.data.sets.leaks import find_leaks, find_same_names
 from training.data.sets.opening import Opened
-from training.data.taxonomy import VOC_SAME_AS_COCO, VOID, Taxonomy
+from training.data.taxonomy import ANY_CLASS, VOC_SAME_AS_COCO, VOID, Taxonomy
 from training.options.base import Task
 
 _SPLITS: Final = ("train", "val", "choose")
@@ -218,6 +218,7 @@ def _make_detection(
         own[is_crowd],
         scores=None if rows.scores is None else rows.scores[is_object],
         ignored=rows.xyxy[is_seen & is_vague],
+        ignored_labels=np.maximum(own[is_seen & is_vague], ANY_CLASS),
         known=known,
     )
 
