@@ -151,7 +151,8 @@ class Run:
         sets, judged = divide(sets, self._config)
         self.checkpoint.require_data(sets)
         progress.restore(self.checkpoint.history)
-        datasets = {task: TaskDataset(sets.split(task).train, self._config, sets.taxonomy) for task in tasks}
+        splits, options = {task: sets.split(task) for task in tasks}, (self._config, sets.taxonomy)
+        datasets = {task: TaskDataset(split.train, *options, split.weights) for task, split in splits.items()}
         work = _Work(sets, judged, datasets, progress, measure_every, watch)
         for index in range(self.checkpoint.stage, len(tasks)):
             self._train_stage(index, work)
