@@ -82,3 +82,12 @@ def test_tensorboard_has_losses_by_epoch_and_metrics_by_stage(tmp_path: Path) ->
     assert losses == [(1, 1.5), (2, 0.75)]
     measured = [(e.step, e.value) for e in events.Scalars("after_stage/segmentation/mean_iou")]
     assert measured == [(1, 0.25)]
+
+
+def test_an_evaluation_says_on_what_if_not_on_the_validation_split(tmp_path: Path) -> None:
+    told = {"splits": {"segmentation": "choose"}}
+    assert "after segmentation, on choose: segmentation  mean_iou 0.2500" in show(
+        tmp_path / "one", [*HISTORY[:2], HISTORY[2] | told]
+    )
+    plain = show(tmp_path / "other", [*HISTORY[:2], HISTORY[2] | {"splits": {"segmentation": "val"}}])
+    assert "after segmentation: segmentation" in plain

@@ -5,10 +5,10 @@ Pictures stay on disk until `load_image` or `load_segmentation` asks for them. N
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,23 +78,52 @@ class ClassificationSample:
 Sample = TypeVar("Sample", bound=SegmentationSample | DetectionSample | ClassificationSample)
 
 
+class Measured(NamedTuple, Generic[Sample]):
+    """Pictures to measure on, and which split they are: `val`, `choose`, or `holdout` for a share of train."""
+
+    split: str
+    samples: tuple[Sample, ...]
+
+
+def name_splits(measured: Mapping[Task, Measured[Any]]) -> dict[str, str]:
+    """What each task was measured on, by its name, for the record of a run."""
+    return {str(task): one.split for task, one in measured.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class Split(Generic[Sample]):
     """What is learned from, what is measured on, and what is measured for choices; no picture is in two of them.
 
     Attributes:
         train: learned from.
-        val: measured on.
+        val: measured on; may be empty where there is a choose.
         choose: measured for choices, never trained on.
         weights: how often each picture of train is drawn, beside others; empty where all are drawn alike.
+        held_out: val is a share of what train was.
     """
 
     train: tuple[Sample, ...]
     val: tuple[Sample, ...]
     choose: tuple[Sample, ...] = ()
     weights: tuple[float, ...] = ()
+    held_out: bool = False
+
+    @property
+    def final(self) -> Measured[Sample]:
+        """What the figures of a model are measured on: val, or choose where there is no val."""
+        return self._val if self.val else Measured("choose", self.choose)
+
+    @property
+    def watched(self) -> Measured[Sample]:
+        """What is measured for choices: choose, or val where there is no choose."""
+        return Measured("choose", self.choose) if self.choose else self._val
+
+    @property
+    def _val(self) -> Measured[Sample]:
+        return Measured("holdout" if self.held_out else "val", self.val)
 
 
+SplitName: TypeAlias = Literal["train", "val", "choose"]
 AnySplit: TypeAlias = Split[SegmentationSample] | Split[DetectionSample] | Split[ClassificationSample]
 
 
@@ -117,6 +146,20 @@ class DataSets:
         if split is None:
             raise DataError(f"the data has nothing of {task}, only of {', '.join(self.taxonomy.tasks)}")
         return split
+
+    def pictures(
+        self, tasks: Sequence[Task], split: SplitName
+    ) -> dict[Task, Sequence[SegmentationSample | DetectionSample | ClassificationSample]]:
+        """The pictures of one split, for each of the tasks that has some.
+
+        Raises:
+            DataError: none has.
+        """
+        found = {task: getattr(self.split(task), split) for task in tasks}
+        if not any(found.values()):
+            others = [name for name in get_args(SplitName) if any(getattr(self.split(task), name) for task in tasks)]
+            raise DataError(f"the data has no {split} of {' or '.join(tasks)}, only {' and '.join(others)}")
+        return {task: samples for task, samples in found.items() if samples}
 
 
 def load_image(path: Path) -> UInt8Array:

@@ -56,14 +56,20 @@ def hold_out(sets: DataSets, share: float) -> DataSets:
 
 
 def divide(sets: DataSets, config: Config) -> tuple[DataSets, DataSets]:
-    """Give what a run learns from and is measured on; then, as another validation split, what judges its polish.
+    """Give what a run learns from and is measured on; then, as what is `watched` of it, what judges its polish.
 
-    Whether to keep a polish is a choice. Where nothing is held out for all choices, it has pictures of its own.
+    Whether to keep a polish is a choice. Where the data has no pictures for choices, and nothing is held out for all of
+    them, it has pictures of its own.
     """
     measured = hold_out(sets, config.holdout)
     if config.holdout or not config.polish.epochs:
         return measured, measured
-    judged = hold_out(sets, config.polish.holdout)
+    judged = DataSets(
+        taxonomy=sets.taxonomy,
+        segmentation=sets.segmentation and _judge(sets.segmentation, config.polish.holdout),
+        detection=sets.detection and _judge(sets.detection, config.polish.holdout),
+        classification=sets.classification and _judge(sets.classification, config.polish.holdout),
+    )
     learned = DataSets(
         taxonomy=sets.taxonomy,
         segmentation=_measured_on(judged.segmentation, sets.segmentation),
@@ -71,6 +77,10 @@ def divide(sets: DataSets, config: Config) -> tuple[DataSets, DataSets]:
         classification=_measured_on(judged.classification, sets.classification),
     )
     return learned, judged
+
+
+def _judge(split: Split[SampleT], share: float) -> Split[SampleT]:
+    return split if split.choose else _hold_out(split, share)
 
 
 def _measured_on(learned: Split[SampleT] | None, measured: Split[SampleT] | None) -> Split[SampleT] | None:
@@ -85,6 +95,7 @@ def _hold_out(split: Split[SampleT], share: float) -> Split[SampleT]:
         val=tuple(sample for index, sample in enumerate(split.train) if index in held),
         choose=split.choose,
         weights=tuple(weight for index, weight in enumerate(split.weights) if index not in held),
+        held_out=True,
     )
 
 

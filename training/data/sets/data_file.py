@@ -9,12 +9,12 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from training.data.datasets import SplitName
 from training.data.layouts.faults import DataError
 from training.data.layouts.readings import Layout
 from training.data.taxonomy import COCO, IMAGENETTE, VOC
 from training.options.base import Frozen, Task, describe_faults
 
-SplitName = Literal["train", "val", "choose"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 # What `values` calls a mask value that is neither object nor background.

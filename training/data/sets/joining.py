@@ -150,7 +150,7 @@ def _join_task(sources: Sequence[Opened], taxonomy: Taxonomy, make: Maker[Sample
 
 def _require_splits(sources: Sequence[Opened], samples: Mapping[str, Sequence[object]]) -> None:
     for split, cure in (("train", 'a source with split = "train"'), ("val", "hold_out = 0.1, a share of train")):
-        if not samples[split]:
+        if not samples[split] and not (split == "val" and samples["choose"]):
             places = " and ".join(str(each.place) for each in sources)
             raise DataError(
                 f"{places}: {sources[0].source.task} has no picture in {split}; wanted a folder {split}, or in a data "

@@ -58,12 +58,13 @@ def find_classes(sample: Sample, num_classes: int) -> NDArray[np.int64]:
         return np.unique(sample.labels)
     if isinstance(sample, ClassificationSample):
         return np.array([sample.label])
+    shown: NDArray[np.int64]
     if isinstance(sample.mask, Outlines):
         shown = np.unique(np.array([label for label, _ in sample.mask.shapes], dtype=np.int64))
     else:
         counts = np.bincount(read_mask(sample.mask, num_classes, sample.values).ravel(), minlength=VOID + 1)
         shown = np.flatnonzero(counts)
-    return shown[(shown != 0) & (shown != VOID)]
+    return np.setdiff1d(shown, [0, VOID])
 
 
 def resample(rng: np.random.Generator, shares: Weights) -> NDArray[np.int64]:
@@ -84,4 +85,5 @@ def resample(rng: np.random.Generator, shares: Weights) -> NDArray[np.int64]:
     ends = np.cumsum(shares[order]) * count
     ends[-1] = count  # whatever rounding has made of it
     copies = np.diff(np.floor(ends + rng.random()), prepend=0).astype(np.int64)
-    return rng.permutation(np.repeat(order, copies))
+    drawn: NDArray[np.int64] = rng.permutation(np.repeat(order, copies))
+    return drawn
