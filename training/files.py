@@ -1,16 +1,13 @@
-"""Files: listed by name, hashed whatever their size, and never half written."""
+"""Files: hashed whatever their size, and never half written."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final
-
-JPEG_SUFFIXES: Final = frozenset({".jpg", ".jpeg"})
-PICTURE_SUFFIXES: Final = JPEG_SUFFIXES | {".png"}
+from typing import BinaryIO
 
 
 @contextmanager
@@ -45,22 +42,3 @@ def hash_file(path: Path) -> str:
     """SHA-256 of a file of any size, in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def list_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """List the visible files of a folder with these endings, by name; none if there is no such folder."""
-    if not folder.is_dir():
-        return []
-    # By the name: a Path would sort without regard to case on Windows.
-    files = (path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith("."))
-    return sorted(files, key=lambda path: path.name)
-
-
-def list_folders(folder: Path) -> list[Path]:
-    """List the visible folders in a folder, by name; none if there is no such folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")),
-        key=lambda path: path.name,
-    )

@@ -12,8 +12,8 @@ from service.pictures.imaging import UInt8Array, letterbox, resize
 from tests.training.teachers.fakes import SIZE, ColourTeacher, Pictures, make_config, make_pictures
 from training.config import Task
 from training.data.loaders import TaskDataset, load_sample
-from training.data.mini_sets import read_mini_sets
 from training.data.placement import Placement, Span, letterboxed
+from training.data.sources import read_data
 from training.data.taxonomy import MINI
 from training.data.transforms import flip
 from training.teachers.cache import TeacherCache, cache_answers, crop_to_picture
@@ -28,7 +28,7 @@ def square_of(image: UInt8Array) -> UInt8Array:
 
 @pytest.mark.parametrize("task", list(Task))
 def test_a_teacher_sees_each_training_picture_once_and_no_other(tiny_sets: Path, task: Task) -> None:
-    sets = read_mini_sets(tiny_sets)
+    sets = read_data(tiny_sets)
     split = sets.split(task)
     teacher = ColourTeacher(Task.SEGMENTATION)
     cache = cache_answers(teacher, TaskDataset(split.train, make_config(), MINI), MINI)

@@ -11,8 +11,8 @@ from tests.training.teachers.fakes import CPU, SIZE, ColourTeacher, make_config,
 from training.config import StageConfig, Task
 from training.data.batches import Batch
 from training.data.loaders import TaskDataset, load_sample
-from training.data.mini_sets import read_mini_sets
 from training.data.placement import Placement, Span, letterboxed
+from training.data.sources import read_data
 from training.data.taxonomy import MINI, Taxonomy
 from training.hooks.context import StageContext
 from training.hooks.divergences import compute_divergence
@@ -120,7 +120,7 @@ def test_two_teachers_of_one_task_add_up_and_those_of_two_tasks_are_listed_apart
 
 
 def make_context(root: Path, teachers: tuple[TeacherConfig, ...]) -> StageContext:
-    sets = read_mini_sets(root)
+    sets = read_data(root)
     config, model = make_config(), make_model()
     return StageContext(
         config=config,
@@ -149,7 +149,7 @@ def test_the_teachers_of_a_stage_see_its_training_pictures_alone(
     taught = (Task.SEGMENTATION, Task.CLASSIFICATION)
     context = make_context(tiny_sets, tuple(TeacherConfig(source=f"{task}.pt", task=task) for task in taught))
     hook = build_teacher_loss(context, folder=tmp_path)
-    samples = read_mini_sets(tiny_sets).split(Task.DETECTION)
+    samples = read_data(tiny_sets).split(Task.DETECTION)
     for teacher in opened:
         assert len(teacher.shown) == len(samples.train)
     val = [load_sample(sample, MINI)[0] for sample in samples.val]
