@@ -19,7 +19,7 @@ from tests.training.make_sets import write_tiny_sets
 from tests.training.there import there
 from training.config import Task
 from training.data.datasets import DataSets, DataWarning, read_mask
-from training.data.loaders import Sample
+from training.data.feed.dataset import Sample
 from training.data.sources import read_data
 from training.metrics.classification import Accuracy
 from training.metrics.detection import AveragePrecision

@@ -1,16 +1,13 @@
-"""Batches for one task: pictures decoded once and kept, shuffled and augmented by the seed, the same in every run."""
+"""Batches for one task: pictures held out or not, shuffled and augmented by the seed, the same in every run."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from service.pictures.imaging import FloatArray, UInt8Array
 from training.config import Config
 from training.data.augment import Recipe, augment
 from training.data.batches import Batch, collate
@@ -20,17 +17,12 @@ from training.data.datasets import (
     DetectionSample,
     SegmentationSample,
     Split,
-    load_image,
-    load_segmentation,
 )
-from training.data.taxonomy import Taxonomy
-from training.data.transforms import Boxes, Target, to_input
+from training.data.feed.ahead import Ahead
+from training.data.feed.dataset import TaskDataset
 from training.options.augment import AugmentConfig
 
-Sample: TypeAlias = SegmentationSample | DetectionSample | ClassificationSample
 SampleT = TypeVar("SampleT", SegmentationSample, DetectionSample, ClassificationSample)
-
-_LARGEST_ID = 255
 
 
 def hold_out(sets: DataSets, share: float) -> DataSets:
@@ -78,74 +70,6 @@ def _hold_out(split: Split[SampleT], share: float) -> Split[SampleT]:
         val=tuple(sample for index, sample in enumerate(split.train) if index in held),
         choose=split.choose,
     )
-
-
-def load_sample(sample: Sample, taxonomy: Taxonomy) -> tuple[UInt8Array, Target]:
-    """Decode one picture, as the service does, with its labels in pixels of the picture."""
-    if isinstance(sample, SegmentationSample):
-        return load_segmentation(sample, len(taxonomy.segmentation))
-    image = load_image(sample.image)
-    if isinstance(sample, DetectionSample):
-        return image, Boxes(sample.boxes, sample.labels)
-    return image, sample.label
-
-
-class TaskDataset:
-    """The training pictures of one task; decoded ones are kept until `cache_mib` is full."""
-
-    def __init__(self, samples: Sequence[Sample], config: Config, taxonomy: Taxonomy) -> None:
-        self._samples = samples
-        self._config = config
-        self._taxonomy = taxonomy
-        self._cache: dict[int, tuple[UInt8Array, Target]] = {}
-        self._free_bytes = config.cache_mib * 2**20
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def load(self, index: int) -> tuple[UInt8Array, Target]:
-        """One picture and its labels in pixels of the picture; not to be changed."""
-        return self._cache.get(index) or self._load(index)
-
-    def pick(self, rng: np.random.Generator) -> tuple[UInt8Array, Target]:
-        """Any picture and its labels, for augmentations that mix pictures."""
-        return self.load(int(rng.integers(len(self))))
-
-    @functools.cached_property
-    def class_weights(self) -> FloatArray | None:
-        """[C] one by the share of the pictures that show a class, for crops around rare ones; None for classification.
-
-        Reads every picture once.
-        """
-        if isinstance(self._samples[0], ClassificationSample):
-            return None
-        shown = np.zeros(_LARGEST_ID + 1, dtype=np.float32)
-        for index in range(len(self)):
-            target = self.load(index)[1]
-            shown[np.unique(target.labels if isinstance(target, Boxes) else target)] += 1
-        return (len(self) / np.maximum(shown, 1)).astype(np.float32)
-
-    def count_pixels(self) -> NDArray[np.int64]:
-        """[G] pixels of each segmentation class in all masks, at their original size; void is left out."""
-        counts = np.zeros(_LARGEST_ID + 1, dtype=np.int64)
-        for index in range(len(self)):
-            target = self.load(index)[1]
-            if isinstance(target, np.ndarray):
-                counts += np.bincount(target.ravel(), minlength=len(counts))
-        return counts[: len(self._taxonomy.segmentation)]
-
-    def make_batch(self, indices: Sequence[int]) -> Batch:
-        """The pictures letterboxed as the service does it, without augmentation."""
-        size, stride = self._config.input_size, self._config.inference.mask_stride
-        return collate([to_input(*self.load(index), size=size, mask_stride=stride) for index in indices], indices)
-
-    def _load(self, index: int) -> tuple[UInt8Array, Target]:
-        image, target = load_sample(self._samples[index], self._taxonomy)
-        size = image.nbytes + (target.nbytes if isinstance(target, np.ndarray) else 0)
-        if size <= self._free_bytes:
-            self._free_bytes -= size
-            self._cache[index] = image, target
-        return image, target
 
 
 def count_batches(pictures: int, batch_size: int) -> int:
@@ -203,7 +127,8 @@ class Batches(Iterator[Batch]):
         weights = dataset.class_weights if options.focus else None
         recipe = Recipe(options, size, self._config.inference.mask_stride, dataset.pick, weights)
         examples = [
-            augment(rng, *dataset.load(index), recipe, mirrored=bool(self._mirrored[index])) for index in chosen
+            augment(rng, *picture, recipe, mirrored=bool(self._mirrored[index]))
+            for index, picture in zip(chosen, dataset.load_all(chosen), strict=True)
         ]
         batch = collate([(example.image, example.target) for example in examples], chosen)
         return batch._replace(placements=tuple(example.placement for example in examples))
@@ -225,6 +150,20 @@ class Batches(Iterator[Batch]):
         self._order = self._rng.permutation(count)
         self._mirrored = self._rng.random(count) < 0.5 if self._options.flip else np.zeros(count, dtype=bool)  # noqa: PLR2004 - a coin
         self._done = 0
+
+
+def draw_batches(
+    dataset: TaskDataset,
+    config: Config,
+    *,
+    batch_size: int,
+    options: AugmentConfig,
+    rng: np.random.Generator,
+    endless: bool = False,
+) -> Ahead:
+    """`Batches` with these arguments, made ahead of the step by the data set's readers."""
+    batches = Batches(dataset, config, batch_size=batch_size, options=options, rng=rng, endless=endless)
+    return dataset.readers.make_ahead(batches)
 
 
 def _batch_starts(pictures: int, batch_size: int) -> list[int]:

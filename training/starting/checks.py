@@ -13,7 +13,8 @@ import torch
 from training.checkpoint import CHECKPOINT_NAME, Checkpoint
 from training.config import Config, StageConfig
 from training.data.datasets import DataSets
-from training.data.loaders import TaskDataset, divide, load_sample
+from training.data.feed.dataset import TaskDataset, load_sample
+from training.data.loaders import divide
 from training.teachers.cache import cache_answers
 from training.teachers.sources import open_teacher
 from training.teachers.teacher import TeacherError
@@ -139,7 +140,7 @@ def require_memory(checkpoint: Checkpoint, sets: DataSets, tried: Tried, *, limi
 
 
 def estimate_picture_bytes(config: Config, sets: DataSets, stages: Sequence[StageConfig]) -> int:
-    """How much the decoded pictures of some stages take, by the mean size of a few; at most `cache_mib` a stage."""
+    """How much the decoded pictures of some stages take, by the mean size of a few; at most `cache_mib`."""
     learned, _ = divide(sets, config)
     total = 0
     for stage in stages:
@@ -149,8 +150,8 @@ def estimate_picture_bytes(config: Config, sets: DataSets, stages: Sequence[Stag
         for place in places:
             image, target = load_sample(samples[place], learned.taxonomy)
             sizes.append(image.nbytes + (target.nbytes if isinstance(target, np.ndarray) else 0))
-        total += min(config.cache_mib * 2**20, round(float(np.mean(sizes)) * len(samples)))
-    return total
+        total += round(float(np.mean(sizes)) * len(samples))
+    return min(config.cache_mib * 2**20, total)
 
 
 def _explain(stage: StageConfig, source: str, error: TeacherError, *, goes_on: bool) -> str:

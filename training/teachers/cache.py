@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.config import Task
+from training.data.feed.dataset import TaskDataset
 from training.data.geometry import place_map
-from training.data.loaders import TaskDataset
 from training.data.placement import Placement
 from training.data.taxonomy import Taxonomy
 from training.teachers.storage import Float16Array, compute_key, load_or_compute

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.loaders import TaskDataset
+from training.data.feed.dataset import TaskDataset
 from training.data.transforms import Boxes
 from training.files import open_whole
 

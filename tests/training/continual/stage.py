@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from service.pictures.imaging import UInt8Array
 from training.config import Config, DetectionLossConfig, ModelConfig, StageConfig, Task
 from training.data.batches import Batch
-from training.data.loaders import TaskDataset
+from training.data.feed.dataset import TaskDataset
 from training.data.taxonomy import Taxonomy
 from training.data.transforms import Boxes, Target
 from training.hooks.anchor import Anchor

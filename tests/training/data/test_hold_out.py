@@ -7,7 +7,8 @@ import torch
 from tests.training.there import there
 from training.config import Task
 from training.data.datasets import DataSets
-from training.data.loaders import Sample, hold_out
+from training.data.feed.dataset import Sample
+from training.data.loaders import hold_out
 
 
 def as_set(samples: tuple[Sample, ...]) -> set[Path]:

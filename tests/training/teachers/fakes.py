@@ -14,8 +14,8 @@ from service.pictures.imaging import UInt8Array
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import Config, ModelConfig, StageConfig, Task
 from training.data.datasets import ClassificationSample
+from training.data.feed.dataset import TaskDataset
 from training.data.labelling.frame import Frame
-from training.data.loaders import TaskDataset
 from training.data.taxonomy import MINI, Taxonomy
 from training.data.transforms import Target
 from training.models.multitask import MultiTaskModel, build_model

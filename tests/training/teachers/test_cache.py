@@ -11,7 +11,7 @@ from service.engine.contract import LetterboxRule
 from service.pictures.imaging import UInt8Array, letterbox, resize
 from tests.training.teachers.fakes import SIZE, ColourTeacher, Pictures, make_config, make_pictures
 from training.config import Task
-from training.data.loaders import TaskDataset, load_sample
+from training.data.feed.dataset import TaskDataset, load_sample
 from training.data.placement import Placement, Span, letterboxed
 from training.data.sources import read_data
 from training.data.taxonomy import MINI

@@ -10,7 +10,7 @@ from tests.training.fakes import random_logits
 from tests.training.teachers.fakes import CPU, SIZE, ColourTeacher, make_config, make_model
 from training.config import StageConfig, Task
 from training.data.batches import Batch
-from training.data.loaders import TaskDataset, load_sample
+from training.data.feed.dataset import TaskDataset, load_sample
 from training.data.placement import Placement, Span, letterboxed
 from training.data.sources import read_data
 from training.data.taxonomy import MINI, Taxonomy
