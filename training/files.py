@@ -1,4 +1,4 @@
-"""Files: hashed whatever their size, and never half written."""
+"""Files: hashed whatever their size, never half written; and where those lie that can be made again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
+
+CACHE_VARIABLE: Final = "UNIHEAD_CACHE_DIR"
+NO_CACHE: Final = "off"
 
 
 @contextmanager
@@ -42,3 +45,19 @@ def hash_file(path: Path) -> str:
     """SHA-256 of a file of any size, in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def find_cache_folder(name: str) -> Path | None:
+    """Where things are kept that can be made again, by their kind; the folder may not exist.
+
+    Returns:
+        `name` in UNIHEAD_CACHE_DIR, else in `unihead` in XDG_CACHE_HOME or `~/.cache`; None if UNIHEAD_CACHE_DIR is
+        `off`, or nobody knows the user's home.
+    """
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return None if chosen == NO_CACHE else Path(chosen) / name
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unihead" / name
+    except RuntimeError:
+        return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -45,10 +44,8 @@ def count_threads(workers: int | Literal["auto"], device: torch.device, *, proce
     """
     if workers != "auto":
         return workers
-    # Where this cannot be asked (macOS, Windows), there are no quotas either.
-    cpus = available_cpus() if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     taken = torch.get_num_threads() if device.type == "cpu" else 1
-    return min(max(cpus // processes - taken, 1), _MOST_THREADS)
+    return min(max(available_cpus() // processes - taken, 1), _MOST_THREADS)
 
 
 class Readers:
