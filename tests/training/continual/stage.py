@@ -47,6 +47,9 @@ class Pictures(TaskDataset):
     def load(self, index: int) -> tuple[UInt8Array, Target]:
         return self._examples[index]
 
+    def load_target(self, index: int) -> Target:
+        return self.load(index)[1]
+
 
 def make_config(stage: Mapping[str, object] | None = None, *, head: str = "unified") -> Config:
     """Segmentation, then detection, then classification with what `stage` says; batch-norm is frozen."""

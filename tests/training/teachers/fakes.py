@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,6 +53,12 @@ class Pictures(TaskDataset):
 
     def load(self, index: int) -> tuple[UInt8Array, Target]:
         return self.images[index], self.targets[index]
+
+    def load_target(self, index: int) -> Target:
+        return self.load(index)[1]
+
+    def load_digest(self, index: int) -> bytes:
+        return hashlib.sha256(self.images[index].tobytes()).digest()
 
 
 def make_pictures(*sizes: tuple[int, int], seed: int = 0) -> Pictures:

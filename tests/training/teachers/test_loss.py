@@ -9,11 +9,13 @@ from torch import Tensor
 from tests.training.fakes import random_logits
 from tests.training.teachers.fakes import CPU, SIZE, ColourTeacher, make_config, make_model
 from training.config import StageConfig, Task
+from training.continual.build import build_hooks
 from training.data.batches import Batch
 from training.data.feed.dataset import TaskDataset, load_sample
 from training.data.placement import Placement, Span, letterboxed
 from training.data.sources import read_data
 from training.data.taxonomy import MINI, Taxonomy
+from training.files import CACHE_VARIABLE
 from training.hooks.context import StageContext
 from training.hooks.divergences import compute_divergence
 from training.hooks.hook import Step
@@ -173,3 +175,26 @@ def test_a_teacher_that_names_no_task_teaches_the_stage_s_own(tiny_sets: Path, m
     stage = context.stage.model_copy(update={"task": Task.CLASSIFICATION})
     build_teacher_loss(dataclasses.replace(context, stage=stage))
     assert asked == [Task.CLASSIFICATION]
+
+
+def test_what_a_teacher_said_serves_the_run_when_it_is_resumed_and_other_runs(
+    tiny_sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[ColourTeacher] = []
+
+    def open_fake(source: str, task: Task, *, taxonomy: Taxonomy, device: torch.device) -> ColourTeacher:
+        del source, taxonomy, device
+        opened.append(ColourTeacher(task))
+        return opened[-1]
+
+    monkeypatch.setattr(loss_module, "open_teacher", open_fake)
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    context = make_context(tiny_sets, (TeacherConfig(source="run.pt", task=Task.SEGMENTATION),))
+    losses = []
+    for _ in range(2):
+        (hook,) = build_hooks(context)
+        (loss,) = hook.losses(make_step(context.model, Task.DETECTION, rows=[0, 5])).values()
+        losses.append(loss.item())
+    assert [len(teacher.shown) for teacher in opened] == [6, 0]
+    assert losses[0] == losses[1] > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["answers"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from training.config import Config
 from training.data.batches import Batch, collate
 from training.data.datasets import (
     ClassificationSample,
+    DataError,
     DataSets,
     DetectionSample,
     SegmentationSample,
@@ -26,12 +27,15 @@ from training.data.feed.ahead import Readers, count_threads
 from training.data.feed.cache import PictureCache
 from training.data.taxonomy import Taxonomy
 from training.data.transforms import Boxes, Target, to_input
+from training.files import hash_file
 from training.options.base import Task
 
 Sample: TypeAlias = SegmentationSample | DetectionSample | ClassificationSample
 
 _LARGEST_ID = 255
-_TARGETS_AT_ONCE = 64
+_AT_ONCE = 64
+
+Loaded = TypeVar("Loaded")
 
 
 def load_sample(sample: Sample, taxonomy: Taxonomy) -> tuple[UInt8Array, Target]:
@@ -97,10 +101,29 @@ class TaskDataset:
         """Some pictures and their labels as `load` gives them."""
         return list(self.readers.map(self.load, indices))
 
+    def load_digests(self) -> Iterator[bytes]:
+        """SHA-256 of the file of every picture, in order."""
+        yield from self._each(self.load_digest)
+
+    def load_digest(self, index: int) -> bytes:
+        """SHA-256 of a picture's file.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        path = self._samples[index].image
+        try:
+            return bytes.fromhex(hash_file(path))
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}; wanted a picture") from error
+
     def load_targets(self) -> Iterator[Target]:
         """The labels of every picture, in order; no picture is decoded for them."""
-        for start in range(0, len(self), _TARGETS_AT_ONCE):
-            yield from self.readers.map(self._load_target, range(start, min(start + _TARGETS_AT_ONCE, len(self))))
+        yield from self._each(self.load_target)
+
+    def load_target(self, index: int) -> Target:
+        """The labels of one picture as `load` gives them."""
+        return load_target(self._samples[index], self._taxonomy)
 
     def pick(self, rng: np.random.Generator) -> tuple[UInt8Array, Target]:
         """Any picture and its labels, for augmentations that mix pictures."""
@@ -132,8 +155,9 @@ class TaskDataset:
         size, stride = self._config.input_size, self._config.inference.mask_stride
         return collate([to_input(*one, size=size, mask_stride=stride) for one in self.load_all(indices)], indices)
 
-    def _load_target(self, index: int) -> Target:
-        return load_target(self._samples[index], self._taxonomy)
+    def _each(self, load: Callable[[int], Loaded]) -> Iterator[Loaded]:
+        for start in range(0, len(self), _AT_ONCE):  # all at once would be all in memory
+            yield from self.readers.map(load, range(start, min(start + _AT_ONCE, len(self))))
 
 
 def open_datasets(

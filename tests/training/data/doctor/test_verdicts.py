@@ -149,7 +149,8 @@ def test_masks_are_kept_apart_from_pictures_and_outlines_are_not_kept(tmp_path: 
     expected = [inspect_mask(path), inspect_mask(drawn)]
     for _ in range(2):
         with Verdicts(tmp_path, pool, clock=later) as verdicts:
-            found = list(verdicts.inspect(MASKS, [path, drawn]))
+            places: list[Path | Outlines] = [path, drawn]
+            found = list(verdicts.inspect(MASKS, places))
             (picture,) = verdicts.inspect(PICTURES, [path])
         assert [(each.size, each.pixels_by_value, each.faults) for each in found] == [
             (each.size, each.pixels_by_value, each.faults) for each in expected
