@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Collection
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -22,6 +22,7 @@ from training.options.polish import PolishConfig
 from training.options.stage import StageConfig
 
 __all__ = [
+    "DEFAULT_PRESET",
     "Config",
     "ConfigError",
     "DetectionLossConfig",
@@ -32,6 +33,9 @@ __all__ = [
     "Task",
     "describe_faults",
 ]
+
+
+DEFAULT_PRESET: Final = "default"  # what is trained where nothing else is asked for
 
 
 class ConfigError(ValueError):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from training.config import DEFAULT_PRESET, ConfigError, load_config
 from training.data.doctor.examine import examine
 from training.data.doctor.layouts import LayoutError
 from training.data.doctor.report import format_json, format_text
@@ -93,6 +94,12 @@ def _add_doctor_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -
     doctor.add_argument("--strict", action="store_true", help="exit 1 on warnings too")
     doctor.add_argument("--json", action="store_true", help="print one JSON document with every case")
     doctor.add_argument(
+        "--preset",
+        metavar="NAME|FILE",
+        default=DEFAULT_PRESET,
+        help="whose input size and grids objects are counted on (default: %(default)s)",
+    )
+    doctor.add_argument(
         "--no-cache",
         action="store_true",
         help="look at all files again, though they have not changed since",
@@ -104,13 +111,14 @@ def _add_doctor_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -
 def _run_doctor(namespace: argparse.Namespace) -> int:
     try:
         cache = None if namespace.no_cache else find_cache_folder(CACHE_NAME)
-        examination = examine(namespace.data, namespace.root, cache=cache)
+        config = load_config(namespace.preset)
+        examination = examine(namespace.data, namespace.root, cache=cache, config=config)
         if namespace.html is not None:
             # The page is drawn by code that the report does not need.
             from training.data.doctor.html.page import write_page  # noqa: PLC0415 - drawing takes most of a second
 
             write_page(examination, namespace.html)
-    except (LayoutError, OSError) as error:
+    except (ConfigError, LayoutError, OSError) as error:
         print(f"unihead-data: {error}", file=sys.stderr)
         return EXIT_USAGE
     print(format_json(examination) if namespace.json else format_text(examination))

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from service.machine import available_cpus
+from training.config import DEFAULT_PRESET, Config, load_config
 from training.data.doctor.balance import report_cells, report_classes
 from training.data.doctor.codes import Ledger
 from training.data.doctor.contents import Entry, read_contents
@@ -19,7 +20,9 @@ from training.data.doctor.pictures import MaskFacts, PictureFacts
 from training.data.doctor.verdicts import MASKS, PICTURES, Verdicts
 
 
-def examine(path: Path, root: Path | None = None, *, cache: Path | None = None) -> Examination:
+def examine(
+    path: Path, root: Path | None = None, *, cache: Path | None = None, config: Config | None = None
+) -> Examination:
     """Examine every data set that a folder is, or holds, or that a data file names; nothing on disk is changed.
 
     Args:
@@ -27,22 +30,30 @@ def examine(path: Path, root: Path | None = None, *, cache: Path | None = None) 
         root: folder that the paths of a data file count from.
         cache: folder that keeps what was found in each file, for as long as the file does not change; None: nothing is
             kept.
+        config: of the network that is to learn, whose input and grids objects may be too many for; that of the preset
+            `default` if not given.
 
     Raises:
         LayoutError: there is no such folder or file, or no data set in it.
     """
     found = find_sets(path, root)
+    config = config or load_config(DEFAULT_PRESET)
     ledger = Ledger(path if path.is_dir() else root or path.parent)
     seen: list[Seen] = []
     # Decoding releases the GIL; more threads than cores only hold more pictures in memory.
     with ThreadPoolExecutor(max_workers=available_cpus()) as pool, Verdicts(cache, pool) as verdicts:
-        sets = tuple(_examine_set(each, found, verdicts, seen, ledger) for each in found)
+        sets = tuple(_examine_set(each, found, verdicts, seen, ledger, config) for each in found)
     report_overlaps(seen, ledger)
     return Examination(ledger.root, sets, ledger.findings())
 
 
 def _examine_set(
-    each: ExaminedSet, others: Sequence[ExaminedSet], verdicts: Verdicts, seen: list[Seen], ledger: Ledger
+    each: ExaminedSet,
+    others: Sequence[ExaminedSet],
+    verdicts: Verdicts,
+    seen: list[Seen],
+    ledger: Ledger,
+    config: Config,
 ) -> SetSummary:
     contents = read_contents(each, ledger, others=others)
     names = name_masks(contents)
@@ -64,7 +75,14 @@ def _examine_set(
         counted = _count_classes(readable, masks, names)
         pictures_by_class[name] = Counter(label for counts in counted for label in counts)
         summaries.append(_summarise(name, readable, counted))
-        report_cells(name, split.source, readable, ledger)
+        report_cells(
+            name,
+            split.source,
+            readable,
+            ledger,
+            input_size=config.input_size,
+            strides=config.model.strides,
+        )
         pictures += readable
     report_classes(contents, pictures_by_class, ledger)
     return SetSummary(
