@@ -71,7 +71,9 @@ def switch_faults_on(engine: Engine, root: Path) -> list[Row]:
     """
     contract = engine.contract
     sets = read_data(root)
-    found, masks = sets.split(Task.DETECTION).val, sets.split(Task.SEGMENTATION).val
+    if sets.detection is None or sets.segmentation is None:
+        raise DataError(f"{root}: has {', '.join(sets.taxonomy.tasks)}; wanted segmentation and detection")
+    found, masks = sets.detection.val, sets.segmentation.val
     choose_tasks(engine, (Task.DETECTION, Task.SEGMENTATION), sets, owner="the model")
     class_in_train = join_by_number(root / "mini_coco_det", contract.detection_classes)
     mislabelled = [

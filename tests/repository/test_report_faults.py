@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -131,5 +132,9 @@ def test_the_embedded_model_is_measured_unless_another_is_named(
     assert len(capsys.readouterr().out.splitlines()) == 2 + 3 + len(CITED_ROWS)
     with pytest.raises(SystemExit, match=r"absent\.onnx: the model file cannot be read"):
         main(["--data", str(root), "--model", str(tmp_path / "absent.onnx")])
+    shutil.copytree(root / "mini_coco_det", tmp_path / "boxes" / "mini_coco_det")
+    with pytest.raises(SystemExit, match="has detection; wanted segmentation and detection"):
+        main(["--data", str(tmp_path / "boxes")])
+    (tmp_path / "none").mkdir()
     with pytest.raises(SystemExit, match="neither it nor a folder in it is a data set"):
-        main(["--data", str(tmp_path)])
+        main(["--data", str(tmp_path / "none")])

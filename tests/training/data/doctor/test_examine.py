@@ -146,8 +146,8 @@ def test_a_folder_without_data_sets_is_refused(folder: str, tmp_path: Path) -> N
 
 
 def test_objects_are_counted_on_the_grids_of_the_preset(clean_sets: Path) -> None:
-    def grids(**options: Config) -> set[str]:
-        (finding,) = (each for each in examine(clean_sets, **options).findings if each.code == "objects-share-cell")
+    def grids(config: Config | None = None) -> set[str]:
+        (finding,) = (each for each in examine(clean_sets, config=config).findings if each.code == "objects-share-cell")
         return {case.detail.split(" at ")[1].split(":")[0] for case in finding.cases}
 
     default = {
@@ -156,7 +156,7 @@ def test_objects_are_counted_on_the_grids_of_the_preset(clean_sets: Path) -> Non
         "320 px, stride 32 (10 x 10 cells)",
     }
     assert grids() == default
-    assert grids(config=load_config("seed")) == {"512 px, stride 32 (16 x 16 cells)"}
+    assert grids(load_config("seed")) == {"512 px, stride 32 (16 x 16 cells)"}
 
 
 def test_the_command_takes_a_preset(clean_sets: Path, capsys: pytest.CaptureFixture[str]) -> None:
