@@ -172,7 +172,7 @@ def test_teachers_of_imagenet_are_left_out_where_it_does_not_know_the_classes(
 ) -> None:
     sets = read_data(keep_folders(tmp_path / "data", {CLASSIFICATION}))
     own = replace(sets, taxonomy=Taxonomy(classification=tuple(f"own {number}" for number in range(10))))
-    monkeypatch.setattr("training.console.read_data", lambda _: own)
+    monkeypatch.setattr("training.console.read_data", lambda *_, **__: own)
     preset = tmp_path / "taught.toml"
     stage = '[[stages]]\ntask = "classification"\nepochs = 1\n[[stages.teachers]]\nsource = "efficientnet_lite0"\n'
     preset.write_text(f'preset = "taught"\ninput_size = 64\n[model]\nbackbone_weights = "random"\n{stage}')
@@ -203,7 +203,7 @@ def test_names_that_were_reordered_are_refused_by_every_command(
 ) -> None:
     shutil.copytree(finished_run, tmp_path / "run")
     mislabelled = replace(sets, taxonomy=swap(MINI, CLASSIFICATION))
-    monkeypatch.setattr("training.console.read_data", lambda _: mislabelled)
+    monkeypatch.setattr("training.console.read_data", lambda *_, **__: mislabelled)
     checkpoint = tmp_path / "run" / CHECKPOINT_NAME
     sentence = "classification: class 1 is 'English springer' in the"
     for command in (
