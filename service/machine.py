@@ -64,10 +64,15 @@ def available_cpus(
         membership: the file that names this process's cgroups.
         affinity: CPUs that the scheduler may put this process on; None asks the system.
     """
-    limits = [float(affinity or len(os.sched_getaffinity(0)))]
+    limits = [float(affinity or _count_affinity())]
     for folder in _cgroup_folders(cgroup, membership):
         limits += _quotas(folder)
     return max(1, int(min(limits)))
+
+
+def _count_affinity() -> int:
+    # Where this cannot be asked (macOS, Windows) a process may use all CPUs.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cgroup_folders(cgroup: Path, membership: Path) -> Iterator[Path]:

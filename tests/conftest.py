@@ -8,6 +8,12 @@ import pytest
 
 from service.commands.spawn import Spawned, spawn_service
 from service.settings import Settings
+from training.files import CACHE_VARIABLE, NO_CACHE
+
+
+def pytest_configure() -> None:
+    """Leave the caches of whoever runs the tests alone, in the processes that tests start too."""
+    os.environ[CACHE_VARIABLE] = NO_CACHE
 
 
 @pytest.fixture(autouse=True)

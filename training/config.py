@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Collection
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -22,6 +22,7 @@ from training.options.polish import PolishConfig
 from training.options.stage import StageConfig
 
 __all__ = [
+    "DEFAULT_PRESET",
     "Config",
     "ConfigError",
     "DetectionLossConfig",
@@ -32,6 +33,9 @@ __all__ = [
     "Task",
     "describe_faults",
 ]
+
+
+DEFAULT_PRESET: Final = "default"  # what is trained where nothing else is asked for
 
 
 class ConfigError(ValueError):
@@ -48,7 +52,12 @@ class Config(Frozen):
         0.0, ge=0, lt=0.5, description="share of the training pictures to measure on, in place of the validation split"
     )
     eval_batch_size: int = Field(8, gt=0)
-    cache_mib: int = Field(4096, ge=0, description="decoded pictures kept in memory; in MiB")
+    cache_mib: int = Field(4096, ge=0, description="decoded pictures of all tasks kept in memory; in MiB")
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        "auto",
+        description="threads that read and change pictures ahead of the step; auto: as many as there are CPUs that the "
+        "network leaves, 1 to 8; 0: none. What is learned is the same, to the bit",
+    )
     model: ModelConfig = ModelConfig()
     inference: InferenceConfig = InferenceConfig()
     segmentation_loss: SegmentationLossConfig = SegmentationLossConfig()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,6 +27,9 @@ class BatchSource(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where `state_dict` was taken; what has been given out is not read again."""
+
+    def close(self) -> None:
+        """Let go of what makes batches; none is asked for any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,8 @@ class Epoch:
             on_batch: told the number of pictures after each batch; what it raises ends the epoch there.
         """
         learner = self.leg.learner
-        losses = learner.train_one_epoch(self._batches, epoch=self.number, tally=self._tally, on_batch=on_batch)
+        with closing(self._batches) as batches:
+            losses = learner.train_one_epoch(batches, epoch=self.number, tally=self._tally, on_batch=on_batch)
         return {
             "kind": "epoch",
             "stage": self.leg.name,

@@ -1,16 +1,16 @@
-"""Files: listed by name, hashed whatever their size, and never half written."""
+"""Files: hashed whatever their size, never half written; and where those lie that can be made again."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
-JPEG_SUFFIXES: Final = frozenset({".jpg", ".jpeg"})
-PICTURE_SUFFIXES: Final = JPEG_SUFFIXES | {".png"}
+CACHE_VARIABLE: Final = "UNIHEAD_CACHE_DIR"
+NO_CACHE: Final = "off"
 
 
 @contextmanager
@@ -47,20 +47,17 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def list_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """List the visible files of a folder with these endings, by name; none if there is no such folder."""
-    if not folder.is_dir():
-        return []
-    # By the name: a Path would sort without regard to case on Windows.
-    files = (path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith("."))
-    return sorted(files, key=lambda path: path.name)
+def find_cache_folder(name: str) -> Path | None:
+    """Where things are kept that can be made again, by their kind; the folder may not exist.
 
-
-def list_folders(folder: Path) -> list[Path]:
-    """List the visible folders in a folder, by name; none if there is no such folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")),
-        key=lambda path: path.name,
-    )
+    Returns:
+        `name` in UNIHEAD_CACHE_DIR, else in `unihead` in XDG_CACHE_HOME or `~/.cache`; None if UNIHEAD_CACHE_DIR is
+        `off`, or nobody knows the user's home.
+    """
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return None if chosen == NO_CACHE else Path(chosen) / name
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unihead" / name
+    except RuntimeError:
+        return None

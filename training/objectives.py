@@ -10,7 +10,7 @@ from torch import Tensor
 
 from training.config import Config, StageConfig, Task
 from training.data.batches import Batch
-from training.data.loaders import TaskDataset
+from training.data.feed.dataset import TaskDataset
 from training.data.taxonomy import VOID
 from training.detection.schemes import build_scheme
 

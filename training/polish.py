@@ -12,7 +12,9 @@ from torch import Tensor
 
 from training.config import Config, StageConfig, Task
 from training.data.batches import Batch, move_batch
-from training.data.loaders import Batches, TaskDataset, count_batches
+from training.data.feed.ahead import Ahead
+from training.data.feed.dataset import TaskDataset
+from training.data.loaders import count_batches, draw_batches
 from training.distributed import ALONE, Workers
 from training.hooks.hook import Hook, Step
 from training.hooks.passes import mixed_precision
@@ -60,7 +62,7 @@ class OtherTasks(Hook):
 class JointBatches(Iterator[Batch]):
     """The leading task's batches; its state is that of the other tasks' too."""
 
-    def __init__(self, lead: Batches, others: Mapping[Task, Batches]) -> None:
+    def __init__(self, lead: Ahead, others: Mapping[Task, Ahead]) -> None:
         self._lead = lead
         self._others = others
 
@@ -78,6 +80,11 @@ class JointBatches(Iterator[Batch]):
         self._lead.load_state_dict(state["lead"])
         for task, batches in self._others.items():
             batches.load_state_dict(state["others"][str(task)])
+
+    def close(self) -> None:
+        """End the threads that make batches."""
+        for batches in (self._lead, *self._others.values()):
+            batches.close()
 
 
 class Polish:
@@ -129,9 +136,9 @@ class Polish:
         self._others.batches = batches
         return JointBatches(self._draw_batches(self._lead, lead), batches)
 
-    def _draw_batches(self, task: Task, rng: np.random.Generator, *, endless: bool = False) -> Batches:
+    def _draw_batches(self, task: Task, rng: np.random.Generator, *, endless: bool = False) -> Ahead:
         (augment,) = (stage.augment for stage in self._config.stages if stage.task is task)
-        return Batches(
+        return draw_batches(
             self._datasets[task],
             self._config,
             batch_size=self._config.polish.batch_size,

@@ -18,10 +18,11 @@ from training.config import Config, Task
 from training.continual.anchoring import add_anchor
 from training.continual.build import build_hooks
 from training.data.datasets import DataSets, Measured, name_splits
-from training.data.loaders import Batches, TaskDataset, count_batches, divide
+from training.data.feed.dataset import TaskDataset, open_datasets
+from training.data.loaders import count_batches, divide, draw_batches
 from training.data.taxonomy import Taxonomy
 from training.distributed import ALONE, Workers
-from training.epochs import Epoch, Leg
+from training.epochs import BatchSource, Epoch, Leg
 from training.hooks.context import StageContext
 from training.inference import build_engine, restore_model
 from training.learner import Learner, StagePlan
@@ -156,8 +157,7 @@ class Run:
         sets, judged = divide(sets, self._config)
         self.checkpoint.require_data(sets)
         progress.restore(self.checkpoint.history)
-        splits, options = {task: sets.split(task) for task in tasks}, (self._config, sets.taxonomy)
-        datasets = {task: TaskDataset(split.train, *options, split.weights) for task, split in splits.items()}
+        datasets = open_datasets(sets, self._config, self._device, processes=self._workers.world_size)
         work = _Work(sets, judged, datasets, progress, measure_every, watch)
         for index in range(self.checkpoint.stage, min(end, len(tasks))):
             self._train_stage(index, work)
@@ -194,8 +194,8 @@ class Run:
         plan = StagePlan(stage, objective, count_batches(len(dataset), stage.batch_size))
         learner = Learner(self._model, plan, lambda: build_hooks(context), device=self._device, workers=self._workers)
 
-        def begin_epoch(rng: np.random.Generator) -> Batches:
-            return Batches(dataset, self._config, batch_size=stage.batch_size, options=stage.augment, rng=rng)
+        def begin_epoch(rng: np.random.Generator) -> BatchSource:
+            return draw_batches(dataset, self._config, batch_size=stage.batch_size, options=stage.augment, rng=rng)
 
         self._train(Leg(index, str(stage.task), stage.epochs, learner, begin_epoch), work)
 

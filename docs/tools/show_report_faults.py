@@ -23,7 +23,9 @@ from service.errors import ContractError
 from service.settings import Settings
 from training.config import Task
 from training.data.datasets import DataError, SegmentationSample, read_mask
-from training.data.mini_sets import read_detection, read_segmentation
+from training.data.sources import read_data
+from training.data.taxonomy import TaxonomyError
+from training.inference import choose_tasks
 from training.lab.report.student import STUDENT_REPORT
 from training.metrics.evaluation import evaluate_task
 from training.metrics.segmentation import ConfusionMatrix, miou_eps_per_image
@@ -55,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         rows = switch_faults_on(load_engine(options.model), options.data)
-    except (ContractError, DataError) as error:
+    except (ContractError, DataError, TaxonomyError) as error:
         raise SystemExit(f"show_report_faults: {error}") from error
     sys.stdout.write(format_table(rows))
 
@@ -65,9 +67,14 @@ def switch_faults_on(engine: Engine, root: Path) -> list[Row]:
 
     Raises:
         DataError: the data cannot be used, or a class number of val means nothing in train.
+        TaxonomyError: it has other classes than the model.
     """
     contract = engine.contract
-    found = read_detection(root / "mini_coco_det", contract.detection_classes).val
+    sets = read_data(root)
+    if sets.detection is None or sets.segmentation is None:
+        raise DataError(f"{root}: has {', '.join(sets.taxonomy.tasks)}; wanted segmentation and detection")
+    found, masks = sets.detection.val, sets.segmentation.val
+    choose_tasks(engine, (Task.DETECTION, Task.SEGMENTATION), sets, owner="the model")
     class_in_train = join_by_number(root / "mini_coco_det", contract.detection_classes)
     mislabelled = [
         dataclasses.replace(
@@ -78,7 +85,6 @@ def switch_faults_on(engine: Engine, root: Path) -> list[Row]:
     by_name, by_number = (
         evaluate_task(engine, Task.DETECTION, samples, batch_size=1)["map_50"] for samples in (found, mislabelled)
     )
-    masks = read_segmentation(root / "mini_voc_seg").val
     metrics = evaluate_task(engine, Task.SEGMENTATION, masks, batch_size=1)
     honest, lenient = metrics["mean_iou"], metrics["miou_eps_per_image"]
     honest_nothing, lenient_nothing = measure_background(masks, len(contract.segmentation_classes))
@@ -117,7 +123,7 @@ def measure_background(samples: Sequence[SegmentationSample], num_classes: int) 
     """Mean IoU and `miou_eps_per_image` of class 0 everywhere; both 0..1."""
     confusion, lenient = ConfusionMatrix(num_classes), []
     for sample in samples:
-        target = read_mask(sample.mask, num_classes)
+        target = read_mask(sample.mask, num_classes, sample.values)
         nothing = np.zeros_like(target)
         confusion.update(nothing, target)
         lenient.append(miou_eps_per_image(nothing, target, num_classes))

@@ -18,7 +18,7 @@ from service.engine.golden import GOLDEN_PICTURES, check_golden
 from tests.training.fakes import make_branches_config
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import Config, Task, keep_tasks, load_config
-from training.data.mini_sets import read_mini_sets
+from training.data.sources import read_data
 from training.data.taxonomy import Taxonomy
 from training.inference import build_engine, restore_model
 from training.models.multitask import build_model
@@ -92,7 +92,7 @@ def test_names_that_were_reordered_are_refused_by_parity_and_quantisation(
     checkpoint, model = tmp_path / "checkpoint.pt", tmp_path / "model.onnx"
     save_checkpoint(finished, checkpoint)
     export_onnx(finished, model, golden=GOLDEN_PICTURES)
-    sets = read_mini_sets(tiny_sets)
+    sets = read_data(tiny_sets)
     first, second, *rest = sets.taxonomy.detection
     names = (second, first, *rest)
     mislabelled = replace(sets, taxonomy=replace(sets.taxonomy, detection=names))
@@ -107,7 +107,7 @@ def test_names_that_were_reordered_are_refused_by_parity_and_quantisation(
 
 def test_parity_measures_the_tasks_that_the_data_has(tiny_sets: Path, tmp_path: Path) -> None:
     checkpoint, model = tmp_path / "checkpoint.pt", tmp_path / "model.onnx"
-    boxes = read_mini_sets(tiny_sets).taxonomy.keep([Task.DETECTION])
+    boxes = read_data(tiny_sets).taxonomy.keep([Task.DETECTION])
     found = make_checkpoint(load_config("tiny"), boxes)
     save_checkpoint(found, checkpoint)
     export_onnx(found, model, golden=GOLDEN_PICTURES)

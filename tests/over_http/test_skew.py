@@ -19,8 +19,8 @@ from tests.training.make_sets import write_tiny_sets
 from tests.training.there import there
 from training.config import Task
 from training.data.datasets import DataSets, DataWarning, read_mask
-from training.data.loaders import Sample
-from training.data.mini_sets import read_mini_sets
+from training.data.feed.dataset import Sample
+from training.data.sources import read_data
 from training.metrics.classification import Accuracy
 from training.metrics.detection import AveragePrecision
 from training.metrics.evaluation import PRIMARY_METRIC, evaluate_task
@@ -46,8 +46,8 @@ def sets(kind: str, tmp_path_factory: pytest.TempPathFactory) -> DataSets:
         root = find_outside("UNIHEAD_DATA", "data")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataWarning)  # what is left out of train does not matter here
-            return read_mini_sets(root)
-    return read_mini_sets(write_tiny_sets(tmp_path_factory.mktemp("data")))
+            return read_data(root)
+    return read_data(write_tiny_sets(tmp_path_factory.mktemp("data")))
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,9 @@ from service.engine.engine import Engine
 from service.pictures.imaging import letterbox
 from tests.training.fakes import Answer, KnownSession, make_config
 from tests.training.make_sets import write_tiny_sets
+from tests.training.there import there
 from training.data.datasets import DataError, load_image, read_mask
-from training.data.mini_sets import read_detection, read_segmentation
+from training.data.sources import read_data
 from training.data.taxonomy import COCO, MINI, VOID
 from training.inference import make_contract
 
@@ -44,7 +46,7 @@ def engine_that_knows_the_boxes(root: Path, contract: ModelContract) -> Engine:
     side = contract.input_size // contract.mask_stride
     nothing = np.zeros((side, side), dtype=np.uint8)
     answers = {}
-    for sample in read_detection(root / "mini_coco_det").val:
+    for sample in there(read_data(root).detection).val:
         square, place = letterbox(load_image(sample.image), contract.input_size, contract.letterbox.fill)
         answers[square.tobytes()] = Answer(nothing, place.boxes_to_input(sample.boxes), sample.labels.tolist())
     return Engine(KnownSession(Answer(nothing), answers), contract)
@@ -87,7 +89,7 @@ def test_a_number_that_train_lacks_is_named(tmp_path: Path) -> None:
 
 
 def test_nothing_but_background_looks_good_to_the_lenient_metric_alone(root: Path, contract: ModelContract) -> None:
-    samples = read_segmentation(root / "mini_voc_seg").val
+    samples = there(read_data(root).segmentation).val
     masks = [read_mask(sample.mask, 21) for sample in samples]
     shares = [np.mean(mask[mask != VOID] == 0) for mask in masks]
     present = [len(set(mask.flat) - {VOID}) for mask in masks]
@@ -130,5 +132,9 @@ def test_the_embedded_model_is_measured_unless_another_is_named(
     assert len(capsys.readouterr().out.splitlines()) == 2 + 3 + len(CITED_ROWS)
     with pytest.raises(SystemExit, match=r"absent\.onnx: the model file cannot be read"):
         main(["--data", str(root), "--model", str(tmp_path / "absent.onnx")])
-    with pytest.raises(SystemExit, match=r"labels\.json"):
-        main(["--data", str(tmp_path)])
+    shutil.copytree(root / "mini_coco_det", tmp_path / "boxes" / "mini_coco_det")
+    with pytest.raises(SystemExit, match="has detection; wanted segmentation and detection"):
+        main(["--data", str(tmp_path / "boxes")])
+    (tmp_path / "none").mkdir()
+    with pytest.raises(SystemExit, match="neither it nor a folder in it is a data set"):
+        main(["--data", str(tmp_path / "none")])

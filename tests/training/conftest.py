@@ -10,7 +10,7 @@ from tests.outside import find_outside
 from tests.training.make_sets import write_tiny_sets
 from training.config import Task, load_config
 from training.data.datasets import DataSets, DataWarning
-from training.data.mini_sets import read_mini_sets
+from training.data.sources import read_data
 from training.data.taxonomy import MINI
 from training.progress import RunProgress
 from training.stages import Run
@@ -34,7 +34,7 @@ def tiny_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def sets(tiny_sets: Path) -> DataSets:
     """The synthetic sets, read once."""
-    return read_mini_sets(tiny_sets)
+    return read_data(tiny_sets)
 
 
 @pytest.fixture(scope="session")
@@ -58,4 +58,4 @@ def mini_sets_root() -> Path:
 def mini_sets(mini_sets_root: Path) -> DataSets:
     """The real mini sets, read once."""
     with pytest.warns(DataWarning, match="left out of train"):
-        return read_mini_sets(mini_sets_root)
+        return read_data(mini_sets_root)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from training.files import open_whole, write_whole
+from training.files import CACHE_VARIABLE, NO_CACHE, find_cache_folder, open_whole, write_whole
 
 
 def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -27,3 +27,17 @@ def test_two_that_write_the_same_file_each_write_one_of_their_own(tmp_path: Path
         assert not target.exists()
     assert target.read_bytes() == b"one"  # which was renamed last
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_caches_lie_where_a_variable_says_or_in_the_user_s(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert find_cache_folder("doctor") is None  # no test may write into the caches of who runs it
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "own"))
+    assert find_cache_folder("doctor") == tmp_path / "own" / "doctor"
+    monkeypatch.delenv(CACHE_VARIABLE)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert find_cache_folder("doctor") == tmp_path / "xdg" / "unihead" / "doctor"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert find_cache_folder("doctor") == tmp_path / "home" / ".cache" / "unihead" / "doctor"
+    monkeypatch.setenv(CACHE_VARIABLE, NO_CACHE)
+    assert find_cache_folder("doctor") is None

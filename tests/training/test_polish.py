@@ -21,7 +21,8 @@ from tests.training.watched import CPU, KilledError, assert_same_run, assert_sam
 from training.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from training.config import Config, ConfigError, Task, keep_one_task
 from training.data.datasets import DataSets
-from training.data.loaders import Sample, TaskDataset, hold_out
+from training.data.feed.dataset import Sample, TaskDataset
+from training.data.loaders import hold_out
 from training.data.taxonomy import MINI
 from training.lab.report.page import make_page
 from training.lab.report.record import load_run_record

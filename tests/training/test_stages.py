@@ -1,4 +1,5 @@
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
@@ -12,13 +13,15 @@ from torch import Tensor
 
 from service.engine.engine import Engine
 from tests.training.fakes import make_config, make_model
+from tests.training.make_sets import write_tiny_sets
 from tests.training.there import there
 from tests.training.watched import CPU, assert_same_run, assert_same_tensors, finish, read_metrics
 from training.checkpoint import CHECKPOINT_NAME, CheckpointError, load_checkpoint
 from training.config import Task
-from training.data.batches import Batch
-from training.data.datasets import DataSets
-from training.data.loaders import Batches, Sample, TaskDataset
+from training.data.datasets import DataError, DataSets
+from training.data.feed.dataset import Sample, TaskDataset
+from training.data.loaders import Batches
+from training.data.sources import read_data
 from training.data.taxonomy import MINI
 from training.environment import find_git_commit
 from training.metrics.details import Details, measure_details
@@ -80,9 +83,9 @@ def test_a_run_that_holds_pictures_out_neither_trains_on_them_nor_sees_the_valid
     trained: list[Path] = []
     measured: list[Path] = []
 
-    def spy_train(samples: Sequence[Sample], *options: Any) -> TaskDataset:  # noqa: ANN401 - passed on
+    def spy_train(samples: Sequence[Sample], *arguments: Any, **options: Any) -> TaskDataset:  # noqa: ANN401 - passed on
         trained.extend(sample.image for sample in samples)
-        return TaskDataset(samples, *options)
+        return TaskDataset(samples, *arguments, **options)
 
     def spy_measure(
         engine: Engine, task: Task, samples: Sequence[Sample], *, batch_size: int
@@ -90,7 +93,7 @@ def test_a_run_that_holds_pictures_out_neither_trains_on_them_nor_sees_the_valid
         measured.extend(sample.image for sample in samples)
         return measure_details(engine, task, samples, batch_size=batch_size)
 
-    monkeypatch.setattr("training.stages.TaskDataset", spy_train)
+    monkeypatch.setattr("training.data.feed.dataset.TaskDataset", spy_train)
     monkeypatch.setattr("training.stages.measure_details", spy_measure)
     config = make_config(**CLASSIFY_ONCE, holdout=1 / 3)
     run = finish(Run.start(config, tmp_path, CPU, taxonomy=MINI), sets, tmp_path)
@@ -156,14 +159,27 @@ def test_measuring_within_a_stage_changes_nothing_but_the_history(sets: DataSets
 def test_each_epoch_of_each_stage_draws_anew(sets: DataSets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draws: list[int] = []
 
-    def spy(*arguments: Any, rng: np.random.Generator, **options: Any) -> Iterator[Batch]:  # noqa: ANN401 - passed on
+    def spy(*arguments: Any, rng: np.random.Generator, **options: Any) -> Batches:  # noqa: ANN401 - passed on
         draws.append(deepcopy(rng).integers(2**62).item())
         return Batches(*arguments, rng=rng, **options)
 
-    monkeypatch.setattr("training.stages.Batches", spy)
+    monkeypatch.setattr("training.data.loaders.Batches", spy)
     stages = [{"task": task, "epochs": 2, "batch_size": 6} for task in ("segmentation", "classification")]
     finish(Run.start(make_config(stages=stages), tmp_path, CPU, taxonomy=MINI), sets, tmp_path)
     assert len(set(draws)) == 4
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_a_picture_that_is_no_more_ends_the_run_with_its_name_and_leaves_no_thread(
+    tmp_path: Path, workers: int
+) -> None:
+    sets = read_data(write_tiny_sets(tmp_path / "data"))
+    run = Run.start(make_config(**CLASSIFY_ONCE, workers=workers), tmp_path / "run", CPU, taxonomy=MINI)
+    lost = there(sets.classification).train[3].image
+    lost.unlink()
+    with pytest.raises(DataError, match=lost.name):
+        finish(run, sets, tmp_path / "run")
+    assert [thread for thread in threading.enumerate() if thread.name == "batches"] == []
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from training.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from training.cli import app
 from training.config import Config
 from training.data.datasets import DataSets
-from training.data.loaders import TaskDataset
+from training.data.feed.dataset import TaskDataset
 from training.stages import Run
 from training.stopping import StoppedError, Watch, Wish, parse_duration
 
@@ -159,6 +160,16 @@ def test_a_run_stopped_at_random_steps_ends_as_one_that_was_left_alone(
     rng = np.random.default_rng(seed)
     stops = resume_until_done(sets, tmp_path, lambda: int(rng.integers(1, 9)))
     assert stops >= 3
+    assert_same_run(tmp_path, left_alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 3])
+def test_threads_that_read_ahead_change_nothing(sets: DataSets, left_alone: Path, tmp_path: Path, workers: int) -> None:
+    config = make_long_config(workers=workers, cache_mib=0)
+    run = finish(Run.start(config, tmp_path, CPU, taxonomy=sets.taxonomy), sets, tmp_path)
+    assert [thread for thread in threading.enumerate() if thread.name == "batches"] == []
+    assert run.checkpoint.config["workers"] == workers
     assert_same_run(tmp_path, left_alone)
 
 

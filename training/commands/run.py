@@ -11,7 +11,7 @@ from rich.table import Table
 
 from training.checkpoint import Checkpoint
 from training.commands.options import DataOption, DeviceOption, RootOption
-from training.config import Config, Task, keep_one_task, keep_tasks, load_config
+from training.config import DEFAULT_PRESET, Config, Task, keep_one_task, keep_tasks, load_config
 from training.console import choose_device, complaints, console, failures_in_one_sentence, read, warn
 from training.data.datasets import DataSets
 from training.data.doctor.preflight import check_data
@@ -158,7 +158,7 @@ def _set_watch(stop_after: str, save_every: str) -> Watch:
 def _choose_config(
     preset: str | None, seed: int | None, only: Task | None, sets: DataSets, stage: str | None, through: str | None
 ) -> tuple[Config, Segment]:
-    config = load_config(preset or "default", **({} if seed is None else {"seed": seed}))
+    config = load_config(preset or DEFAULT_PRESET, **({} if seed is None else {"seed": seed}))
     config = config if only is None else keep_one_task(config, only)
     segment = choose_segment(config, stage, through)
     taxonomy = sets.taxonomy

@@ -8,9 +8,11 @@ from training.continual.distillation import Distillation
 from training.continual.ewc import Ewc
 from training.continual.replay import Replay
 from training.detection.mask_boxes import MaskBoxes
+from training.files import find_cache_folder
 from training.hooks.context import StageContext
 from training.hooks.hook import Hook
 from training.teachers.loss import build_teacher_loss
+from training.teachers.storage import ANSWERS_NAME
 
 
 def build_hooks(context: StageContext) -> list[Hook]:
@@ -23,7 +25,8 @@ def build_hooks(context: StageContext) -> list[Hook]:
         TeacherError: a teacher cannot be had, or cannot teach its task.
     """
     stage, model = context.stage, context.model
-    hooks: list[Hook] = [build_teacher_loss(context)] if stage.teachers else []
+    answers = find_cache_folder(ANSWERS_NAME)
+    hooks: list[Hook] = [build_teacher_loss(context, folder=answers)] if stage.teachers else []
     if stage.mask_boxes and context.taxonomy.same:
         hooks.append(MaskBoxes(context))
     moving = any(stage.lr_factor(part) for part in model.parts() if part != str(stage.task))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from training.config import Task
 from training.data.batches import Batch, move_batch
-from training.data.loaders import TaskDataset
+from training.data.feed.dataset import TaskDataset
 from training.data.taxonomy import VOID
 from training.data.transforms import Boxes, Target
 from training.hooks.context import StageContext
@@ -83,7 +83,7 @@ class Memory:
         """Choose the pictures.
 
         Args:
-            context: the stage; every earlier task's pictures are read once.
+            context: the stage; the labels of every earlier task are read once.
             pictures: per earlier task.
             batch: pictures that a step draws, of all tasks together.
         """
@@ -125,5 +125,5 @@ class Memory:
 
 
 def _choose_batch(dataset: TaskDataset, pictures: int) -> Batch:
-    classes = [find_classes(dataset.load(index)[1]) for index in range(len(dataset))]
+    classes = [find_classes(target) for target in dataset.load_targets()]
     return dataset.make_batch(choose_pictures(classes, pictures))

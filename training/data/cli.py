@@ -9,14 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from training.config import DEFAULT_PRESET, ConfigError, load_config
 from training.data.doctor.examine import examine
 from training.data.doctor.layouts import LayoutError
 from training.data.doctor.report import format_json, format_text
+from training.data.doctor.verdicts import CACHE_NAME
 from training.data.labelling.command import add_label_parser
 from training.data.prepare.command import add_prepare_parser
 from training.data.sets.guess import WANTED
 from training.data.sets.showing import format_understood
 from training.data.sources import describe_data
+from training.files import find_cache_folder
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -90,19 +93,32 @@ def _add_doctor_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -
     _add_data_arguments(doctor)
     doctor.add_argument("--strict", action="store_true", help="exit 1 on warnings too")
     doctor.add_argument("--json", action="store_true", help="print one JSON document with every case")
+    doctor.add_argument(
+        "--preset",
+        metavar="NAME|FILE",
+        default=DEFAULT_PRESET,
+        help="whose input size and grids objects are counted on (default: %(default)s)",
+    )
+    doctor.add_argument(
+        "--no-cache",
+        action="store_true",
+        help="look at all files again, though they have not changed since",
+    )
     doctor.add_argument("--html", metavar="OUT", type=Path, help="write a page with tables, histograms and samples")
     doctor.set_defaults(run=_run_doctor)
 
 
 def _run_doctor(namespace: argparse.Namespace) -> int:
     try:
-        examination = examine(namespace.data, namespace.root)
+        cache = None if namespace.no_cache else find_cache_folder(CACHE_NAME)
+        config = load_config(namespace.preset)
+        examination = examine(namespace.data, namespace.root, cache=cache, config=config)
         if namespace.html is not None:
             # The page is drawn by code that the report does not need.
             from training.data.doctor.html.page import write_page  # noqa: PLC0415 - drawing takes most of a second
 
             write_page(examination, namespace.html)
-    except (LayoutError, OSError) as error:
+    except (ConfigError, LayoutError, OSError) as error:
         print(f"unihead-data: {error}", file=sys.stderr)
         return EXIT_USAGE
     print(format_json(examination) if namespace.json else format_text(examination))

@@ -1,17 +1,14 @@
-"""Batches for one task: pictures decoded once and kept, shuffled and augmented by the seed, the same in every run."""
+"""Batches for one task: pictures held out or not, shuffled and augmented by the seed, the same in every run."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from service.pictures.imaging import FloatArray, UInt8Array
-from training.config import Config, Task
+from training.config import Config
 from training.data.augment import Recipe, augment
 from training.data.batches import Batch, collate
 from training.data.datasets import (
@@ -20,24 +17,13 @@ from training.data.datasets import (
     DetectionSample,
     SegmentationSample,
     Split,
-    load_detection,
-    load_image,
-    load_segmentation,
 )
-from training.data.sets.sampling import find_shares, resample
-from training.data.taxonomy import Taxonomy
-from training.data.transforms import Boxes, Target, to_input
+from training.data.feed.ahead import Ahead
+from training.data.feed.dataset import TaskDataset
+from training.data.sets.sampling import resample
 from training.options.augment import AugmentConfig
 
-Sample: TypeAlias = SegmentationSample | DetectionSample | ClassificationSample
 SampleT = TypeVar("SampleT", SegmentationSample, DetectionSample, ClassificationSample)
-
-_LARGEST_ID = 255
-_TASKS: Mapping[type, Task] = {
-    SegmentationSample: Task.SEGMENTATION,
-    DetectionSample: Task.DETECTION,
-    ClassificationSample: Task.CLASSIFICATION,
-}
 
 
 def hold_out(sets: DataSets, share: float) -> DataSets:
@@ -99,95 +85,6 @@ def _hold_out(split: Split[SampleT], share: float) -> Split[SampleT]:
     )
 
 
-def load_sample(sample: Sample, taxonomy: Taxonomy) -> tuple[UInt8Array, Target]:
-    """Decode one picture, as the service does, with its labels in pixels of the picture."""
-    if isinstance(sample, SegmentationSample):
-        return load_segmentation(sample, len(taxonomy.segmentation))
-    if isinstance(sample, DetectionSample):
-        return load_detection(sample, len(taxonomy.detection))
-    return load_image(sample.image), sample.label
-
-
-class TaskDataset:
-    """The training pictures of one task; decoded ones are kept until `cache_mib` is full."""
-
-    def __init__(
-        self, samples: Sequence[Sample], config: Config, taxonomy: Taxonomy, weights: Sequence[float] = ()
-    ) -> None:
-        """Read nothing yet.
-
-        Args:
-            samples: of one task.
-            config: of the run.
-            taxonomy: what the samples' labels mean.
-            weights: how often each is drawn, beside others, as `Split` has them.
-        """
-        self._samples = samples
-        self._weights = weights
-        self._config = config
-        self._taxonomy = taxonomy
-        self._cache: dict[int, tuple[UInt8Array, Target]] = {}
-        self._free_bytes = config.cache_mib * 2**20
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def load(self, index: int) -> tuple[UInt8Array, Target]:
-        """One picture and its labels in pixels of the picture; not to be changed."""
-        return self._cache.get(index) or self._load(index)
-
-    def pick(self, rng: np.random.Generator) -> tuple[UInt8Array, Target]:
-        """Any picture and its labels, for augmentations that mix pictures."""
-        if self.shares is None:
-            return self.load(int(rng.integers(len(self))))
-        return self.load(int(rng.choice(len(self), p=self.shares)))
-
-    @functools.cached_property
-    def shares(self) -> NDArray[np.float64] | None:
-        """[len] of an epoch that each picture has, as its source and the stage's sampling say; None: all alike."""
-        task = _TASKS[type(self._samples[0])]
-        stage = next((stage for stage in self._config.stages if stage.task is task), None)
-        threshold = stage.sampling_threshold if stage is not None and stage.sampling == "class" else None
-        num_classes = len(self._taxonomy.names(task))
-        return find_shares(self._samples, self._weights, threshold=threshold, num_classes=num_classes)
-
-    @functools.cached_property
-    def class_weights(self) -> FloatArray | None:
-        """[C] one by the share of the pictures that show a class, for crops around rare ones; None for classification.
-
-        Reads every picture once.
-        """
-        if isinstance(self._samples[0], ClassificationSample):
-            return None
-        shown = np.zeros(_LARGEST_ID + 1, dtype=np.float32)
-        for index in range(len(self)):
-            target = self.load(index)[1]
-            shown[np.unique(target.labels if isinstance(target, Boxes) else target)] += 1
-        return (len(self) / np.maximum(shown, 1)).astype(np.float32)
-
-    def count_pixels(self) -> NDArray[np.int64]:
-        """[G] pixels of each segmentation class in all masks, at their original size; void is left out."""
-        counts = np.zeros(_LARGEST_ID + 1, dtype=np.int64)
-        for index in range(len(self)):
-            target = self.load(index)[1]
-            if isinstance(target, np.ndarray):
-                counts += np.bincount(target.ravel(), minlength=len(counts))
-        return counts[: len(self._taxonomy.segmentation)]
-
-    def make_batch(self, indices: Sequence[int]) -> Batch:
-        """The pictures letterboxed as the service does it, without augmentation."""
-        size, stride = self._config.input_size, self._config.inference.mask_stride
-        return collate([to_input(*self.load(index), size=size, mask_stride=stride) for index in indices], indices)
-
-    def _load(self, index: int) -> tuple[UInt8Array, Target]:
-        image, target = load_sample(self._samples[index], self._taxonomy)
-        size = image.nbytes + (target.nbytes if isinstance(target, np.ndarray) else 0)
-        if size <= self._free_bytes:
-            self._free_bytes -= size
-            self._cache[index] = image, target
-        return image, target
-
-
 def count_batches(pictures: int, batch_size: int) -> int:
     """Say how many batches `Batches` makes of so many pictures."""
     return len(_batch_starts(pictures, batch_size))
@@ -245,8 +142,8 @@ class Batches(Iterator[Batch]):
         weights = dataset.class_weights if options.focus else None
         recipe = Recipe(options, size, self._config.inference.mask_stride, dataset.pick, weights)
         examples = [
-            augment(rng, *dataset.load(index), recipe, mirrored=mirrored)
-            for index, mirrored in zip(chosen, self._mirrored[start:end].tolist(), strict=True)
+            augment(rng, *picture, recipe, mirrored=mirrored)
+            for picture, mirrored in zip(dataset.load_all(chosen), self._mirrored[start:end].tolist(), strict=True)
         ]
         batch = collate([(example.image, example.target) for example in examples], chosen)
         return batch._replace(placements=tuple(example.placement for example in examples))
@@ -270,6 +167,20 @@ class Batches(Iterator[Batch]):
         # A coin for each picture; where one may come twice, for each draw.
         self._mirrored = coins[self._order] if shares is None else coins
         self._done = 0
+
+
+def draw_batches(
+    dataset: TaskDataset,
+    config: Config,
+    *,
+    batch_size: int,
+    options: AugmentConfig,
+    rng: np.random.Generator,
+    endless: bool = False,
+) -> Ahead:
+    """`Batches` with these arguments, made ahead of the step by the data set's readers."""
+    batches = Batches(dataset, config, batch_size=batch_size, options=options, rng=rng, endless=endless)
+    return dataset.readers.make_ahead(batches)
 
 
 def _batch_starts(pictures: int, batch_size: int) -> list[int]:

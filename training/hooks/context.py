@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from training.config import Config, StageConfig, Task
-from training.data.loaders import TaskDataset
+from training.data.feed.dataset import TaskDataset
 from training.data.taxonomy import Taxonomy
 from training.hooks.anchor import Anchor
 from training.models.multitask import MultiTaskModel

@@ -17,7 +17,7 @@ from service.engine.engine import Engine, Prediction
 from service.pictures.imaging import Letterbox, UInt8Array
 from training.config import Task
 from training.data.datasets import ClassificationSample, DetectionSample
-from training.data.loaders import Sample
+from training.data.feed.dataset import Sample
 from training.files import write_whole
 from training.metrics.bootstrap import measure_each
 from training.metrics.calibration import Calibration, Defined, defined

@@ -21,7 +21,7 @@ from training.data.datasets import (
     load_image,
     read_mask,
 )
-from training.data.loaders import Sample
+from training.data.feed.dataset import Sample
 from training.metrics.classification import Accuracy
 from training.metrics.detection import AveragePrecision
 from training.metrics.segmentation import ConfusionMatrix, miou_eps_per_image

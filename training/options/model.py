@@ -57,9 +57,14 @@ class ModelConfig(Frozen):
         return frozenset(branches | {"tail"} if self.classification == "tail" else branches)
 
     @property
+    def strides(self) -> tuple[int, ...]:
+        """Of the levels that the neck gives; in input pixels."""
+        return (32,) if self.neck == "single" else (8, 16, 32)
+
+    @property
     def num_levels(self) -> int:
         """How many levels the neck gives."""
-        return 1 if self.neck == "single" else 3
+        return len(self.strides)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

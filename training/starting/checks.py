@@ -13,9 +13,12 @@ import torch
 from training.checkpoint import CHECKPOINT_NAME, Checkpoint
 from training.config import Config, StageConfig
 from training.data.datasets import DataSets
-from training.data.loaders import TaskDataset, divide, load_sample
+from training.data.feed.dataset import TaskDataset, load_sample
+from training.data.loaders import divide
+from training.files import find_cache_folder
 from training.teachers.cache import cache_answers
 from training.teachers.sources import open_teacher
+from training.teachers.storage import ANSWERS_NAME
 from training.teachers.teacher import TeacherError
 
 _GIB = 2**30
@@ -92,8 +95,7 @@ def require_disk(out: Path, checkpoint: Checkpoint, *, free_bytes: int | None = 
     Raises:
         ResourceError: there is not.
     """
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
-    free = shutil.disk_usage(there).free if free_bytes is None else free_bytes
+    free = shutil.disk_usage(_find_existing(out)).free if free_bytes is None else free_bytes
     old = out / CHECKPOINT_NAME
     needed = 2 * estimate_checkpoint_bytes(checkpoint) - (old.stat().st_size if old.exists() else 0)
     if needed > free:
@@ -113,9 +115,10 @@ def estimate_checkpoint_bytes(checkpoint: Checkpoint) -> int:
 
 
 def require_memory(checkpoint: Checkpoint, sets: DataSets, tried: Tried, *, limit_bytes: int) -> None:
-    """See that what is kept in memory through a run, pictures and teachers' answers, is no more than there is.
+    """See that what is kept in memory through a run is no more than there is: pictures, and teachers' answers.
 
-    It is the least that a run takes: the network, its activations and torch come on top.
+    Answers are in memory where no cache is kept on disk, or its disk has no room for them. It is the least that a run
+    takes: the network, its activations and torch come on top.
 
     Args:
         checkpoint: of the run, to tell which stages are left.
@@ -129,17 +132,20 @@ def require_memory(checkpoint: Checkpoint, sets: DataSets, tried: Tried, *, limi
     """
     config = checkpoint.parsed_config()
     polishes = checkpoint.end > len(config.stages)
+    folder = find_cache_folder(ANSWERS_NAME)
+    is_mapped = folder is not None and shutil.disk_usage(_find_existing(folder)).free > tried.answer_bytes
+    answers = 0 if is_mapped else tried.answer_bytes
     pictures = estimate_picture_bytes(config, sets, config.stages[0 if polishes else checkpoint.stage : checkpoint.end])
-    if pictures + tried.answer_bytes > limit_bytes:
+    if pictures + answers > limit_bytes:
         raise ResourceError(
             f"there are {limit_bytes / _GIB:.1f} GiB of memory, and a run of preset {config.preset} keeps "
-            f"{pictures / _GIB:.1f} GiB of decoded pictures and {tried.answer_bytes / _GIB:.1f} GiB of teachers' "
+            f"{pictures / _GIB:.1f} GiB of decoded pictures and {answers / _GIB:.1f} GiB of teachers' "
             "answers; lower cache_mib in the preset"
         )
 
 
 def estimate_picture_bytes(config: Config, sets: DataSets, stages: Sequence[StageConfig]) -> int:
-    """How much the decoded pictures of some stages take, by the mean size of a few; at most `cache_mib` a stage."""
+    """How much the decoded pictures of some stages take, by the mean size of a few; at most `cache_mib`."""
     learned, _ = divide(sets, config)
     total = 0
     for stage in stages:
@@ -149,8 +155,13 @@ def estimate_picture_bytes(config: Config, sets: DataSets, stages: Sequence[Stag
         for place in places:
             image, target = load_sample(samples[place], learned.taxonomy)
             sizes.append(image.nbytes + (target.nbytes if isinstance(target, np.ndarray) else 0))
-        total += min(config.cache_mib * 2**20, round(float(np.mean(sizes)) * len(samples)))
-    return total
+        total += round(float(np.mean(sizes)) * len(samples))
+    return min(config.cache_mib * 2**20, total)
+
+
+def _find_existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
 
 
 def _explain(stage: StageConfig, source: str, error: TeacherError, *, goes_on: bool) -> str:

@@ -11,20 +11,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.config import Task
+from training.data.feed.dataset import TaskDataset
 from training.data.geometry import place_map
-from training.data.loaders import TaskDataset
 from training.data.placement import Placement
 from training.data.taxonomy import Taxonomy
 from training.teachers.storage import Float16Array, compute_key, load_or_compute
 from training.teachers.teacher import Teacher, TeacherError
 
 # To be raised when answers come to mean something else, so that no file of an earlier version is read.
-_VERSION = "answers 2"
+_VERSION = "answers 3"
 _BATCH_SIZE = 8
 
 
 class TeacherCache:
-    """A teacher's logits for every picture of one dataset, in memory, in half precision."""
+    """A teacher's logits for every picture of one dataset, in half precision."""
 
     def __init__(self, answers: Sequence[Float16Array]) -> None:
         """Hold the answers: for each picture [P] of classes, or [h, w, G] that covers it and nothing else."""
@@ -35,7 +35,7 @@ class TeacherCache:
 
     @property
     def nbytes(self) -> int:
-        """What the answers take of the memory; in bytes."""
+        """What the answers take, of memory or disk; in bytes."""
         return sum(answer.nbytes for answer in self._answers)
 
     def gather_classes(self, rows: Sequence[int]) -> Tensor:
@@ -71,7 +71,8 @@ def cache_answers(
         teacher: of segmentation or classification.
         dataset: of any task; its labels are not used.
         taxonomy: the classes that the answers are about.
-        folder: keeps the answers on disk, under the teacher and the pixels that they belong to.
+        folder: keeps the answers on disk, under the teacher and the pictures that they belong to; they are mapped, so
+            that they need no memory. None: they are kept in memory.
 
     Raises:
         TeacherError: the teacher is of detection, or its answers are of a wrong shape or not finite.
@@ -81,13 +82,15 @@ def cache_answers(
             "detection cannot be taught by cached logits: they depend on a picture's scale, which augmentation changes"
         )
     names = taxonomy.names(teacher.task)
-    key = compute_key(dataset, _VERSION, teacher.sha256, teacher.task, repr(teacher.frame), *names)
+    words = (_VERSION, teacher.sha256, teacher.task, repr(teacher.frame), *names)
+    key = "" if folder is None else compute_key(dataset, *words)
 
-    def compute() -> list[Float16Array]:
-        starts = range(0, len(dataset), _BATCH_SIZE)
-        return [answer for start in starts for answer in _ask(teacher, dataset, start, len(names))]
+    def compute(start: int, end: int) -> list[Float16Array]:
+        firsts = range(start, end, _BATCH_SIZE)
+        batches = (range(first, min(first + _BATCH_SIZE, end)) for first in firsts)
+        return [answer for rows in batches for answer in _ask(teacher, dataset, rows, len(names))]
 
-    return TeacherCache(load_or_compute(folder, key, compute))
+    return TeacherCache(load_or_compute(folder, key, len(dataset), compute))
 
 
 def crop_to_picture(maps: Tensor, placement: Placement) -> Tensor:
@@ -110,10 +113,9 @@ def crop_to_picture(maps: Tensor, placement: Placement) -> Tensor:
     return F.grid_sample(maps[None].float(), grid[None], padding_mode="border", align_corners=False)[0]
 
 
-def _ask(teacher: Teacher, dataset: TaskDataset, start: int, classes: int) -> list[Float16Array]:
-    """The answers for the pictures from `start` on, one batch of them."""
-    rows = range(start, min(start + _BATCH_SIZE, len(dataset)))
-    shown = [teacher.frame.show(dataset.load(row)[0]) for row in rows]
+def _ask(teacher: Teacher, dataset: TaskDataset, rows: Sequence[int], classes: int) -> list[Float16Array]:
+    """The answers for one batch of pictures."""
+    shown = [teacher.frame.show(image) for image, _ in dataset.load_all(rows)]
     logits = teacher.answer(torch.from_numpy(np.stack([canvas for canvas, _ in shown])))
     dimensions = 4 if teacher.task is Task.SEGMENTATION else 2
     if logits.ndim != dimensions or logits.shape[1] != classes:

@@ -91,7 +91,7 @@ def build_teacher_loss(context: StageContext, *, folder: Path | None = None) -> 
 
     Args:
         context: of the stage; its `teachers` say whom to ask.
-        folder: keeps the answers on disk, for runs to come.
+        folder: keeps the answers on disk, for runs to come and for this one when it is resumed.
 
     Raises:
         TeacherError: a teacher cannot be had, or cannot teach its task.

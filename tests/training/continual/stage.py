@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from service.pictures.imaging import UInt8Array
 from training.config import Config, DetectionLossConfig, ModelConfig, StageConfig, Task
 from training.data.batches import Batch
-from training.data.loaders import TaskDataset
+from training.data.feed.dataset import TaskDataset
 from training.data.taxonomy import Taxonomy
 from training.data.transforms import Boxes, Target
 from training.hooks.anchor import Anchor
@@ -46,6 +46,9 @@ class Pictures(TaskDataset):
 
     def load(self, index: int) -> tuple[UInt8Array, Target]:
         return self._examples[index]
+
+    def load_target(self, index: int) -> Target:
+        return self.load(index)[1]
 
 
 def make_config(stage: Mapping[str, object] | None = None, *, head: str = "unified") -> Config:

@@ -9,7 +9,8 @@ from tests.training.fakes import make_config
 from tests.training.there import there
 from training.config import Task
 from training.data.datasets import DataSets
-from training.data.loaders import Sample, divide, hold_out
+from training.data.feed.dataset import Sample
+from training.data.loaders import divide, hold_out
 
 
 def as_set(samples: tuple[Sample, ...]) -> set[Path]:

@@ -1,4 +1,3 @@
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +9,11 @@ from service.pictures.imaging import UInt8Array, fit
 from tests.training.fakes import SIZE, STRIDE, make_config
 from tests.training.there import there
 from training.config import Config, Task
-from training.data import loaders
 from training.data.batches import Batch, collate, move_batch
 from training.data.datasets import ClassificationSample, DataSets, load_image
-from training.data.loaders import Batches, TaskDataset, count_batches, load_sample
-from training.data.taxonomy import MINI, VOID, Taxonomy
+from training.data.feed.dataset import TaskDataset, load_sample
+from training.data.loaders import Batches, count_batches
+from training.data.taxonomy import MINI, VOID
 from training.data.transforms import Target, flip, to_input
 from training.detection.cells import assign_to_cells, decode_cell_boxes
 from training.options.augment import AugmentConfig
@@ -117,22 +116,6 @@ def test_the_same_examples_come_with_and_without_a_cache(sets: DataSets, task: T
 
     for _ in range(2):
         assert_same(go_through(kept), go_through(fresh))
-
-
-@pytest.mark.parametrize(("cache_mib", "decoded"), [(0, 3 * 4), (1, 1 + 3 * 3), (2, 2 + 3 * 2), (64, 4)])
-def test_the_cache_keeps_what_fits_and_no_more(monkeypatch: pytest.MonkeyPatch, cache_mib: int, decoded: int) -> None:
-    calls: Counter[int] = Counter()
-
-    def load(sample: loaders.Sample, _: Taxonomy) -> tuple[UInt8Array, Target]:
-        assert isinstance(sample, ClassificationSample)
-        calls[sample.label] += 1
-        return np.zeros((512, 512, 3), dtype=np.uint8), sample.label  # 0.75 MiB
-
-    monkeypatch.setattr(loaders, "load_sample", load)
-    dataset = TaskDataset([ClassificationSample(Path(), i) for i in range(4)], make_config(cache_mib=cache_mib), MINI)
-    for _ in range(3):
-        assert [dataset.load(index)[1] for index in range(4)] == [0, 1, 2, 3]
-    assert calls.total() == decoded
 
 
 def test_segmentation_batches_hold_masks_at_their_stride_with_void_on_the_padding(sets: DataSets) -> None:

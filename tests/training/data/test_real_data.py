@@ -9,7 +9,7 @@ import pytest
 
 from tests.training.there import there
 from training.data.datasets import DataSets, DataWarning, DetectionSample, load_segmentation
-from training.data.mini_sets import read_mini_sets
+from training.data.sources import read_data
 from training.data.taxonomy import COCO, IMAGENETTE, VOC
 
 LEAKED = ["000000323751", "000000370486", "000000428111", "000000511204", "000000513567"]
@@ -29,7 +29,7 @@ def test_only_the_five_leaked_coco_pictures_are_dropped(mini_sets: DataSets) -> 
 def test_the_warning_names_the_leaked_pictures_and_reading_is_quick(mini_sets_root: Path) -> None:
     start_s = time.perf_counter()
     with pytest.warns(DataWarning) as caught:
-        read_mini_sets(mini_sets_root)
+        read_data(mini_sets_root)
     assert time.perf_counter() - start_s < 3
     (warning,) = caught
     assert str(warning.message).endswith(": " + ", ".join(f"{stem}.jpg" for stem in LEAKED))

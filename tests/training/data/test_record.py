@@ -10,8 +10,8 @@ from tests.training.there import there
 from training.config import Task
 from training.data.datasets import DataSets
 from training.data.doctor.examine import examine
-from training.data.mini_sets import read_mini_sets
 from training.data.record import RecordError, compute_fingerprint, read_record, record_data, write_record
+from training.data.sources import read_data
 
 
 def test_a_record_says_what_was_learned_from_without_saying_where_it_lies(
@@ -43,7 +43,7 @@ def test_a_record_of_another_version_is_one_sentence(tmp_path: Path) -> None:
 
 def test_the_same_data_elsewhere_has_the_same_fingerprint(tiny_sets: Path, sets: DataSets, tmp_path: Path) -> None:
     shutil.copytree(tiny_sets, tmp_path / "moved")
-    assert compute_fingerprint(read_mini_sets(tmp_path / "moved")) == compute_fingerprint(sets)
+    assert compute_fingerprint(read_data(tmp_path / "moved")) == compute_fingerprint(sets)
 
 
 def recolour(root: Path) -> None:
@@ -67,6 +67,6 @@ def test_other_pictures_or_labels_have_another_fingerprint(
     sets: DataSets, tmp_path: Path, change: Callable[[Path], None]
 ) -> None:
     root = write_tiny_sets(tmp_path)
-    assert compute_fingerprint(read_mini_sets(root)) == compute_fingerprint(sets)
+    assert compute_fingerprint(read_data(root)) == compute_fingerprint(sets)
     change(root)
-    assert compute_fingerprint(read_mini_sets(root)) != compute_fingerprint(sets)
+    assert compute_fingerprint(read_data(root)) != compute_fingerprint(sets)

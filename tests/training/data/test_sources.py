@@ -6,14 +6,12 @@ import sys
 from importlib import resources
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.training.data.cli_running import run_data
 from tests.training.data.layouts.odd_boxes import coco, draw
 from tests.training.data.layouts.odd_others import folders, masks
 from training.data.datasets import DataError
-from training.data.mini_sets import read_mini_sets
 from training.data.sets.data_file import load_data_file
 from training.data.sources import ROOT_VARIABLE, describe_data, read_data
 from training.data.taxonomy import MINI, VOC
@@ -45,21 +43,6 @@ def test_neutral_folders_say_what_a_set_is_for(tmp_path: Path) -> None:
     assert taxonomy.detection == ("person", "dog")
     assert taxonomy.classification == ("cat", "dog")
     assert taxonomy.same == (("person", "person"), ("dog", "dog"))
-
-
-def test_real_sets_are_read_as_they_always_were(mini_sets_root: Path) -> None:
-    with pytest.warns(UserWarning, match="left out of train"):
-        new, old = read_data(mini_sets_root), read_mini_sets(mini_sets_root)
-    assert new.taxonomy == old.taxonomy
-    assert (new.segmentation, new.classification) == (old.segmentation, old.classification)
-    assert new.detection is not None
-    assert old.detection is not None
-    for mine, theirs in zip(
-        (*new.detection.train, *new.detection.val), (*old.detection.train, *old.detection.val), strict=True
-    ):
-        assert (mine.image, mine.known) == (theirs.image, theirs.known)
-        for name in ("boxes", "labels", "crowd_boxes", "crowd_labels"):
-            np.testing.assert_array_equal(getattr(mine, name), getattr(theirs, name))
 
 
 def test_the_root_is_given_or_the_file_s_own_folder_or_the_variable(

@@ -14,7 +14,8 @@ from tests.training.fakes import SIZE, make_config
 from training.config import Config
 from training.data.batches import Batch
 from training.data.datasets import ClassificationSample, DetectionSample
-from training.data.loaders import Batches, TaskDataset
+from training.data.feed.dataset import TaskDataset
+from training.data.loaders import Batches
 from training.data.taxonomy import MINI
 from training.data.transforms import Target
 from training.options.augment import AugmentConfig

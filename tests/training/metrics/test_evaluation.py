@@ -27,7 +27,7 @@ from training.data.datasets import (
     load_image,
     read_mask,
 )
-from training.data.loaders import Sample
+from training.data.feed.dataset import Sample
 from training.data.taxonomy import MINI, VOID
 from training.data.transforms import letterbox_mask
 from training.inference import build_engine, make_contract

@@ -10,7 +10,7 @@ from tests.training.watched import CPU, KilledError, finish, kill_at
 from training.checkpoint import CHECKPOINT_NAME, Checkpoint
 from training.config import Config, Task
 from training.data.datasets import DataSets
-from training.files import hash_file
+from training.files import CACHE_VARIABLE, hash_file
 from training.stages import Run
 from training.starting.beginning import begin
 from training.starting.checks import (
@@ -123,6 +123,16 @@ def test_memory_is_asked_for_pictures_and_answers(checkpoint: Checkpoint, sets: 
         ResourceError, match=r"there are 0\.0 GiB of memory, and a run of preset tiny keeps 0\.0 GiB of"
     ):
         require_memory(checkpoint, sets, tried, limit_bytes=pictures + 3 * MIB - 1)
+
+
+def test_answers_that_a_disk_has_room_for_need_no_memory(
+    checkpoint: Checkpoint, sets: DataSets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "none" / "yet"))
+    pictures = estimate_picture_bytes(make_branches_config(), sets, make_branches_config().stages)
+    require_memory(checkpoint, sets, Tried({}, 3 * MIB), limit_bytes=pictures)
+    with pytest.raises(ResourceError, match="of teachers' answers"):
+        require_memory(checkpoint, sets, Tried({}, 2**60), limit_bytes=pictures)
 
 
 def test_pictures_take_what_they_are_decoded_or_the_cache_holds(sets: DataSets) -> None:

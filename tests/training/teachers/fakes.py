@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from service.pictures.imaging import UInt8Array
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import Config, ModelConfig, StageConfig, Task
 from training.data.datasets import ClassificationSample
+from training.data.feed.dataset import TaskDataset
 from training.data.labelling.frame import Frame
-from training.data.loaders import TaskDataset
 from training.data.taxonomy import MINI, Taxonomy
 from training.data.transforms import Target
 from training.models.multitask import MultiTaskModel, build_model
@@ -52,6 +53,12 @@ class Pictures(TaskDataset):
 
     def load(self, index: int) -> tuple[UInt8Array, Target]:
         return self.images[index], self.targets[index]
+
+    def load_target(self, index: int) -> Target:
+        return self.load(index)[1]
+
+    def load_digest(self, index: int) -> bytes:
+        return hashlib.sha256(self.images[index].tobytes()).digest()
 
 
 def make_pictures(*sizes: tuple[int, int], seed: int = 0) -> Pictures:

@@ -9,11 +9,13 @@ from torch import Tensor
 from tests.training.fakes import random_logits
 from tests.training.teachers.fakes import CPU, SIZE, ColourTeacher, make_config, make_model
 from training.config import StageConfig, Task
+from training.continual.build import build_hooks
 from training.data.batches import Batch
-from training.data.loaders import TaskDataset, load_sample
-from training.data.mini_sets import read_mini_sets
+from training.data.feed.dataset import TaskDataset, load_sample
 from training.data.placement import Placement, Span, letterboxed
+from training.data.sources import read_data
 from training.data.taxonomy import MINI, Taxonomy
+from training.files import CACHE_VARIABLE
 from training.hooks.context import StageContext
 from training.hooks.divergences import compute_divergence
 from training.hooks.hook import Step
@@ -120,7 +122,7 @@ def test_two_teachers_of_one_task_add_up_and_those_of_two_tasks_are_listed_apart
 
 
 def make_context(root: Path, teachers: tuple[TeacherConfig, ...]) -> StageContext:
-    sets = read_mini_sets(root)
+    sets = read_data(root)
     config, model = make_config(), make_model()
     return StageContext(
         config=config,
@@ -149,7 +151,7 @@ def test_the_teachers_of_a_stage_see_its_training_pictures_alone(
     taught = (Task.SEGMENTATION, Task.CLASSIFICATION)
     context = make_context(tiny_sets, tuple(TeacherConfig(source=f"{task}.pt", task=task) for task in taught))
     hook = build_teacher_loss(context, folder=tmp_path)
-    samples = read_mini_sets(tiny_sets).split(Task.DETECTION)
+    samples = read_data(tiny_sets).split(Task.DETECTION)
     for teacher in opened:
         assert len(teacher.shown) == len(samples.train)
     val = [load_sample(sample, MINI)[0] for sample in samples.val]
@@ -173,3 +175,26 @@ def test_a_teacher_that_names_no_task_teaches_the_stage_s_own(tiny_sets: Path, m
     stage = context.stage.model_copy(update={"task": Task.CLASSIFICATION})
     build_teacher_loss(dataclasses.replace(context, stage=stage))
     assert asked == [Task.CLASSIFICATION]
+
+
+def test_what_a_teacher_said_serves_the_run_when_it_is_resumed_and_other_runs(
+    tiny_sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[ColourTeacher] = []
+
+    def open_fake(source: str, task: Task, *, taxonomy: Taxonomy, device: torch.device) -> ColourTeacher:
+        del source, taxonomy, device
+        opened.append(ColourTeacher(task))
+        return opened[-1]
+
+    monkeypatch.setattr(loss_module, "open_teacher", open_fake)
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    context = make_context(tiny_sets, (TeacherConfig(source="run.pt", task=Task.SEGMENTATION),))
+    losses = []
+    for _ in range(2):
+        (hook,) = build_hooks(context)
+        (loss,) = hook.losses(make_step(context.model, Task.DETECTION, rows=[0, 5])).values()
+        losses.append(loss.item())
+    assert [len(teacher.shown) for teacher in opened] == [6, 0]
+    assert losses[0] == losses[1] > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["answers"]

@@ -17,8 +17,6 @@ from training.data.doctor.findings import Picture
 
 # A class in fewer pictures than this share of the most common one's is hardly seen in an epoch.
 MIN_PICTURE_SHARE: Final = 1 / 20
-INPUT_SIDE_PX: Final = 512
-STRIDES_PX: Final = (8, 16, 32)
 
 
 def report_classes(
@@ -54,25 +52,43 @@ def report_classes(
             ledger.add("class-imbalance", source, f"pictures with {name}: {count}, with {common}: {most}")
 
 
-def report_cells(split: str, root: Path, pictures: Sequence[Picture], ledger: Ledger) -> None:
-    """Write for each stride how many objects share a cell of the letterboxed 512 px input; crowds do not count."""
+def report_cells(
+    split: str,
+    root: Path,
+    pictures: Sequence[Picture],
+    ledger: Ledger,
+    *,
+    input_size: int,
+    strides: Sequence[int],
+) -> None:
+    """Write for each stride how many objects share a cell of the letterboxed input; crowds do not count.
+
+    Args:
+        split: its name.
+        root: of the set.
+        pictures: of the split.
+        ledger: takes the cases.
+        input_size: side of the network's square input; in pixels.
+        strides: of its grids; in input pixels.
+    """
     owners, centres = [], []
     for index, picture in enumerate(pictures):
-        scale = np.float64(fit(picture.width, picture.height, INPUT_SIDE_PX).resized_width / picture.width)
+        scale = np.float64(fit(picture.width, picture.height, input_size).resized_width / picture.width)
         for _, (x1, y1, x2, y2), is_crowd in picture.boxes:
             if not is_crowd:
                 owners.append(index)
                 centres.append(((x1 + x2) / 2 * scale, (y1 + y2) / 2 * scale))
     if not owners:
         return
-    for stride in STRIDES_PX:
+    for stride in strides:
         per_cell = objects_per_cell(np.array(owners), np.array(centres), stride)
         lost = 1 - len(per_cell) / len(owners)
-        cells = INPUT_SIDE_PX // stride
+        cells = input_size // stride
         ledger.add(
             "objects-share-cell",
             root,
-            f"{split} at stride {stride} ({cells} x {cells} cells): {len(owners)} objects in {len(per_cell)} cells, "
+            f"{split} at {input_size} px, stride {stride} ({cells} x {cells} cells): "
+            f"{len(owners)} objects in {len(per_cell)} cells, "
             f"{per_cell.mean():.2f} a cell, at most {per_cell.max()}; {lost:.1%} lost",
         )
 

@@ -57,7 +57,7 @@ _WARNINGS: Final = {
 }
 _INFOS: Final = {
     "unlisted-picture": "A picture is in the folder but not in its annotation file, and is no part of the set.",
-    "objects-share-cell": "Objects whose centres share a grid cell at 512 px: one cell can learn one of them.",
+    "objects-share-cell": "Objects whose centres share a cell of the preset's grid: one cell can learn one of them.",
 }
 CODES: Final = {
     **{code: (Severity.ERROR, title) for code, title in _ERRORS.items()},

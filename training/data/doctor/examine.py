@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from service.machine import available_cpus
+from training.config import DEFAULT_PRESET, Config, load_config
 from training.data.doctor.balance import report_cells, report_classes
 from training.data.doctor.codes import Ledger
 from training.data.doctor.contents import Entry, read_contents
@@ -15,31 +16,44 @@ from training.data.doctor.findings import Examination, Picture, SetSummary, Spli
 from training.data.doctor.layouts import ExaminedSet, find_sets
 from training.data.doctor.mask_values import MaskNames, name_masks, report_masks
 from training.data.doctor.overlaps import Seen, report_overlaps
-from training.data.doctor.pictures import MaskFacts, PictureFacts, inspect_mask, inspect_picture
+from training.data.doctor.pictures import MaskFacts, PictureFacts
+from training.data.doctor.verdicts import MASKS, PICTURES, Verdicts
 
 
-def examine(path: Path, root: Path | None = None) -> Examination:
+def examine(
+    path: Path, root: Path | None = None, *, cache: Path | None = None, config: Config | None = None
+) -> Examination:
     """Examine every data set that a folder is, or holds, or that a data file names; nothing on disk is changed.
 
     Args:
         path: a folder or a data file.
         root: folder that the paths of a data file count from.
+        cache: folder that keeps what was found in each file, for as long as the file does not change; None: nothing is
+            kept.
+        config: of the network that is to learn, whose input and grids objects may be too many for; that of the preset
+            `default` if not given.
 
     Raises:
         LayoutError: there is no such folder or file, or no data set in it.
     """
     found = find_sets(path, root)
+    config = config or load_config(DEFAULT_PRESET)
     ledger = Ledger(path if path.is_dir() else root or path.parent)
     seen: list[Seen] = []
     # Decoding releases the GIL; more threads than cores only hold more pictures in memory.
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        sets = tuple(_examine_set(each, found, pool, seen, ledger) for each in found)
+    with ThreadPoolExecutor(max_workers=available_cpus()) as pool, Verdicts(cache, pool) as verdicts:
+        sets = tuple(_examine_set(each, found, verdicts, seen, ledger, config) for each in found)
     report_overlaps(seen, ledger)
     return Examination(ledger.root, sets, ledger.findings())
 
 
 def _examine_set(
-    each: ExaminedSet, others: Sequence[ExaminedSet], pool: Executor, seen: list[Seen], ledger: Ledger
+    each: ExaminedSet,
+    others: Sequence[ExaminedSet],
+    verdicts: Verdicts,
+    seen: list[Seen],
+    ledger: Ledger,
+    config: Config,
 ) -> SetSummary:
     contents = read_contents(each, ledger, others=others)
     names = name_masks(contents)
@@ -47,14 +61,9 @@ def _examine_set(
     pictures: list[Picture] = []
     pictures_by_class: dict[str, Counter[str]] = {}
     for name, split in contents.items():
-        masks = dict(
-            zip(
-                (entry.path for entry in split.entries if entry.mask is not None),
-                pool.map(inspect_mask, [entry.mask for entry in split.entries if entry.mask is not None]),
-                strict=True,
-            )
-        )
-        facts = list(pool.map(inspect_picture, [entry.path for entry in split.entries]))
+        masked = {entry.path: entry.mask for entry in split.entries if entry.mask is not None}
+        masks = dict(zip(masked, verdicts.inspect(MASKS, list(masked.values())), strict=True))
+        facts = verdicts.inspect(PICTURES, [entry.path for entry in split.entries])
         readable = []
         for entry, fact in zip(split.entries, facts, strict=True):
             _report_files(entry, fact, masks, ledger)
@@ -66,7 +75,14 @@ def _examine_set(
         counted = _count_classes(readable, masks, names)
         pictures_by_class[name] = Counter(label for counts in counted for label in counts)
         summaries.append(_summarise(name, readable, counted))
-        report_cells(name, split.source, readable, ledger)
+        report_cells(
+            name,
+            split.source,
+            readable,
+            ledger,
+            input_size=config.input_size,
+            strides=config.model.strides,
+        )
         pictures += readable
     report_classes(contents, pictures_by_class, ledger)
     return SetSummary(

@@ -8,6 +8,8 @@ from pathlib import Path
 from training.data.doctor.codes import CODES
 from training.data.doctor.examine import examine
 from training.data.doctor.findings import Examination, Severity, describe
+from training.data.doctor.verdicts import CACHE_NAME
+from training.files import find_cache_folder
 
 
 class UnfitDataError(ValueError):
@@ -35,7 +37,7 @@ def check_data(
     if unknown := sorted(set(accepted) - CODES.keys()):
         raise UnfitDataError(f"--accept knows no code {unknown[0]!r}; `unihead-data doctor` prints those it found")
     refused = []
-    examination = examine(path, root)
+    examination = examine(path, root, cache=find_cache_folder(CACHE_NAME))
     for finding in examination.findings:
         if finding.severity is Severity.INFO:
             continue

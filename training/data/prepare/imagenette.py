@@ -10,9 +10,9 @@ from training.data.prepare.official import OfficialSet, Picture
 from training.data.prepare.releases import PrepareError
 from training.data.prepare.sources import Files
 from training.data.taxonomy import IMAGENETTE
-from training.files import PICTURE_SUFFIXES
 
 _ROOT = "imagenette2-160"
+_SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 
 class ImagenetteSet(OfficialSet):
@@ -34,7 +34,7 @@ class ImagenetteSet(OfficialSet):
         found = []
         for name in self.files.names():
             parts = PurePosixPath(name).parts
-            is_picture = PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES and not parts[-1].startswith(".")
+            is_picture = PurePosixPath(name).suffix.lower() in _SUFFIXES and not parts[-1].startswith(".")
             if is_picture and parts[:2] == (_ROOT, split) and len(parts) == 4 and parts[2] in self.classes:  # noqa: PLR2004 - root, split, class, file
                 found.append(Picture(name, (parts[2],)))
         if not found:

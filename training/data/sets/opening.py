@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from service.machine import available_cpus
 from training.data.layouts.faults import DataError, Faults
 from training.data.layouts.masks import read_values
 from training.data.layouts.readings import FoundSet, Labelled, Layout, Place, Reading
@@ -199,7 +200,7 @@ def find_values(readings: Mapping[str, Reading]) -> list[int]:
         picture.mask for reading in readings.values() for picture in reading.pictures if isinstance(picture.mask, Path)
     ]
     seen = np.zeros(256, dtype=np.bool_)
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max_workers=available_cpus()) as pool:
         for occurring in pool.map(_occurring, paths):
             seen |= occurring
     return [int(value) for value in np.flatnonzero(seen)]

@@ -19,7 +19,7 @@ from training.data.datasets import (
 )
 from training.data.doctor.findings import PictureBox
 from training.data.doctor.html.drawing import colour_key, draw_boxes, encode_data_uri, make_colours, shrink, tint
-from training.data.loaders import Sample
+from training.data.feed.dataset import Sample
 from training.data.taxonomy import VOID
 from training.lab.report.html import figure
 from training.metrics.details import PictureAnswer, decode_mask

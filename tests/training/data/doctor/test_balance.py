@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.data.doctor.balance import INPUT_SIDE_PX, objects_per_cell, report_cells, report_classes
+from training.data.doctor.balance import objects_per_cell, report_cells, report_classes
 from training.data.doctor.codes import Ledger
 from training.data.doctor.contents import SplitContents
 from training.data.doctor.findings import Picture
@@ -52,7 +52,8 @@ def test_cells_are_counted_on_the_letterboxed_input() -> None:
     boxes = (("cat", (0.0, 0.0, 4.0, 4.0), False), ("cat", (60.0, 0.0, 62.0, 4.0), False))
     crowd = ("cat", (0.0, 0.0, 4.0, 4.0), True)
     ledger = Ledger(ROOT)
-    report_cells("train", ROOT, [Picture(ROOT / "a.jpg", 1024, 512, "train", (*boxes, crowd))], ledger)
+    pictures = [Picture(ROOT / "a.jpg", 1024, 512, "train", (*boxes, crowd))]
+    report_cells("train", ROOT, pictures, ledger, input_size=512, strides=(8, 16, 32))
     (finding,) = ledger.findings()
     assert [case.detail.rsplit("; ", 1)[1] for case in finding.cases] == ["0.0% lost", "0.0% lost", "50.0% lost"]
 
@@ -70,7 +71,5 @@ def test_real_boxes_share_cells_as_an_earlier_count_found(
         image = images[row["image_id"]]
         owners.append(row["image_id"])
         centres.append(((x + width / 2) / image["width"], (y + height / 2) / image["height"]))
-    cells = [
-        objects_per_cell(np.array(owners), np.array(centres) * INPUT_SIDE_PX, stride_px) for stride_px in (8, 16, 32)
-    ]
+    cells = [objects_per_cell(np.array(owners), np.array(centres) * 512, stride_px) for stride_px in (8, 16, 32)]
     assert [round(100 * (1 - len(each) / len(owners)), 1) for each in cells] == lost_percent

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.training.data.cli_running import run_data
 from tests.training.data.doctor.clean_sets import write_clean_sets, write_official_sets
 from tests.training.data.doctor.plants import COCO, PLANTS, Plant, foreign_file, in_annotation, renumber_val
+from training.config import Config, load_config
 from training.data.doctor.codes import CODES
 from training.data.doctor.examine import examine
 from training.data.doctor.findings import Examination, Severity
@@ -141,3 +143,24 @@ def test_pictures_carry_what_is_drawn(clean_sets: Path) -> None:
 def test_a_folder_without_data_sets_is_refused(folder: str, tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match="wanted"):
         examine(tmp_path / folder)
+
+
+def test_objects_are_counted_on_the_grids_of_the_preset(clean_sets: Path) -> None:
+    def grids(config: Config | None = None) -> set[str]:
+        (finding,) = (each for each in examine(clean_sets, config=config).findings if each.code == "objects-share-cell")
+        return {case.detail.split(" at ")[1].split(":")[0] for case in finding.cases}
+
+    default = {
+        "320 px, stride 8 (40 x 40 cells)",
+        "320 px, stride 16 (20 x 20 cells)",
+        "320 px, stride 32 (10 x 10 cells)",
+    }
+    assert grids() == default
+    assert grids(load_config("seed")) == {"512 px, stride 32 (16 x 16 cells)"}
+
+
+def test_the_command_takes_a_preset(clean_sets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_data("doctor", clean_sets, "--preset", "tiny") == 0
+    assert "train at 64 px, stride 32 (2 x 2 cells)" in capsys.readouterr().out
+    assert run_data("doctor", clean_sets, "--preset", "none") == 2
+    assert "presets are" in capsys.readouterr().err

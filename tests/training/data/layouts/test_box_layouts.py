@@ -10,6 +10,7 @@ import pytest
 from tests.training.data.layouts.odd_boxes import BOXES, HEIGHT, WIDTH, coco, draw, rows, voc, yolo
 from tests.training.data.layouts.test_odd_sets import REFUSED
 from training.data.datasets import DataError, DataSets, DataWarning, DetectionSample
+from training.data.layouts.readings import clip
 from training.data.sources import read_data
 
 XYXY = [4.0, 5.0, 24.0, 17.0]
@@ -57,6 +58,30 @@ def test_a_box_under_two_pixels_is_neither_object_nor_background(tmp_path: Path)
     coco(rows(bbox=lambda _: [4, 5, 1.5, 9]))(tmp_path)
     sample = first(read_data(tmp_path))
     assert (len(sample.boxes), sample.ignored.tolist()) == (0, [[4.0, 5.0, 5.5, 14.0]])
+
+
+def test_a_box_of_two_pixels_is_an_object(tmp_path: Path) -> None:
+    coco(rows(bbox=lambda _: [4, 5, 2, 2]))(tmp_path)
+    assert first(read_data(tmp_path)).boxes.tolist() == [[4.0, 5.0, 6.0, 7.0]]
+
+
+@pytest.mark.parametrize(
+    ("xyxy", "code"),
+    [
+        ((10, 10, 5, 30), "box-without-area"),
+        ((10, 10, 10, 30), "box-without-area"),
+        ((10, 10, 30, 10), "box-without-area"),
+        ((10, 10, float("inf"), 30), "box-without-area"),
+        ((WIDTH, 10, WIDTH + 20, 30), "box-outside-picture"),
+        ((10, HEIGHT, 30, HEIGHT + 20), "box-outside-picture"),
+        ((-30, 10, 0, 30), "box-outside-picture"),
+        ((10, -30, 30, 0), "box-outside-picture"),
+    ],
+)
+def test_a_box_without_area_or_outside_its_picture_is_told_by_a_code(
+    xyxy: tuple[float, float, float, float], code: str
+) -> None:
+    assert clip(xyxy, WIDTH, HEIGHT) == (None, code)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from tests.training.data.official_trees import CATEGORIES, COCO_COUNTS, IMAGENETTE_COUNTS, VOC_COUNTS
 from tests.training.data.prepare.running import SETS, Run, parse, read_labels, read_manifest, read_pictures, read_tree
 from training.config import Task
-from training.data.mini_sets import read_mini_sets
+from training.data.sources import read_data
 from training.data.taxonomy import COCO, VOC
 
 
@@ -43,7 +43,7 @@ def test_sets_are_read_without_a_warning(prepare: Run, tmp_path: Path) -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        sets = read_mini_sets(tmp_path / "out")
+        sets = read_data(tmp_path / "out")
     for split in map(sets.split, Task):
         assert (len(split.train), len(split.val)) == (20, 10)
 
@@ -194,7 +194,7 @@ def test_all_keeps_every_picture_and_every_class(trees: Path, tmp_path: Path) ->
         for split in ("train", "val"):
             assert len(read_pictures(tmp_path / "out", folder, split)) == factor * counts[split]
     assert read_manifest(tmp_path / "out", "mini_coco_det")["classes"] == ["person", "cat", "dog", "bottle"]
-    read_mini_sets(tmp_path / "out")
+    read_data(tmp_path / "out")
 
 
 def test_detection_classes_can_be_the_most_frequent_in_train(prepare: Run, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 from tests.training.data.prepare.running import Run, read_labels, read_tree
 from tests.training.there import there
 from training.data.datasets import load_segmentation
-from training.data.mini_sets import read_mini_sets
+from training.data.sources import read_data
 
 
 def test_max_side_scales_boxes_and_masks_with_the_picture(prepare: Run, tmp_path: Path) -> None:
@@ -15,7 +15,7 @@ def test_max_side_scales_boxes_and_masks_with_the_picture(prepare: Run, tmp_path
         assert half["bbox"] == [side / 2 for side in full["bbox"]]
         assert half["area"] == full["area"] / 4
     assert {(i["width"], i["height"]) for i in read_labels(tmp_path / "half", "train")["images"]} == {(48, 32)}
-    whole, halved = (read_mini_sets(tmp_path / name) for name in ("full", "half"))
+    whole, halved = (read_data(tmp_path / name) for name in ("full", "half"))
     for large, small in zip(there(whole.segmentation).train, there(halved.segmentation).train, strict=True):
         image, mask = load_segmentation(small, 21)
         assert image.shape == (32, 48, 3)
