@@ -24,7 +24,7 @@ from service.api.gates import trace_pictures
 from service.api.oip.tensors import BYTES, Tensor
 from service.api.oip.wire import HEADER_LENGTH, InferRequest, compress, decompress, read_request, write_answer
 from service.api.respond import Question, ask
-from service.api.router import KeylessRoute, PictureRequest, PictureRoute, declare
+from service.api.router import HealthRoute, PictureRequest, PictureRoute, declare
 from service.api.scope import OIP_ROOT
 from service.api.state import state_of
 from service.engine.contract import ModelContract
@@ -76,13 +76,13 @@ async def server() -> dict[str, Any]:
     return {"name": "unihead", "version": find_version("unihead"), "extensions": ["binary_tensor_data"]}
 
 
-@declare(router, KeylessRoute, "GET", f"{OIP_ROOT}/health/live", summary="The process answers")
+@declare(router, HealthRoute, "GET", f"{OIP_ROOT}/health/live", summary="The process answers")
 async def live() -> dict[str, bool]:
     """Answer as long as the event loop turns."""
     return {"live": True}
 
 
-@declare(router, KeylessRoute, "GET", f"{OIP_ROOT}/health/ready", summary="The model is loaded and warm")
+@declare(router, HealthRoute, "GET", f"{OIP_ROOT}/health/ready", summary="The model is loaded and warm")
 async def ready(request: Request) -> dict[str, bool]:
     """Answer 200 while pictures should be sent here; 503 before the model is warm, and from SIGTERM on."""
     state_of(request).require_ready()
