@@ -20,7 +20,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from service.errors import DamagedImage
 from service.pictures.header import check_picture
-from service.pictures.limits import DEFAULT_LIMITS, PictureHeader, PictureLimits
+from service.pictures.limits import DEFAULT_LIMITS, PictureHeader, PictureLimits, find_reduction
 
 UInt8Array: TypeAlias = NDArray[np.uint8]
 FloatArray: TypeAlias = NDArray[np.float32]
@@ -48,7 +48,7 @@ def decode(body: bytes, limits: PictureLimits = DEFAULT_LIMITS) -> UInt8Array:
     Raises:
         EmptyBody, UnsupportedImage, TooManyPixels, DamagedImage, PictureTooCostly: see `service.errors`.
     """
-    return _decode(body, limits, enough=None)[0]
+    return _decode(body, limits, size=None)[0]
 
 
 def decode_for(size: int, body: bytes, limits: PictureLimits = DEFAULT_LIMITS) -> tuple[UInt8Array, tuple[int, int]]:
@@ -63,28 +63,26 @@ def decode_for(size: int, body: bytes, limits: PictureLimits = DEFAULT_LIMITS) -
     Raises:
         EmptyBody, UnsupportedImage, TooManyPixels, DamagedImage, PictureTooCostly: as `decode`.
     """
-    return _decode(body, limits, enough=size * 3 // 2)
+    return _decode(body, limits, size=size)
 
 
-def _decode(body: bytes, limits: PictureLimits, *, enough: int | None) -> tuple[UInt8Array, tuple[int, int]]:
+def _decode(body: bytes, limits: PictureLimits, *, size: int | None) -> tuple[UInt8Array, tuple[int, int]]:
     header = check_picture(body, limits)
     try:
-        pixels = _decode_jpeg(body, header, enough) if header.kind == "JPEG" else _decode_by_pillow(body, header)
+        pixels = _decode_jpeg(body, header, size) if header.kind == "JPEG" else _decode_by_pillow(body, header)
     except MemoryError:  # no fault of the picture, which is as small as allowed
         raise
     except Exception as error:  # decoders raise nearly every built-in type on damaged bytes
         raise DamagedImage(f"the {header.kind} picture is damaged or cut short and cannot be decoded") from error
-    size = (header.width, header.height)
-    return _upright(pixels, header.orientation), size[::-1] if header.orientation in _TURNED else size
+    sides = (header.width, header.height)
+    return _upright(pixels, header.orientation), sides[::-1] if header.orientation in _TURNED else sides
 
 
-def _decode_jpeg(body: bytes, header: PictureHeader, enough: int | None) -> UInt8Array:
+def _decode_jpeg(body: bytes, header: PictureHeader, size: int | None) -> UInt8Array:
     height, width, colours, _ = simplejpeg.decode_jpeg_header(body)
     _require_same_size((width, height), header)
-    least = {}
-    for factor in (2, 4, 8):  # those that libjpeg-turbo computes with SIMD
-        if enough is not None and max(width, height) >= factor * enough:
-            least = {"min_width": -(-width // factor), "min_height": -(-height // factor)}
+    reduction = find_reduction(header, size)
+    least = {"min_width": -(-width // reduction), "min_height": -(-height // reduction)} if reduction > 1 else {}
     if colours in _FOUR_INKS:
         inks = simplejpeg.decode_jpeg(body, colorspace="CMYK", **least)
         # Adobe stores inks inverted, and nobody else stores any.

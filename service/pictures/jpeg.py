@@ -62,7 +62,15 @@ def read_jpeg_header(body: bytes) -> PictureHeader:
     is_complete = frame.code != _PROGRESSIVE and inside == frame.channels
     scans = 1 if is_complete else sum(1 for _ in itertools.islice(_SCANS.finditer(body, position), MOST_COUNTED + 1))
     orientation = read_orientation(exif) if exif else UPRIGHT
-    return PictureHeader("JPEG", frame.width, frame.height, scans=scans, orientation=orientation)
+    return PictureHeader(
+        "JPEG",
+        frame.width,
+        frame.height,
+        scans=scans,
+        orientation=orientation,
+        channels=frame.channels,
+        is_buffered=not is_complete,
+    )
 
 
 def count_scans(body: bytes) -> int | None:

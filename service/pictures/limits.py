@@ -23,6 +23,9 @@ class PictureHeader:
         frames: pictures of an animation, 1 where there is none.
         scans: passes that a decoder makes over the picture, at most; only a JPEG needs more than one.
         orientation: as EXIF has it, 1..8.
+        channels: samples of a pixel once palettes are looked up, alpha among them; 1..4.
+        bits: of a sample, 8 or 16.
+        is_buffered: of a JPEG that comes in several scans, whose coefficients are all kept until the last one.
     """
 
     kind: Kind
@@ -31,6 +34,9 @@ class PictureHeader:
     frames: int = 1
     scans: int = 1
     orientation: int = 1
+    channels: int = 3
+    bits: int = 8
+    is_buffered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +94,51 @@ class PictureLimits:
 
 
 DEFAULT_LIMITS = PictureLimits()
+
+# Bytes a pixel at the highest point of decoding and letterboxing, as measured (tests/service/pictures/test_memory.py):
+# Pillow keeps 1 or 4 a pixel and copies at each conversion, WebP's decoder has two canvases of its own.
+_WEBP, _CMYK = 24.5, 18.5
+_PNG = {1: 11.5, 2: 16.5, 3: 14.5, 4: 16.5}
+_WIDE_GREY = 14.5
+_COEFFICIENT = 2
+_RGB = 3
+# What does not grow with the picture: tables of decoders, rows, the squares of the network's input.
+_FIXED = 2**21
+
+
+def find_reduction(header: PictureHeader, size: int | None) -> int:
+    """By what a JPEG's sides may be divided while it is decoded: 1, 2, 4 or 8, those that are computed with SIMD.
+
+    Args:
+        header: of the picture.
+        size: side of the square that it will be letterboxed to, in pixels; its longer side keeps 1.5 times as many.
+            None: it is needed whole.
+    """
+    if size is None or header.kind != "JPEG":
+        return 1
+    enough = size * 3 // 2
+    return max(factor for factor in (1, 2, 4, 8) if factor == 1 or max(header.width, header.height) >= factor * enough)
+
+
+def estimate_bytes(header: PictureHeader, size: int | None = None) -> int:
+    """Say how much memory a picture needs at most while it is decoded, before it is; its file is not counted.
+
+    Args:
+        header: of the picture.
+        size: side of the square that it is decoded for and letterboxed to, see `decode_for`; in pixels.
+            None: it is decoded whole, see `decode`.
+
+    Returns:
+        Bytes beside those of the process as it is, the decoded picture among them.
+    """
+    pixels = header.width * header.height
+    if header.kind == "WEBP":
+        return _FIXED + int(pixels * _WEBP)
+    if header.kind == "PNG":
+        is_wide_grey = header.bits > 8 and header.channels == 1  # noqa: PLR2004 - bits of a byte
+        return _FIXED + int(pixels * (_WIDE_GREY if is_wide_grey else _PNG[header.channels]))
+    reduction = find_reduction(header, size)
+    copies = 1 + (header.orientation != 1) + (size is not None)
+    per_pixel = max(_CMYK, copies * _RGB) if header.channels > _RGB else copies * _RGB
+    coefficients = pixels * header.channels * _COEFFICIENT if header.is_buffered else 0
+    return _FIXED + int(pixels * per_pixel / reduction**2) + coefficients

@@ -18,6 +18,7 @@ _CHUNK = struct.Struct(">I4s")
 _NAME = re.compile(rb"\w{4}")  # what decoders take for one; the standard has letters only
 _AROUND = 12  # length, name and checksum of a chunk
 _MOST_SIDE = 2**31 - 1
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _DEPTHS = {0: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 4: {8, 16}, 6: {8, 16}}  # by colour type
 # Encoders cut pixels into pieces of 8 kB; other chunks are a dozen.
 _MOST_OTHER_CHUNKS = 1000
@@ -48,7 +49,7 @@ def read_png_header(body: bytes) -> PictureHeader:
         raise _damaged(f"its size is {width} x {height}")
     if depth not in _DEPTHS.get(colour, ()) or methods not in ([0, 0, 0], [0, 0, 1]):
         raise _damaged(f"it has {depth} bits of colour type {colour}, methods {methods}")
-    frames, orientation, unpacked = 1, None, 0
+    frames, orientation, unpacked, channels = 1, None, 0, _CHANNELS[colour]
     for name, start, length in _walk(body, _SIGNATURE_BYTES + _AROUND + _IHDR.size):
         if name in _PACKED:
             unpacked += _measure(name, body, start, start + length, at_most=_MOST_UNPACKED + 1 - unpacked)
@@ -57,11 +58,21 @@ def read_png_header(body: bytes) -> PictureHeader:
                     f"the PNG has texts or colour profiles of more than {_MOST_UNPACKED} bytes when unpacked; "
                     "save it without metadata"
                 )
+        elif name == b"tRNS":
+            channels = 4
         elif name == b"acTL":
             frames = max(frames, int.from_bytes(body[start : start + 4], "big"))
         elif name == b"eXIf" and orientation is None:
             orientation = read_orientation(body[start : start + length])
-    return PictureHeader("PNG", width, height, frames=frames, orientation=orientation or UPRIGHT)
+    return PictureHeader(
+        "PNG",
+        width,
+        height,
+        frames=frames,
+        orientation=orientation or UPRIGHT,
+        channels=channels,
+        bits=max(depth, 8),
+    )
 
 
 def _walk(body: bytes, position: int) -> Iterator[tuple[bytes, int, int]]:
