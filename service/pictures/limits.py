@@ -26,6 +26,7 @@ class PictureHeader:
         channels: samples of a pixel once palettes are looked up, alpha among them; 1..4.
         bits: of a sample, 8 or 16.
         is_buffered: of a JPEG that comes in several scans, whose coefficients are all kept until the last one.
+        is_usual: false for a JPEG whose channels are sampled so that only Pillow decodes it.
     """
 
     kind: Kind
@@ -37,6 +38,7 @@ class PictureHeader:
     channels: int = 3
     bits: int = 8
     is_buffered: bool = False
+    is_usual: bool = True
 
 
 @dataclass(frozen=True, slots=True)
