@@ -159,24 +159,25 @@ def _find_scan(body: bytes) -> tuple[int, Frame, int]:
             return position, frame, read_orientation(exif, xmp)
         elif code == END:
             raise _refuse(code) if end < len(body) else damaged("it is cut short before its pixels")
-    raise PictureTooCostly(f"the JPEG has more than {_MOST_SEGMENTS} segments before its pixels")
+    raise damaged("it is cut short before its pixels")
 
 
 def walk_segments(body: bytes, position: int) -> Iterator[tuple[int, int, int]]:
     """Go from segment to segment as decoders do: bytes between them count for nothing.
 
     Returns:
-        Marker code, where the marker stands and where the segment ends. Ends behind the end of the picture, and after
-        too many of them.
+        Marker code, where the marker stands and where the segment ends; the mark of the picture's end, or the last
+        segment that the bytes hold whole, is the last one. A scan counts as one where its marker stands.
 
     Raises:
-        DamagedImage: the bytes end before a segment does, or a marker makes no sense.
+        DamagedImage: a marker makes no sense.
+        PictureTooCostly: there are too many segments, one behind the other.
     """
     stray = 0
     for _ in range(_MOST_SEGMENTS):
         marker = _SEGMENT.search(body, position, position + _MOST_STRAY)
         if marker is None:
-            raise damaged("it is cut short before its pixels")
+            return
         stray += marker.start() - position
         if stray > _MOST_STRAY:
             raise damaged("there are too many bytes between its segments")
@@ -192,10 +193,11 @@ def walk_segments(body: bytes, position: int) -> Iterator[tuple[int, int, int]]:
         length = int.from_bytes(body[position : position + 2], "big")
         position += length
         if position > len(body) and code != START_OF_SCAN:  # how far that goes is for who reads it
-            raise damaged("it is cut short before its pixels")
+            return
         if length < _LEAST_LENGTH:
             raise damaged("a segment has no length")
         yield code, start, position
+    raise PictureTooCostly(f"the JPEG has more than {_MOST_SEGMENTS} segments before its pixels")
 
 
 def _refuse(code: int) -> DamagedImage:

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from service.pictures.jpeg import FRAMES, PROGRESSIVE, START_OF_SCAN, Frame, damaged, read_frame, walk_segments
+from service.pictures.jpeg import END, FRAMES, PROGRESSIVE, START_OF_SCAN, Frame, damaged, read_frame, walk_segments
 from service.pictures.limits import MOST_COUNTED
 
 _START, _END_OF_IMAGE = b"\xff\xd8", b"\xff\xd9"
@@ -140,15 +140,18 @@ class _Reading:
     def go_to_scan(self) -> bool:
         """Take the segments before the next scan; False where there is none, or none that a decoder would look at."""
         if self.scans and self.frame is not None:
+            # One scan of all channels completes a sequential picture. Others may end with any scan.
             is_over = self.frame.code != PROGRESSIVE and len(self.scans[0].channels) == len(self.frame.ids)
             if is_over or _MARKER.search(self.body, self.position) is None:
                 return False
         for code, start, end in walk_segments(self.body, self.position):
+            if code == END:
+                return False
             if code == START_OF_SCAN:
                 self.position = start
                 return True
             self._take(code, start, self.body[start:end])
-        return False
+        raise damaged("it is cut short between its scans")
 
     def _take(self, code: int, start: int, segment: bytes) -> None:
         if code in FRAMES:
