@@ -17,7 +17,7 @@ _ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
 # By channels: transforms that there are, and what others are taken for (libjpeg, jdapimin.c).
 _TRANSFORMS = {1: ({0}, 0), 3: ({0, 1}, 1), 4: ({0, 2}, 2)}
 _APP0, _APP14, _RESTART_INTERVAL = 0xE0, 0xEE, 0xDD
-_TABLES = frozenset({0xC4, 0xDB, _RESTART_INTERVAL})
+_TABLES = frozenset({0xC4, 0xCC, 0xDB, _RESTART_INTERVAL})
 _SCAN_BYTES = 8  # of a header without channels
 _RESTARTS = range(0xD0, 0xD8)
 _BLOCK = 8  # pixels a side
@@ -48,12 +48,21 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What matters of a JPEG: how its colours are meant, its frame and its scans."""
+    """What matters of a JPEG.
+
+    Attributes:
+        meaning: segments that say how its channels are meant.
+        frame: its frame.
+        frame_segment: the bytes of that.
+        scans: its scans.
+        tail: what stands between the last scan and the end, which decoders look into.
+    """
 
     meaning: bytes
     frame: Frame
     frame_segment: bytes
     scans: tuple[Scan, ...]
+    tail: bytes
 
     @property
     def is_single(self) -> bool:
@@ -74,7 +83,7 @@ class Parts:
                 if number:
                     written.append(bytes((0xFF, _RESTARTS[(number - 1) % 8])))
                 written += (piece, padding)
-        return b"".join([*written, _END_OF_IMAGE])
+        return b"".join([*written, self.tail, _END_OF_IMAGE])
 
     def write_pieces(self) -> Iterator[bytes]:
         """Put each piece of the single scan into a JPEG of its own, as large as the MCUs that it ought to have.
@@ -115,7 +124,9 @@ def take_apart(body: bytes) -> Parts:
     if reading.frame is None or not reading.is_complete:
         raise damaged("it ends before all of its channels have come")
     meaning = b"".join(_mean(reading.meaning, len(reading.frame.ids)))
-    return Parts(meaning, reading.frame, reading.frame_segment, tuple(reading.scans))
+    rest = b"" if body.startswith(_END_OF_IMAGE, reading.position) else body[reading.position :]
+    tail = b"".join([*reading.tables, rest])
+    return Parts(meaning, reading.frame, reading.frame_segment, tuple(reading.scans), tail)
 
 
 @dataclass(slots=True)
@@ -146,6 +157,7 @@ class _Reading:
                 return False
         for code, start, end in walk_segments(self.body, self.position):
             if code == END:
+                self.position = start
                 return False
             if code == START_OF_SCAN:
                 self.position = start
