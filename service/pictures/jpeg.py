@@ -40,6 +40,7 @@ _MOST_IN_STRETCH = _STRETCH // 32
 # Sampling of luminance that simplejpeg has a name for where chrominance is 1 x 1: 4:4:4, 4:2:2, 4:2:0, 4:4:0, 4:1:1.
 _NAMED = frozenset({(1, 1), (2, 1), (2, 2), (1, 2), (4, 1)})
 _INKS = 4
+_BLOCK = 8  # pixels a side
 _MOST_BLOCKS = 10  # that lie together in a scan
 
 
@@ -76,6 +77,12 @@ class Frame:
         # 4:2:2 and 4:4:0, each factor down or across doubled.
         return len(self.factors) < _INKS and luminance == (2, 2) and chrominance in ({(1, 2)}, {(2, 1)})
 
+    def count_coefficients(self) -> int:
+        """How many there are of all channels; each block has 64."""
+        across, down = (max(factors) for factors in zip(*self.factors, strict=True))
+        units = -(-self.width // (_BLOCK * across)) * -(-self.height // (_BLOCK * down))
+        return units * sum(own * other for own, other in self.factors) * _BLOCK**2
+
 
 def read_jpeg_header(body: bytes) -> PictureHeader:
     """Walk the segments up to the first scan; what lies inside a segment, such as a thumbnail, is never looked at.
@@ -104,7 +111,7 @@ def read_jpeg_header(body: bytes) -> PictureHeader:
         scans=scans,
         orientation=orientation,
         channels=len(frame.ids),
-        is_buffered=not is_complete,
+        coefficients=0 if is_complete else frame.count_coefficients(),
         is_usual=frame.is_usual,
     )
 

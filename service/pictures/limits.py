@@ -25,7 +25,7 @@ class PictureHeader:
         orientation: as EXIF has it, 1..8.
         channels: samples of a pixel once palettes are looked up, alpha among them; 1..4.
         bits: of a sample, 8 or 16.
-        is_buffered: of a JPEG that comes in several scans, whose coefficients are all kept until the last one.
+        coefficients: kept until the last scan of a JPEG that has several; 0 for all others.
         is_usual: false for a JPEG whose channels are sampled so that only Pillow decodes it.
     """
 
@@ -37,7 +37,7 @@ class PictureHeader:
     orientation: int = 1
     channels: int = 3
     bits: int = 8
-    is_buffered: bool = False
+    coefficients: int = 0
     is_usual: bool = True
 
 
@@ -97,13 +97,17 @@ class PictureLimits:
 
 DEFAULT_LIMITS = PictureLimits()
 
-# Bytes a pixel at the highest point of decoding and letterboxing, as measured (tests/service/pictures/test_memory.py):
-# Pillow keeps 1 or 4 a pixel and copies at each conversion, WebP's decoder has two canvases of its own.
-_WEBP, _CMYK = 24.5, 18.5
-_PNG = {1: 11.5, 2: 16.5, 3: 14.5, 4: 16.5}
-_WIDE_GREY = 14.5
-_COEFFICIENT = 2
+# Larger pictures are converted a strip at a time, because each step of it makes a copy.
+MOST_CONVERTED, STRIP_PIXELS = 2**21, 2**18
+
+# Bytes a pixel at the highest point of decoding and letterboxing, as measured (tests/service/pictures/test_memory.py).
+# Pillow keeps 1, 2 or 4 a pixel; WebP's decoder has two canvases and gives a third away; RGB has 3.
 _RGB = 3
+_STORED = {1: 1, 2: 4, 3: 4, 4: 4}  # by channels
+_STORED_WEBP, _STORED_WIDE_GREY = 13.5, 2
+_CONVERTING = 11
+_LETTERBOXING = 3 * _RGB
+_COEFFICIENT = 2
 # What does not grow with the picture: tables of decoders, rows, the squares of the network's input.
 _FIXED = 2**21
 
@@ -131,16 +135,24 @@ def estimate_bytes(header: PictureHeader, size: int | None = None) -> int:
             None: it is decoded whole, see `decode`.
 
     Returns:
-        Bytes beside those of the process as it is, the decoded picture among them.
+        Bytes beside those of the process as it is, the decoded picture among them. Not among them are copies of its
+        file, of which there are two where it is not in order.
     """
     pixels = header.width * header.height
+    decoded = pixels // find_reduction(header, size) ** 2 if header.is_usual else pixels
+    copies = max(1 + (header.orientation != 1), 0 if size is None else _LETTERBOXING // _RGB)
+    finishing = decoded * _RGB * copies
+    if header.kind == "JPEG" and header.is_usual and header.channels <= _RGB:
+        decoding = decoded * _RGB
+    else:
+        converted = decoded if decoded <= MOST_CONVERTED else STRIP_PIXELS
+        decoding = int(decoded * (_stored(header) + _RGB)) + converted * _CONVERTING
+    return _FIXED + header.coefficients * _COEFFICIENT + max(decoding, finishing)
+
+
+def _stored(header: PictureHeader) -> float:
+    """Bytes a pixel of a picture before it is RGB."""
     if header.kind == "WEBP":
-        return _FIXED + int(pixels * _WEBP)
-    if header.kind == "PNG":
-        is_wide_grey = header.bits > 8 and header.channels == 1  # noqa: PLR2004 - bits of a byte
-        return _FIXED + int(pixels * (_WIDE_GREY if is_wide_grey else _PNG[header.channels]))
-    reduction = find_reduction(header, size)
-    copies = 1 + (header.orientation != 1) + (size is not None)
-    per_pixel = max(_CMYK, copies * _RGB) if header.channels > _RGB else copies * _RGB
-    coefficients = pixels * header.channels * _COEFFICIENT if header.is_buffered else 0
-    return _FIXED + int(pixels * per_pixel / reduction**2) + coefficients
+        return _STORED_WEBP
+    is_wide_grey = header.bits > 8 and header.channels == 1  # noqa: PLR2004 - bits of a byte
+    return _STORED_WIDE_GREY if is_wide_grey else _STORED[header.channels]

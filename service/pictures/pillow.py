@@ -13,14 +13,12 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from service.pictures.limits import Kind, PictureHeader
+from service.pictures.limits import MOST_CONVERTED, STRIP_PIXELS, Kind, PictureHeader
 from service.pictures.mending import Parts
 
 # No other plugin can answer, and nothing depends on Pillow's own limit of pixels.
 _PLUGINS = {"JPEG": JpegImageFile, "PNG": PngImageFile, "WEBP": WebPImageFile}
 _ALPHA_BACKGROUND = (255, 255, 255)
-# Each conversion makes a copy of 4 bytes a pixel: of large pictures a strip at a time.
-_STRIP_PIXELS = 2**20
 # Behind coded data: if the picture changes with what stands there, some of it was missing.
 _PADDINGS = (b"\xff\x00" * 64, b"\x5a" * 64)
 
@@ -76,7 +74,10 @@ def _digest(picture: Image.Image) -> bytes:
 
 def _to_rgb(picture: Image.Image, header: PictureHeader) -> NDArray[np.uint8]:
     picture.load()
-    if picture.width * picture.height <= _STRIP_PIXELS:
+    shade = picture.info.get("transparency")
+    if picture.mode == "RGB" and header.bits > 8 and isinstance(shade, tuple):  # noqa: PLR2004 - bits of a byte
+        picture.info["transparency"] = tuple(value >> 8 for value in shade)
+    if picture.width * picture.height <= MOST_CONVERTED:
         return np.asarray(_convert(picture))
     pixels = np.empty((header.height, header.width, 3), dtype=np.uint8)
     for top, bottom, strip in _strips(picture):
@@ -85,7 +86,7 @@ def _to_rgb(picture: Image.Image, header: PictureHeader) -> NDArray[np.uint8]:
 
 
 def _strips(picture: Image.Image) -> Iterator[tuple[int, int, Image.Image]]:
-    height = max(1, _STRIP_PIXELS // picture.width)
+    height = max(1, STRIP_PIXELS // picture.width)
     for top in range(0, picture.height, height):
         bottom = min(top + height, picture.height)
         yield top, bottom, picture.crop((0, top, picture.width, bottom))

@@ -15,7 +15,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.pictures.limits import PictureHeader, find_reduction
+from service.pictures.limits import STRIP_PIXELS, PictureHeader, find_reduction
 from service.pictures.mending import Parts
 
 _CMYK_CHANNELS = 4
@@ -24,7 +24,6 @@ _STRAY = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 _END = "d9"
 # Scans times pixels that are decoded to find stray bytes: a second or so.
 _MOST_WORK = 1_600_000_000
-_STRIP_PIXELS = 2**20
 
 
 def decode_by_turbo(body: bytes, header: PictureHeader, size: int | None, *, strict: bool = True) -> NDArray[np.uint8]:
@@ -128,7 +127,7 @@ def _try(body: bytes) -> None:
 def _mix_inks(inks: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """[h, w, 4] inks to [h, w, 3] RGB, as Pillow does it; Adobe stores inks inverted, and nobody else stores any."""
     pixels = np.empty((*inks.shape[:2], 3), dtype=np.uint8)
-    rows = max(1, _STRIP_PIXELS // inks.shape[1])
+    rows = max(1, STRIP_PIXELS // inks.shape[1])
     for top in range(0, len(inks), rows):
         strip = inks[top : top + rows]
         picture = Image.frombuffer("CMYK", strip.shape[1::-1], strip, "raw", "CMYK;I", 0, 1)

@@ -77,6 +77,17 @@ def sampled_jpeg(
     return jpeg(*pieces)
 
 
+def jpeg_of_one_colour(width: int, height: int, factors: Sequence[tuple[int, int]]) -> bytes:
+    """A grey JPEG of any size, as fast as its bytes can be repeated; the same bits stand for each MCU."""
+    across, down = (_SIDE * max(one) for one in zip(*factors, strict=True))
+    small = sampled_jpeg(Image.new("YCbCr", (8 * across, down), (128, 128, 128)), factors)
+    start = small.index(b"\xff\xda") + 4 + 6 + 2 * len(factors) - 2
+    units = -(-width // across) * -(-height // down)
+    frame = small.index(b"\xff\xc0") + 5
+    sized = small[:frame] + struct.pack(">HH", height, width) + small[frame + 4 : start]
+    return sized + small[start:-2] * -(-units // 8) + small[-2:]
+
+
 def _transform(
     plane: NDArray[np.uint8], rows: int, columns: int, own: tuple[int, int], most: tuple[int, int]
 ) -> Blocks:

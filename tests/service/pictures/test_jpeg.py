@@ -32,7 +32,9 @@ def test_segments_before_the_frame_are_passed_over_with_all_they_hold() -> None:
     assert size_of(jpeg(*before, FRAME, SCAN)) == (40, 30)
 
 
-@pytest.mark.parametrize("stray", [b"\xff\xff\xff", b"\xff\xd3\xff\x01", b"junk", b"\0", b"\xff\0", b"\xff\0\xff\xff\0\1"])
+@pytest.mark.parametrize(
+    "stray", [b"\xff\xff\xff", b"\xff\xd3\xff\x01", b"junk", b"\0", b"\xff\0", b"\xff\0\xff\xff\0\1"]
+)
 def test_bytes_between_segments_and_markers_without_a_segment_are_passed_over(stray: bytes) -> None:
     assert size_of(jpeg(stray, FRAME, stray, SCAN)) == (40, 30)
 
