@@ -21,12 +21,14 @@ _CHECKSUM = 4
 _AROUND = _CHUNK.size + _CHECKSUM
 _PIXELS = frozenset({b"IHDR", b"PLTE", b"IDAT"})
 _XMP = b"XML:com.adobe.xmp\0"
+_OLD_EXIF = b"Raw profile type exif\0"
+_MOST_OLD_EXIF = 2**18  # digits of twice the 64 kB that EXIF may have in a JPEG
 _MOST_SIDE = 2**31 - 1
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _DEPTHS = {0: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 4: {8, 16}, 6: {8, 16}}  # by colour type
 # Encoders cut pixels into pieces of 8 kB; other chunks are a dozen.
 _MOST_OTHER_CHUNKS = 1000
-_PACKED = frozenset({b"iCCP", b"zTXt", b"iTXt"})
+_TEXTS = frozenset({b"iCCP", b"zTXt", b"iTXt", b"tEXt"})
 # Decoders take as much for each of them. Unpacking it takes 2 ms, of which the event loop has no more.
 _MOST_UNPACKED = 2**20
 _BROKEN_COUNTS = _MOST_UNPACKED // 4  # a few are found in the wild, and should not stand in a picture's way
@@ -61,9 +63,9 @@ def read_png_header(body: bytes) -> PictureHeader:
 
 def _read_others(body: bytes, channels: int) -> tuple[int, int, int]:
     """Frames, channels and orientation, out of the chunks that hold no pixels."""
-    frames, unpacked, exif, xmp = 1, 0, b"", b""
+    frames, unpacked, exif, old_exif, xmp = 1, 0, b"", b"", b""
     for name, start, length in _walk(body):
-        if name in _PACKED:
+        if name in _TEXTS:
             text = _unpack(name, body, start, start + length, at_most=_MOST_UNPACKED + 1 - unpacked)
             unpacked += text.counts
             if unpacked > _MOST_UNPACKED:
@@ -73,13 +75,15 @@ def _read_others(body: bytes, channels: int) -> tuple[int, int, int]:
                 )
             if name == b"iTXt" and body.startswith(_XMP, start):
                 xmp = xmp or text.content
+            elif name != b"iCCP" and body.startswith(_OLD_EXIF, start):
+                old_exif = old_exif or _read_old_exif(text.content)
         elif name == b"tRNS":
             channels = 4
         elif name == b"acTL":
             frames = max(frames, int.from_bytes(body[start : start + 4], "big"))
         elif name == b"eXIf":
             exif = exif or body[start : start + length]
-    return frames, channels, read_orientation(exif, xmp)
+    return frames, channels, read_orientation(exif or old_exif, xmp)
 
 
 def reduce_png(body: bytes) -> bytes:
@@ -150,6 +154,8 @@ class _Unpacked(NamedTuple):
 
 def _unpack(name: bytes, body: bytes, start: int, end: int, *, at_most: int) -> _Unpacked:
     start = _behind_zero(body, start, end)
+    if name == b"tEXt":
+        return _Unpacked(body[start:end], 0)
     if name == b"iTXt":
         is_packed = body[start : start + 1] != b"\0"
         start = _behind_zero(body, _behind_zero(body, start + 2, end), end) - 1
@@ -161,6 +167,15 @@ def _unpack(name: bytes, body: bytes, start: int, end: int, *, at_most: int) -> 
     except zlib.error:  # decoders leave it out, after having unpacked nobody knows how much
         return _Unpacked(b"", min(len(packed) * _MOST_RATIO, _BROKEN_COUNTS))
     return _Unpacked(content, len(content))
+
+
+def _read_old_exif(text: bytes) -> bytes:
+    """EXIF as ImageMagick wrote it before there was a chunk for it: three lines, then hexadecimal digits."""
+    digits = b"".join(text[:_MOST_OLD_EXIF].split(b"\n")[3:])
+    try:
+        return bytes.fromhex(digits.decode("ascii"))
+    except ValueError:
+        return b""
 
 
 def _behind_zero(body: bytes, start: int, end: int) -> int:

@@ -9,11 +9,13 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from PIL import Image, ImageChops
 
 from service.errors import RequestError
+from service.pictures.header import read_header
 from service.pictures.imaging import decode
 from tests.attacks.mutants import mutate
 from tests.attacks.sampling import adobe, sampled_jpeg
@@ -99,25 +101,42 @@ def ask_service(body: bytes) -> tuple[bool, str]:
     return True, ""
 
 
-def compare(items: Iterable[tuple[str, bytes]]) -> tuple[Counter[tuple[Verdict, bool]], list[str], list[str]]:
-    """Ask both about each.
+@dataclass(slots=True)
+class Comparison:
+    """What djpeg and the service said about a number of files.
 
-    Returns:
-        How often djpeg said so and the service took it or not; what the service took and djpeg calls less than whole;
-        and what the service refused and djpeg calls whole, with its reason.
+    Attributes:
+        counts: files by djpeg's verdict and by whether the service took them.
+        taken: what the service took and djpeg calls less than whole.
+        no_code: those of them where a code that is none, in sampling that only Pillow decodes, was all that was wrong.
+        refused: what the service refused and djpeg calls whole.
     """
-    found: Counter[tuple[Verdict, bool]] = Counter()
-    too_many, too_few = [], []
+
+    counts: Counter[tuple[Verdict, bool]] = field(default_factory=Counter)
+    taken: list[str] = field(default_factory=list)
+    no_code: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """Files in all."""
+        return self.counts.total()
+
+
+def compare(items: Iterable[tuple[str, bytes]]) -> Comparison:
+    """Ask both about each; djpeg runs in four processes at a time."""
+    found = Comparison()
     with ThreadPoolExecutor(4) as pool:
-        for name, (verdict, why), (taken, reason) in pool.map(_ask_both, items):
-            found[verdict, taken] += 1
+        for name, body, (verdict, why), (taken, reason) in pool.map(_ask_both, items):
+            found.counts[verdict, taken] += 1
             if taken and verdict != "whole":
-                too_many.append(f"{name}: {verdict}, {why}")
+                is_no_code = "bad Huffman code" in why and not read_header(body).is_usual
+                (found.no_code if is_no_code else found.taken).append(f"{name}: {verdict}, {why}")
             elif not taken and verdict == "whole":
-                too_few.append(f"{name}: {reason}")
-    return found, too_many, too_few
+                found.refused.append(f"{name}: {reason}")
+    return found
 
 
-def _ask_both(item: tuple[str, bytes]) -> tuple[str, tuple[Verdict, str], tuple[bool, str]]:
+def _ask_both(item: tuple[str, bytes]) -> tuple[str, bytes, tuple[Verdict, str], tuple[bool, str]]:
     name, body = item
-    return name, ask_djpeg(body), ask_service(body)
+    return name, body, ask_djpeg(body), ask_service(body)
