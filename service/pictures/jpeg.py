@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import struct
@@ -29,6 +30,7 @@ _MOST_SEGMENTS = 1000
 _MOST_STRAY = 2**16
 # Where a segment begins: decoders pass over whatever stands before, fill bytes and stuffed zeros among them.
 _SEGMENT = re.compile(rb"\xff[^\x00\xff]")
+_FILL = 0xFF
 
 _SCANS = re.compile(rb"\xff\xda")
 # Behind a scan's data: entropy coding stuffs a zero behind each FF, and restarts lie between its pieces.
@@ -64,24 +66,29 @@ class Frame:
     @property
     def is_usual(self) -> bool:
         """Whether simplejpeg decodes a picture that is sampled so; Pillow decodes all others."""
-        luminance, *others = self.factors
-        if not others:
-            return True
-        if len(self.factors) == _INKS and others.pop() != luminance:
-            return False
-        chrominance = set(others)
-        if chrominance == {luminance}:
-            return luminance[0] * luminance[1] * len(self.factors) <= _MOST_BLOCKS
-        if chrominance == {(1, 1)}:
-            return luminance in _NAMED
-        # 4:2:2 and 4:4:0, each factor down or across doubled.
-        return len(self.factors) < _INKS and luminance == (2, 2) and chrominance in ({(1, 2)}, {(2, 1)})
+        return _is_usual(self.factors)
 
     def count_coefficients(self) -> int:
         """How many there are of all channels; each block has 64."""
         across, down = (max(factors) for factors in zip(*self.factors, strict=True))
         units = -(-self.width // (_BLOCK * across)) * -(-self.height // (_BLOCK * down))
         return units * sum(own * other for own, other in self.factors) * _BLOCK**2
+
+
+@functools.lru_cache(maxsize=64)
+def _is_usual(factors: tuple[tuple[int, int], ...]) -> bool:
+    luminance, *others = factors
+    if not others:
+        return True
+    if len(factors) == _INKS and others.pop() != luminance:
+        return False
+    chrominance = set(others)
+    if chrominance == {luminance}:
+        return luminance[0] * luminance[1] * len(factors) <= _MOST_BLOCKS
+    if chrominance == {(1, 1)}:
+        return luminance in _NAMED
+    # 4:2:2 and 4:4:0, each factor down or across doubled.
+    return len(factors) < _INKS and luminance == (2, 2) and chrominance in ({(1, 2)}, {(2, 1)})
 
 
 def read_jpeg_header(body: bytes) -> PictureHeader:
@@ -180,15 +187,18 @@ def walk_segments(body: bytes, position: int) -> Iterator[tuple[int, int, int]]:
         DamagedImage: a marker makes no sense.
         PictureTooCostly: there are too many segments, one behind the other.
     """
-    stray = 0
+    size, stray = len(body), 0
     for _ in range(_MOST_SEGMENTS):
-        marker = _SEGMENT.search(body, position, position + _MOST_STRAY)
-        if marker is None:
-            return
-        stray += marker.start() - position
-        if stray > _MOST_STRAY:
-            raise damaged("there are too many bytes between its segments")
-        start, position = marker.span()
+        start = position
+        if start + 1 >= size or body[start] != _FILL or not 0 < body[start + 1] < _FILL:
+            marker = _SEGMENT.search(body, position, position + _MOST_STRAY)
+            if marker is None:
+                return
+            start = marker.start()
+            stray += start - position
+            if stray > _MOST_STRAY:
+                raise damaged("there are too many bytes between its segments")
+        position = start + 2
         code = body[position - 1]
         if code in _WITHOUT_LENGTH:
             continue
@@ -199,7 +209,7 @@ def walk_segments(body: bytes, position: int) -> Iterator[tuple[int, int, int]]:
             raise _refuse(code)
         length = int.from_bytes(body[position : position + 2], "big")
         position += length
-        if position > len(body) and code != START_OF_SCAN:  # how far that goes is for who reads it
+        if position > size and code != START_OF_SCAN:  # how far that goes is for who reads it
             return
         if length < _LEAST_LENGTH:
             raise damaged("a segment has no length")
@@ -228,10 +238,17 @@ def read_frame(code: int, body: bytes, position: int) -> Frame:
     if not width or not height:
         raise damaged(f"its size is {width} x {height}")
     parts = body[position + 2 + _FRAME.size : position + 2 + length]
-    factors = tuple((both >> 4, both & 15) for both in parts[1::3])
-    if not all(1 <= factor <= _MOST_FACTOR for pair in factors for factor in pair):
+    factors = _read_factors(parts[1::3])
+    if not factors:
         raise damaged("its channels are sampled in no way that there is")
     return Frame(code, width, height, tuple(parts[::3]), factors)
+
+
+@functools.lru_cache(maxsize=64)
+def _read_factors(packed: bytes) -> tuple[tuple[int, int], ...]:
+    """Factors of each channel, out of a byte for each; none where one is not 1..4."""
+    factors = tuple((both >> 4, both & 15) for both in packed)
+    return factors if all(1 <= factor <= _MOST_FACTOR for pair in factors for factor in pair) else ()
 
 
 def damaged(how: str) -> DamagedImage:

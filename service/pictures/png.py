@@ -93,15 +93,16 @@ def reduce_png(body: bytes) -> bytes:
         body: a PNG whose header has been read.
 
     Returns:
-        A PNG without the mark of its end: decoders stop when all pixels are there, and complain where some are not.
+        The same bytes, or a PNG without the mark of its end: decoders stop when all pixels are there.
 
     Raises:
         DamagedImage: a checksum of the pixels is wrong, which Pillow does not look at; one that is cut off is not.
     """
-    view, kept = memoryview(body), [body[:_SIGNATURE_BYTES]]
+    view, kept, dropped = memoryview(body), [body[:_SIGNATURE_BYTES]], False
     for name, start, length in _chunks(body):
         if name == b"IEND":
             break
+        dropped = dropped or name not in _PIXELS
         if name in _PIXELS or name == b"tRNS":
             end = start + length
             checksum = body[end : end + _CHECKSUM]
@@ -110,7 +111,7 @@ def reduce_png(body: bytes) -> bytes:
                 raise _damaged("a checksum of its pixels is wrong")
             if name in _PIXELS or is_sound:
                 kept.append(view[start - _CHUNK.size : end + _CHECKSUM])
-    return b"".join(kept)
+    return b"".join(kept) if dropped else body
 
 
 def _chunks(body: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -15,7 +15,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.pictures.limits import STRIP_PIXELS, PictureHeader, find_reduction
+from service.pictures.limits import MOST_CONVERTED, STRIP_PIXELS, PictureHeader, find_reduction
 from service.pictures.mending import Parts
 
 _CMYK_CHANNELS = 4
@@ -126,10 +126,14 @@ def _try(body: bytes) -> None:
 
 def _mix_inks(inks: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """[h, w, 4] inks to [h, w, 3] RGB, as Pillow does it; Adobe stores inks inverted, and nobody else stores any."""
-    pixels = np.empty((*inks.shape[:2], 3), dtype=np.uint8)
-    rows = max(1, STRIP_PIXELS // inks.shape[1])
-    for top in range(0, len(inks), rows):
-        strip = inks[top : top + rows]
-        picture = Image.frombuffer("CMYK", strip.shape[1::-1], strip, "raw", "CMYK;I", 0, 1)
-        pixels[top : top + rows] = np.asarray(picture.convert("RGB"))
+    height, width, _ = inks.shape
+    if height * width <= MOST_CONVERTED:
+        return np.asarray(_mix(inks))
+    pixels, rows = np.empty((height, width, 3), dtype=np.uint8), STRIP_PIXELS // width
+    for top in range(0, height, rows):
+        pixels[top : top + rows] = np.asarray(_mix(inks[top : top + rows]))
     return pixels
+
+
+def _mix(inks: NDArray[np.uint8]) -> Image.Image:
+    return Image.frombuffer("CMYK", inks.shape[1::-1], inks, "raw", "CMYK;I", 0, 1).convert("RGB")
