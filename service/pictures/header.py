@@ -49,6 +49,14 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
     (rb"data:image/|/9j/|iVBORw0KGgo|UklGR", "base64 text of a picture"),
     (rb"https?://", "a URL"),
 )
+# What people can do about those that their devices write.
+_HINTS = {
+    "a HEIC": " (an iPhone writes JPEGs from then on with Settings > Camera > Formats > Most Compatible)",
+    "an AVIF": " (a browser that shows it can copy it as PNG)",
+    "a GIF": " (of an animation, one frame)",
+    "a BMP": " (PNG keeps every pixel of it)",
+    "a TIFF": " (PNG keeps every pixel of it; of several pages, send one)",
+}
 _OTHER = [(re.compile(pattern, re.DOTALL), name) for pattern, name in _OTHERS]
 _BEGINNING = 2048
 
@@ -73,7 +81,8 @@ def sniff_kind(body: bytes) -> Kind:
         raise UnsupportedImage(
             "the first bytes are not those of a JPEG, PNG or WebP picture; convert it and send it again"
         )
-    raise UnsupportedImage(f"the body is {name}; convert it to JPEG, PNG or WebP and send the bytes of that")
+    hint = _HINTS.get(name, "")
+    raise UnsupportedImage(f"the body is {name}; convert it to JPEG, PNG or WebP and send the bytes of that{hint}")
 
 
 def name_format(body: bytes) -> str | None:

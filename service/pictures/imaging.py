@@ -6,29 +6,27 @@ Evaluation in training uses this module too, so that what is measured is what is
 from __future__ import annotations
 
 import functools
-import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-import simplejpeg
 from cykooz_resizer import FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from numpy.typing import NDArray
-from PIL import Image
-from PIL.PngImagePlugin import PngImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
 from service.errors import DamagedImage
 from service.pictures.header import check_picture
-from service.pictures.limits import DEFAULT_LIMITS, PictureHeader, PictureLimits
+from service.pictures.limits import DEFAULT_LIMITS, Kind, PictureHeader, PictureLimits
+from service.pictures.mending import take_apart
+from service.pictures.pillow import decode_by_pillow, decode_unusual_jpeg
+from service.pictures.png import reduce_png
+from service.pictures.turbo import decode_by_turbo, decode_odd_jpeg
+from service.pictures.webp import mend_webp
 
 UInt8Array: TypeAlias = NDArray[np.uint8]
 FloatArray: TypeAlias = NDArray[np.float32]
 
-_PLUGINS = {"PNG": PngImageFile, "WEBP": WebPImageFile}
-_FOUR_INKS = frozenset({"CMYK", "YCCK"})
 _TURNED = frozenset({5, 6, 7, 8})  # the orientations that swap width and height
-_ALPHA_BACKGROUND = (255, 255, 255)
 
 
 def decode(body: bytes, limits: PictureLimits = DEFAULT_LIMITS) -> UInt8Array:
@@ -48,7 +46,7 @@ def decode(body: bytes, limits: PictureLimits = DEFAULT_LIMITS) -> UInt8Array:
     Raises:
         EmptyBody, UnsupportedImage, TooManyPixels, DamagedImage, PictureTooCostly: see `service.errors`.
     """
-    return _decode(body, limits, enough=None)[0]
+    return _decode(body, limits, size=None)[0]
 
 
 def decode_for(size: int, body: bytes, limits: PictureLimits = DEFAULT_LIMITS) -> tuple[UInt8Array, tuple[int, int]]:
@@ -63,47 +61,45 @@ def decode_for(size: int, body: bytes, limits: PictureLimits = DEFAULT_LIMITS) -
     Raises:
         EmptyBody, UnsupportedImage, TooManyPixels, DamagedImage, PictureTooCostly: as `decode`.
     """
-    return _decode(body, limits, enough=size * 3 // 2)
+    return _decode(body, limits, size=size)
 
 
-def _decode(body: bytes, limits: PictureLimits, *, enough: int | None) -> tuple[UInt8Array, tuple[int, int]]:
+def _decode(body: bytes, limits: PictureLimits, *, size: int | None) -> tuple[UInt8Array, tuple[int, int]]:
     header = check_picture(body, limits)
     try:
-        pixels = _decode_jpeg(body, header, enough) if header.kind == "JPEG" else _decode_by_pillow(body, header)
+        pixels = _DECODERS[header.kind](body, header, size)
     except MemoryError:  # no fault of the picture, which is as small as allowed
+        raise
+    except DamagedImage:
         raise
     except Exception as error:  # decoders raise nearly every built-in type on damaged bytes
         raise DamagedImage(f"the {header.kind} picture is damaged or cut short and cannot be decoded") from error
-    size = (header.width, header.height)
-    return _upright(pixels, header.orientation), size[::-1] if header.orientation in _TURNED else size
+    sides = (header.width, header.height)
+    return _upright(pixels, header.orientation), sides[::-1] if header.orientation in _TURNED else sides
 
 
-def _decode_jpeg(body: bytes, header: PictureHeader, enough: int | None) -> UInt8Array:
-    height, width, colours, _ = simplejpeg.decode_jpeg_header(body)
-    _require_same_size((width, height), header)
-    least = {}
-    for factor in (2, 4, 8):  # those that libjpeg-turbo computes with SIMD
-        if enough is not None and max(width, height) >= factor * enough:
-            least = {"min_width": -(-width // factor), "min_height": -(-height // factor)}
-    if colours in _FOUR_INKS:
-        inks = simplejpeg.decode_jpeg(body, colorspace="CMYK", **least)
-        # Adobe stores inks inverted, and nobody else stores any.
-        picture = Image.frombuffer("CMYK", inks.shape[1::-1], inks, "raw", "CMYK;I", 0, 1)
-        return np.asarray(picture.convert("RGB"))
-    pixels: UInt8Array = simplejpeg.decode_jpeg(body, colorspace="RGB", **least)
-    return pixels
+def _decode_jpeg(body: bytes, header: PictureHeader, size: int | None) -> UInt8Array:
+    if header.is_usual:
+        try:
+            return decode_by_turbo(body, header, size)
+        except ValueError:  # most often cut short; else its bytes are not in order, as many a camera writes them
+            return decode_odd_jpeg(take_apart(body), header, size)
+    return decode_unusual_jpeg(take_apart(body), header)
 
 
-def _decode_by_pillow(body: bytes, header: PictureHeader) -> UInt8Array:
-    # One plugin asked directly: no other can answer, and nothing depends on Pillow's own limit of pixels.
-    with _PLUGINS[header.kind](io.BytesIO(body)) as picture:
-        _require_same_size(picture.size, header)
-        return np.asarray(_to_rgb(picture))
+def _decode_png(body: bytes, header: PictureHeader, _: int | None) -> UInt8Array:
+    return decode_by_pillow(reduce_png(body), header)
 
 
-def _require_same_size(size: tuple[int, int], header: PictureHeader) -> None:
-    if size != (header.width, header.height):
-        raise ValueError(f"the decoder sees {size[0]} x {size[1]} pixels, the header {header.width} x {header.height}")
+def _decode_webp(body: bytes, header: PictureHeader, _: int | None) -> UInt8Array:
+    return decode_by_pillow(mend_webp(body), header)
+
+
+_DECODERS: dict[Kind, Callable[[bytes, PictureHeader, int | None], UInt8Array]] = {
+    "JPEG": _decode_jpeg,
+    "PNG": _decode_png,
+    "WEBP": _decode_webp,
+}
 
 
 def _upright(pixels: UInt8Array, orientation: int) -> UInt8Array:
@@ -115,16 +111,6 @@ def _upright(pixels: UInt8Array, orientation: int) -> UInt8Array:
     if orientation in {3, 4, 7, 8}:
         pixels = pixels[::-1]
     return np.ascontiguousarray(pixels)
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):  # 16-bit grey: keep the upper byte; convert("RGB") would clip at 255
-        wide = np.asarray(picture).astype(np.uint32)
-        picture = Image.fromarray((wide >> 8).clip(0, 255).astype(np.uint8))
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, (*_ALPHA_BACKGROUND, 255)), picture).convert("RGB")
-    return picture.convert("RGB")
 
 
 @dataclass(frozen=True, slots=True)

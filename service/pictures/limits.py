@@ -23,6 +23,10 @@ class PictureHeader:
         frames: pictures of an animation, 1 where there is none.
         scans: passes that a decoder makes over the picture, at most; only a JPEG needs more than one.
         orientation: as EXIF has it, 1..8.
+        channels: samples of a pixel once palettes are looked up, alpha among them; 1..4.
+        bits: of a sample, 8 or 16.
+        coefficients: kept until the last scan of a JPEG that has several; 0 for all others.
+        is_usual: false for a JPEG whose channels are sampled so that only Pillow decodes it.
     """
 
     kind: Kind
@@ -31,6 +35,10 @@ class PictureHeader:
     frames: int = 1
     scans: int = 1
     orientation: int = 1
+    channels: int = 3
+    bits: int = 8
+    coefficients: int = 0
+    is_usual: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +96,63 @@ class PictureLimits:
 
 
 DEFAULT_LIMITS = PictureLimits()
+
+# Larger pictures are converted a strip at a time, because each step of it makes a copy.
+MOST_CONVERTED, STRIP_PIXELS = 2**21, 2**18
+
+# Bytes a pixel at the highest point of decoding and letterboxing, as measured (tests/service/pictures/test_memory.py).
+# Pillow keeps 1, 2 or 4 a pixel; WebP's decoder has two canvases and gives a third away; RGB has 3.
+_RGB = 3
+_STORED = {1: 1, 2: 4, 3: 4, 4: 4}  # by channels
+_STORED_WEBP, _STORED_WIDE_GREY = 13.5, 2
+_CONVERTING = 11
+_LETTERBOXING = 3 * _RGB
+_COEFFICIENT = 2
+# What does not grow with the picture: tables of decoders, rows, the squares of the network's input.
+_FIXED = 2**21
+
+
+def find_reduction(header: PictureHeader, size: int | None) -> int:
+    """By what a JPEG's sides may be divided while it is decoded: 1, 2, 4 or 8, those that are computed with SIMD.
+
+    Args:
+        header: of the picture.
+        size: side of the square that it will be letterboxed to, in pixels; its longer side keeps 1.5 times as many.
+            None: it is needed whole.
+    """
+    if size is None or header.kind != "JPEG":
+        return 1
+    enough = size * 3 // 2
+    return max(factor for factor in (1, 2, 4, 8) if factor == 1 or max(header.width, header.height) >= factor * enough)
+
+
+def estimate_bytes(header: PictureHeader, size: int | None = None) -> int:
+    """Say how much memory a picture needs at most while it is decoded, before it is; its file is not counted.
+
+    Args:
+        header: of the picture.
+        size: side of the square that it is decoded for and letterboxed to, see `decode_for`; in pixels.
+            None: it is decoded whole, see `decode`.
+
+    Returns:
+        Bytes beside those of the process as it is, the decoded picture among them. Not among them are copies of its
+        file, of which there are two where it is not in order.
+    """
+    pixels = header.width * header.height
+    decoded = pixels // find_reduction(header, size) ** 2 if header.is_usual else pixels
+    copies = max(1 + (header.orientation != 1), 0 if size is None else _LETTERBOXING // _RGB)
+    finishing = decoded * _RGB * copies
+    if header.kind == "JPEG" and header.is_usual and header.channels <= _RGB:
+        decoding = decoded * _RGB
+    else:
+        converted = decoded if decoded <= MOST_CONVERTED else STRIP_PIXELS
+        decoding = int(decoded * (_stored(header) + _RGB)) + converted * _CONVERTING
+    return _FIXED + header.coefficients * _COEFFICIENT + max(decoding, finishing)
+
+
+def _stored(header: PictureHeader) -> float:
+    """Bytes a pixel of a picture before it is RGB."""
+    if header.kind == "WEBP":
+        return _STORED_WEBP
+    is_wide_grey = header.bits > 8 and header.channels == 1  # noqa: PLR2004 - bits of a byte
+    return _STORED_WIDE_GREY if is_wide_grey else _STORED[header.channels]

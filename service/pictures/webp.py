@@ -6,13 +6,15 @@ import struct
 from collections.abc import Iterator
 
 from service.errors import DamagedImage, PictureTooCostly
-from service.pictures.exif import UPRIGHT, read_orientation
+from service.pictures.exif import read_orientation
 from service.pictures.limits import MOST_COUNTED, PictureHeader
 
 _CHUNK = struct.Struct("<4sI")
 _RIFF_HEAD = 8
 _FIRST_CHUNK = 12
-_ANIMATED, _HAS_EXIF = 0x02, 0x08
+_ANIMATED = 0x02
+_SAYS_WHICH_WAY_UP = {b"EXIF": 0x08, b"XMP ": 0x04}
+_PIXELS = frozenset({b"VP8 ", b"VP8L", b"ALPH", b"ANMF"})
 _VP8_START = b"\x9d\x01\x2a"
 _VP8L_START = 0x2F
 _ANMF_HEAD = 16
@@ -35,18 +37,22 @@ def read_webp_header(body: bytes) -> PictureHeader:
 
 
 def _read(body: bytes) -> PictureHeader:
-    (size,) = struct.unpack_from("<I", body, 4)
-    end = _RIFF_HEAD + size
-    if end > len(body):
-        raise _damaged("it is cut short")
-    name, _ = _CHUNK.unpack_from(body, _FIRST_CHUNK)
+    end, is_cut = _find_end(body)
+    name, length = _CHUNK.unpack_from(body, _FIRST_CHUNK)
     if name != b"VP8X":
         width, height = _read_bitstream(name, body, _FIRST_CHUNK + _CHUNK.size)
+        if _FIRST_CHUNK + _CHUNK.size + length > end:
+            raise _damaged("it is cut short")
         return PictureHeader("WEBP", width, height)
+    return _read_extended(body, end, is_cut=is_cut)
+
+
+def _read_extended(body: bytes, end: int, *, is_cut: bool) -> PictureHeader:
     (flags,) = struct.unpack_from("<B", body, 20)
     width, height = _read_24(body, 24) + 1, _read_24(body, 27) + 1
     inside: tuple[int, int] | None = None
-    frames, orientation = 0, None
+    frames = 0
+    said = {name: b"" for name, flag in _SAYS_WHICH_WAY_UP.items() if flags & flag}
     for name, start, length in _walk(body, _FIRST_CHUNK, end):
         if name == b"ANMF":
             frames += 1
@@ -54,12 +60,37 @@ def _read(body: bytes) -> PictureHeader:
                 _check_frame(body, start, start + length, (width, height))
         elif name in {b"VP8 ", b"VP8L"} and inside is None:
             inside = _read_bitstream(name, body, start)
-        elif name == b"EXIF" and flags & _HAS_EXIF and orientation is None:
-            orientation = read_orientation(body[start : start + length])
+        elif name in said:
+            said[name] = said[name] or body[start : start + length]
+    if is_cut and not all(said.values()):
+        raise _damaged("it is cut short before it says which way up it is")
     is_whole = frames > 0 and inside is None if flags & _ANIMATED else frames == 0 and inside == (width, height)
     if not is_whole:
         raise _damaged(f"what is inside does not fill its {width} x {height} pixels")
-    return PictureHeader("WEBP", width, height, frames=max(frames, 1), orientation=orientation or UPRIGHT)
+    orientation = read_orientation(said.get(b"EXIF", b""), said.get(b"XMP ", b""))
+    return PictureHeader("WEBP", width, height, frames=max(frames, 1), orientation=orientation)
+
+
+def mend_webp(body: bytes) -> bytes:
+    """Make the container as long as what is in it, and leave out a last chunk that is cut short.
+
+    Args:
+        body: a WebP whose header has been read.
+    """
+    end, is_cut = _find_end(body)
+    if not is_cut and not end & 1:
+        return body
+    chunks = b"".join(
+        name + struct.pack("<I", length) + body[start : start + length] + bytes(length & 1)
+        for name, start, length in _walk(body, _FIRST_CHUNK, end)
+    )
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
+
+
+def _find_end(body: bytes) -> tuple[int, bool]:
+    """Where the container ends, and whether that is sooner than it says."""
+    (size,) = struct.unpack_from("<I", body, 4)
+    return min(_RIFF_HEAD + size, len(body)), _RIFF_HEAD + size > len(body)
 
 
 def _walk(body: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:
@@ -70,7 +101,9 @@ def _walk(body: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, in
         name, length = _CHUNK.unpack_from(body, position)
         position += _CHUNK.size
         if position + length > end:
-            raise _damaged("a chunk reaches beyond its end")
+            if name in _PIXELS:
+                raise _damaged("a chunk reaches beyond its end")
+            return
         yield name, position, length
         position += length + (length & 1)
     raise PictureTooCostly(f"the WebP has more than {MOST_COUNTED} chunks")

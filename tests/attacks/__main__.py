@@ -18,7 +18,7 @@ from pathlib import Path
 
 from service.commands.spawn import Spawned, spawn_service
 from service.machine import available_cpus
-from tests.attacks import costly, doors, feeding, mutants, slow, soak
+from tests.attacks import costly, doors, feeding, mutants, slow, soak, whole
 from tests.attacks.arsenal import make_bombs
 from tests.attacks.goals import Figure, at_least, at_most, none_of, write_table
 from tests.benchmarks import overload
@@ -28,6 +28,7 @@ PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- goals: written by make hostile -->", "<!-- end of goals -->"
 _PATHS = ("/predict", "/detect", "/segment", "/classify", "/overlay")
 _MUTANTS, _SEED = 100_000, 0
+_JPEG_MUTANTS = 20_000
 _SETTLED_FILES, _SETTLED_MUTANTS = 1000, 5000
 # What is a test already: these files, with what they leave out of the quick suite.
 TESTS = {
@@ -81,6 +82,25 @@ def check_mutants(options: argparse.Namespace) -> list[Figure]:
     with serve() as service:
         fed = asyncio.run(feeding.feed(service, items, paths=_PATHS))
     return feeding.judge(f"{options.mutants} mutants (seed {_SEED})", fed, settled=_SETTLED_MUTANTS)
+
+
+def check_whole(_: argparse.Namespace) -> list[Figure]:
+    """Which JPEGs are whole, held against djpeg."""
+    if not whole.has_djpeg():
+        return [Figure("whole JPEGs", "not run: no djpeg (Debian package libjpeg-turbo-progs)", passed=False)]
+    figures = []
+    for what, items in {
+        "every prefix of twenty JPEGs": whole.make_prefixes(),
+        f"{_JPEG_MUTANTS} mutants of them (seed {_SEED})": whole.make_jpeg_mutants(_JPEG_MUTANTS, _SEED),
+    }.items():
+        found = whole.compare(items)
+        no_code, refused = (len(some) / found.total * 100 for some in (found.no_code, found.refused))
+        figures += [
+            none_of(f"{what}: taken, and less than whole for djpeg", found.taken, found.total),
+            at_most(f"{what}: taken with a code that is none, in unusual sampling", no_code, 0.1, "%"),
+            at_most(f"{what}: refused, and whole for djpeg", refused, 3, "%"),
+        ]
+    return figures
 
 
 def check_corpus(options: argparse.Namespace) -> list[Figure]:
@@ -159,6 +179,7 @@ CHECKS: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "costly": check_costly,
     "prefixes": check_prefixes,
     "mutants": check_mutants,
+    "whole": check_whole,
     "corpus": check_corpus,
     "slow": check_slow,
     "overload": check_overload,

@@ -55,11 +55,11 @@ def make_mutants(number: int, seed: int) -> Iterator[tuple[str, bytes]]:
     names = sorted(seeds)
     for index in range(number):
         name = chance.choice(names)
-        how, body = _mutate(bytearray(seeds[name]), seeds[chance.choice(names)], chance)
+        how, body = mutate(bytearray(seeds[name]), seeds[chance.choice(names)], chance)
         yield f"{index}:{how}:{name}", body
 
 
-def _mutate(body: bytearray, other: bytes, chance: random.Random) -> tuple[str, bytes]:
+def mutate(body: bytearray, other: bytes, chance: random.Random) -> tuple[str, bytes]:
     how = chance.choice(["flip", "flip", "byte", "cut", "drop", "repeat", "splice", "number"])
     # Some where the header is, because that is where most of the meaning lies.
     end = len(body) if chance.random() < 0.5 else min(len(body), 64)

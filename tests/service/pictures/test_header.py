@@ -205,6 +205,21 @@ def test_what_is_known_and_not_taken_is_named(body: bytes, name: str) -> None:
         read_header(body)
 
 
+@pytest.mark.parametrize(
+    ("body", "hint"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "Settings > Camera > Formats > Most Compatible"),
+        (b"\0\0\0\x20ftypavif\0\0\0\0", "a browser that shows it can copy it as PNG"),
+        (b"GIF89a\x01\0\x01\0", "of an animation, one frame"),
+        (b"BM\x46\0\0\0\0\0\0\0\x36\0", "PNG keeps every pixel of it"),
+        (b"II*\0\x08\0\0\0", "of several pages, send one"),
+    ],
+)
+def test_people_are_told_what_to_do_about_what_their_devices_write(body: bytes, hint: str) -> None:
+    with pytest.raises(UnsupportedImage, match=hint):
+        read_header(body)
+
+
 @pytest.mark.parametrize("body", [b"hello", b"\xff\xd8", b"\x89PNG", b"RIFF1234WAVE", b"<note>svg</note>", bytes(99)])
 def test_what_is_not_known_is_unsupported_all_the_same(body: bytes) -> None:
     assert name_format(body) is None
