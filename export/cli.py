@@ -105,7 +105,7 @@ def parity(
     except (CheckpointError, DataError, ExportError, TaxonomyError, UniheadError) as error:
         raise _failure(error) from error
     if sets:
-        pictures = [sample.image for task in tasks for sample in sets.split(task).val]
+        pictures = [sample.image for task in tasks for sample in sets.split(task).final.samples]
     else:
         pictures = sorted(GOLDEN_PICTURES.glob("*.jpg"))
     squares = load_squares(pictures, reference)

@@ -130,7 +130,7 @@ def compare_metrics(
     table = {}
     tasks = choose_tasks(reference, read_taxonomy(reference.contract).tasks, sets, owner="the model")
     for task in tasks:
-        samples = sets.split(task).val
+        samples = sets.split(task).final.samples
         one = evaluate_task(reference, task, samples, batch_size=batch_size)
         other = evaluate_task(candidate, task, samples, batch_size=batch_size)
         table.update({f"{task}/{name}": (one[name], other[name]) for name in one})

@@ -14,7 +14,8 @@ from training.commands.ablate import ablate
 from training.commands.options import DataOption, DeviceOption, RootOption
 from training.commands.run import run
 from training.commands.weights import weights
-from training.console import choose_device, console, failures_in_one_sentence, read
+from training.console import choose_device, console, failures_in_one_sentence, read, warn
+from training.data.datasets import SplitName
 from training.inference import choose_tasks, open_checkpoint, open_model
 from training.lab.report.page import write_report
 from training.lab.summary import format_summary, load_run, summarise
@@ -55,9 +56,10 @@ def evaluate(
     bootstrap: Annotated[
         int, typer.Option(min=0, metavar="DRAWS", help="Samples of pictures for 95 % intervals, say 1000; 0 for none.")
     ] = 0,
+    split: Annotated[SplitName, typer.Option(help="The pictures to measure on.")] = "val",
     device: DeviceOption = "auto",
 ) -> None:
-    """Print all metrics of a checkpoint or an ONNX file, over the validation splits, as JSON.
+    """Print all metrics of a checkpoint or an ONNX file, over one split of the data, as JSON.
 
     The tasks are measured that it has learned and the data has pictures of. With --bootstrap the metric that a task is
     judged by has an interval: what it might have been with other pictures of the same kind.
@@ -74,8 +76,12 @@ def evaluate(
         elif checkpoint is not None:
             engine, tasks, batch_size = open_checkpoint(checkpoint, chosen)
         metrics: dict[str, dict[str, object]] = {}
-        for task in choose_tasks(engine, tasks, sets, owner=str(model or checkpoint)):
-            measured = measure_task(engine, task, sets.split(task).val, batch_size=batch_size)
+        tasks = choose_tasks(engine, tasks, sets, owner=str(model or checkpoint))
+        pictures = sets.pictures(tasks, split)
+        if absent := [task for task in tasks if task not in pictures]:
+            warn(f"the data has no {split} of {' and '.join(absent)}, so that is not measured")
+        for task, samples in pictures.items():
+            measured = measure_task(engine, task, samples, batch_size=batch_size)
             metrics[str(task)] = dict(measured.metrics)
             if bootstrap:
                 interval = bootstrap_interval(measured.counted, rng=np.random.default_rng(0), draws=bootstrap)

@@ -133,7 +133,9 @@ class RunProgress(Progress):
                 for name, value in metrics.items():
                     self._writer.add_scalar(f"after_stage/{task}/{name}", value, stage)
                 shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-                self._console.print(f"after {entry['stage']}: {task}  {shown}", highlight=False)
+                split = entry.get("splits", {}).get(task, "val")
+                on = "" if split == "val" else f", on {split}"
+                self._console.print(f"after {entry['stage']}{on}: {task}  {shown}", highlight=False)
         self._writer.flush()
 
 

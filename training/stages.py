@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,8 @@ from training.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
 from training.config import Config, Task
 from training.continual.anchoring import add_anchor
 from training.continual.build import build_hooks
-from training.data.datasets import DataSets
-from training.data.loaders import Batches, Sample, TaskDataset, count_batches, divide
+from training.data.datasets import DataSets, Measured, name_splits
+from training.data.loaders import Batches, TaskDataset, count_batches, divide
 from training.data.taxonomy import Taxonomy
 from training.distributed import ALONE, Workers
 from training.epochs import Epoch, Leg
@@ -43,7 +43,7 @@ class _Work:
 
     Attributes:
         sets: the pictures, held-out ones in the place of the validation split.
-        judged: the same, with what judges the polish in the place of the validation split.
+        judged: the same, what judges the polish being what is `watched` of them.
         datasets: the training pictures by task, in the order of the stages.
         progress: is told how it goes.
         measure_every: epochs after which what is learned so far is measured within a stage too; 0: never.
@@ -156,7 +156,8 @@ class Run:
         sets, judged = divide(sets, self._config)
         self.checkpoint.require_data(sets)
         progress.restore(self.checkpoint.history)
-        datasets = {task: TaskDataset(sets.split(task).train, self._config, sets.taxonomy) for task in tasks}
+        splits, options = {task: sets.split(task) for task in tasks}, (self._config, sets.taxonomy)
+        datasets = {task: TaskDataset(split.train, *options, split.weights) for task, split in splits.items()}
         work = _Work(sets, judged, datasets, progress, measure_every, watch)
         for index in range(self.checkpoint.stage, min(end, len(tasks))):
             self._train_stage(index, work)
@@ -215,9 +216,9 @@ class Run:
             # After the last epoch the stage's own evaluation says it.
             if work.measure_every and (number + 1) % work.measure_every == 0 and number + 1 < leg.epochs:
                 started = time.perf_counter()
-                tasks = self._tasks_up_to(leg.index + 1)
+                measured = {task: work.sets.split(task).watched for task in self._tasks_up_to(leg.index + 1)}
                 with learner.averaged():
-                    entry["metrics"] = self._measure({task: work.sets.split(task).val for task in tasks})
+                    entry |= {"metrics": self._measure(measured), "splits": name_splits(measured)}
                 entry["measure_seconds"] = time.perf_counter() - started
             self._record(entry, work)
             self._workers.unify(self._model)
@@ -253,9 +254,9 @@ class Run:
         polish = Polish(self._config, self._model, work.datasets, self._device, self._workers)
         self._train(Leg(index, POLISH, self._config.polish.epochs, polish.learner, polish.begin_epoch), work)
         started = time.perf_counter()
-        samples = {task: work.judged.split(task).val for task in work.datasets}
-        tolerance, measure = self._config.polish.tolerance, partial(self._measure, samples)
-        judged = judge(self._model, self.checkpoint.before, measure, tolerance)
+        measured = {task: work.judged.split(task).watched for task in work.datasets}
+        tolerance, measure = self._config.polish.tolerance, partial(self._measure, measured)
+        judged = judge(self._model, self.checkpoint.before, measure, tolerance) | {"splits": name_splits(measured)}
         self._record({"kind": "polish", "stage": POLISH, **judged, "seconds": time.perf_counter() - started}, work)
         if judged["kept"]:
             started = time.perf_counter()
@@ -265,21 +266,19 @@ class Run:
 
     def _evaluate(self, index: int, stage: str, work: _Work) -> dict[str, Any]:
         engine, size = self._build_engine(), self._config.eval_batch_size
-        measured = {
-            str(task): measure_details(engine, task, work.sets.split(task).val, batch_size=size)
-            for task in self._tasks_up_to(index + 1)
-        }
+        measured = {task: work.sets.split(task).final for task in self._tasks_up_to(index + 1)}
+        found = {str(task): measure_details(engine, task, one, batch_size=size) for task, (_, one) in measured.items()}
         if self._workers.is_main:
-            write_details(self._out, stage, [details for _, details in measured.values()])
+            write_details(self._out, stage, [details for _, details in found.values()])
         # As in `_measure`.
-        metrics = self._workers.broadcast({task: metrics for task, (metrics, _) in measured.items()})
-        ms_per_image = measure_ms_per_image(engine)
-        return {"kind": "evaluation", "stage": stage, "metrics": metrics, "ms_per_image": ms_per_image}
+        metrics = self._workers.broadcast({task: metrics for task, (metrics, _) in found.items()})
+        told = {"splits": name_splits(measured), "ms_per_image": measure_ms_per_image(engine)}
+        return {"kind": "evaluation", "stage": stage, "metrics": metrics, **told}
 
-    def _measure(self, samples: Mapping[Task, Sequence[Sample]]) -> dict[str, dict[str, float]]:
+    def _measure(self, measured: Mapping[Task, Measured[Any]]) -> dict[str, dict[str, float]]:
         engine, size = self._build_engine(), self._config.eval_batch_size
-        metrics = {str(task): evaluate_task(engine, task, chosen, batch_size=size) for task, chosen in samples.items()}
-        return self._workers.broadcast(metrics)  # every process measures; what is chosen by it must be the same for all
+        found = {str(task): evaluate_task(engine, task, one, batch_size=size) for task, (_, one) in measured.items()}
+        return self._workers.broadcast(found)  # every process measures; what is chosen by it must be the same for all
 
     def _build_engine(self) -> Engine:
         taxonomy, commit = self.checkpoint.taxonomy, self.checkpoint.git_commit

@@ -5,11 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from service.settings import Settings
 from tests.training.commands.invoking import assert_one_sentence, invoke, resume, run_tiny
 from tests.training.fakes import make_config, make_model
 from tests.training.make_sets import write_tiny_sets
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.data.taxonomy import MINI
+
+MODEL = Settings().model
 
 
 def test_a_missing_data_folder_is_one_sentence_that_names_it(tmp_path: Path) -> None:
@@ -149,3 +152,44 @@ def test_a_run_writes_all_its_files_once_and_can_be_resumed_and_measured(tiny_se
     measured = invoke("evaluate", "--data", tiny_sets, "--checkpoint", out / "checkpoint.pt", "--device", "cpu")
     assert measured.exit_code == 0, measured.output
     assert json.loads(measured.stdout) == checkpoint.history[-1]["metrics"]
+
+
+def write_chosen(tiny_sets: Path, path: Path, *, boxes: str) -> Path:
+    """A data file in which the boxes of val are another split, and the classes of pictures are as ever."""
+    names = '[classes]\ndetection = "coco"\nclassification = "imagenette"\n'
+    sources = [
+        ("classification", "imagenette_160", None),
+        ("detection", "mini_coco_det/train/labels.json", "train"),
+        ("detection", "mini_coco_det/val/labels.json", boxes),
+    ]
+    lines = [
+        f'[[source]]\ntask = "{task}"\npath = "{tiny_sets / where}"\n' + (f'split = "{split}"\n' if split else "")
+        for task, where, split in sources
+    ]
+    path.write_text(names + "".join(lines))
+    return path
+
+
+def test_a_split_of_an_onnx_file_is_measured_that_some_task_has(tiny_sets: Path, tmp_path: Path) -> None:
+    data = write_chosen(tiny_sets, tmp_path / "data.toml", boxes="choose")
+    expected = {"train": {"detection", "classification"}, "val": {"classification"}, "choose": {"detection"}}
+    for split, tasks in expected.items():
+        result = invoke("evaluate", "--data", data, "--model", MODEL, "--split", split)
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout).keys() == tasks
+        absent = {"detection", "classification"} - tasks
+        assert [f"has no {split} of {task}" in result.stderr for task in absent] == [True] * len(absent)
+
+
+@pytest.mark.slow
+def test_a_split_of_a_checkpoint_is_measured_or_said_to_be_missing(tiny_sets: Path, finished_run: Path) -> None:
+    arguments = ("--checkpoint", finished_run / "checkpoint.pt", "--device", "cpu")
+    usual, val, train = (
+        invoke("evaluate", "--data", tiny_sets, *arguments, *more)
+        for more in ((), ("--split", "val"), ("--split", "train"))
+    )
+    assert json.loads(usual.stdout) == json.loads(val.stdout) != json.loads(train.stdout)
+    missing = invoke("evaluate", "--data", tiny_sets, *arguments, "--split", "choose")
+    assert_one_sentence(
+        missing, "the data has no choose of segmentation or detection or classification, only train and val"
+    )

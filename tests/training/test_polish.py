@@ -223,6 +223,23 @@ def test_validation_pictures_have_no_say_in_what_is_kept(
 
 
 @pytest.mark.slow
+def test_pictures_for_choices_judge_the_polish_and_none_is_held_out_for_it(
+    sets: DataSets, unpolished: Path, tmp_path: Path, spied: Spied
+) -> None:
+    def divide(split: Any) -> Any:  # noqa: ANN401 - of any task
+        return replace(split, val=split.val[2:], choose=split.val[:2])
+
+    chosen = DataSets(MINI, *(divide(sets.split(task)) for task in Task))
+    before = replace(load_checkpoint(unpolished / CHECKPOINT_NAME), pictures={})
+    save_checkpoint(before, tmp_path / CHECKPOINT_NAME)
+    run = finish(Run.resume(tmp_path, CPU), chosen, tmp_path, measure_every=0)
+    assert spied == 2 * [(task, chosen.split(task).choose) for task in Task]
+    assert run.checkpoint.pictures == dict.fromkeys(map(str, Task), 6)
+    verdict = next(entry for entry in run.checkpoint.history if entry["kind"] == "polish")
+    assert verdict["splits"] == dict.fromkeys(map(str, Task), "choose")
+
+
+@pytest.mark.slow
 def test_a_polish_that_is_kept_is_told_and_measured(polished: Path) -> None:
     checkpoint = load_checkpoint(polished / CHECKPOINT_NAME)
     entries = [entry for entry in checkpoint.history if entry["stage"] == "polish"]

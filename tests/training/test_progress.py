@@ -96,3 +96,12 @@ def test_a_run_of_some_stages_has_bars_for_these_alone(tmp_path: Path) -> None:
     assert "6/12" in shown
     assert "polish" in shown
     assert "detection" not in shown
+
+
+def test_an_evaluation_says_on_what_if_not_on_the_validation_split(tmp_path: Path) -> None:
+    told = {"splits": {"segmentation": "choose"}}
+    assert "after segmentation, on choose: segmentation  mean_iou 0.2500" in show(
+        tmp_path / "one", [*HISTORY[:2], HISTORY[2] | told]
+    )
+    plain = show(tmp_path / "other", [*HISTORY[:2], HISTORY[2] | {"splits": {"segmentation": "val"}}])
+    assert "after segmentation: segmentation" in plain

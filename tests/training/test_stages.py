@@ -1,5 +1,6 @@
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from tests.training.fakes import make_config, make_model
 from tests.training.there import there
 from tests.training.watched import CPU, assert_same_run, assert_same_tensors, finish, read_metrics
 from training.checkpoint import CHECKPOINT_NAME, CheckpointError, load_checkpoint
-from training.config import Config, Task
+from training.config import Task
 from training.data.batches import Batch
 from training.data.datasets import DataSets
 from training.data.loaders import Batches, Sample, TaskDataset
-from training.data.taxonomy import MINI, Taxonomy
+from training.data.taxonomy import MINI
 from training.environment import find_git_commit
 from training.metrics.details import Details, measure_details
+from training.metrics.evaluation import evaluate_task
 from training.models.backbone import WeightsError
 from training.models.heads import UnifiedHead
 from training.stages import Run
@@ -78,9 +80,9 @@ def test_a_run_that_holds_pictures_out_neither_trains_on_them_nor_sees_the_valid
     trained: list[Path] = []
     measured: list[Path] = []
 
-    def spy_train(samples: Sequence[Sample], config: Config, taxonomy: Taxonomy) -> TaskDataset:
+    def spy_train(samples: Sequence[Sample], *options: Any) -> TaskDataset:  # noqa: ANN401 - passed on
         trained.extend(sample.image for sample in samples)
-        return TaskDataset(samples, config, taxonomy)
+        return TaskDataset(samples, *options)
 
     def spy_measure(
         engine: Engine, task: Task, samples: Sequence[Sample], *, batch_size: int
@@ -95,6 +97,41 @@ def test_a_run_that_holds_pictures_out_neither_trains_on_them_nor_sees_the_valid
     assert (len(trained), len(measured)) == (4, 2)
     assert {*trained, *measured} == {sample.image for sample in there(sets.classification).train}
     assert run.checkpoint.pictures == {"classification": 4}
+
+
+@pytest.mark.parametrize("has_val", [True, False])
+def test_what_is_watched_is_measured_on_choose_and_what_is_final_on_val_if_there_is_one(
+    sets: DataSets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_val: bool
+) -> None:
+    split = there(sets.classification)
+    divided = replace(split, val=split.val[2:] if has_val else (), choose=split.val[:2])
+    final = divided.val or divided.choose
+    seen: dict[str, list[Path]] = {}
+
+    def spy(name: str, measure: Callable[..., Any]) -> None:
+        def see(engine: Engine, task: Task, samples: Sequence[Sample], *, batch_size: int) -> object:
+            seen[name] = [sample.image for sample in samples]
+            return measure(engine, task, samples, batch_size=batch_size)
+
+        monkeypatch.setattr(f"training.stages.{name}", see)
+
+    spy("evaluate_task", evaluate_task)
+    spy("measure_details", measure_details)
+    config = make_config(stages=[{"task": "classification", "epochs": 2, "batch_size": 6}])
+    run = finish(
+        Run.start(config, tmp_path, CPU, taxonomy=MINI),
+        replace(sets, classification=divided),
+        tmp_path,
+        measure_every=1,
+    )
+    assert seen == {
+        "evaluate_task": [sample.image for sample in divided.choose],
+        "measure_details": [sample.image for sample in final],
+    }
+    told = [entry.get("splits") for entry in run.checkpoint.history]
+    last = "val" if has_val else "choose"
+    assert told == [{"classification": "choose"}, None, {"classification": last}]
+    assert read_metrics(tmp_path) == run.checkpoint.history
 
 
 def test_measuring_within_a_stage_changes_nothing_but_the_history(sets: DataSets, tmp_path: Path) -> None:

@@ -13,17 +13,55 @@ from service.pictures.imaging import UInt8Array
 from training.data.placement import Placement
 from training.data.transforms import Boxes, Target
 
+_NO_BOXES, _NO_LABELS = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
+_ALL_KNOWN = torch.zeros(0, 0, dtype=torch.bool)
+
 
 class BoxTargets(NamedTuple):
-    """What is to be found in one picture.
+    """What is to be found in one picture, and where it cannot be told; see `training.data.transforms.Boxes`.
 
     Attributes:
         boxes: [M, 4] xyxy, sides > 0; in input pixels.
         labels: [M] class ids.
+        scores: [M] how sure each is, 0..1; None: all are 1.
+        ignored: [I, 4] regions that are no background of their class; in input pixels.
+        ignored_labels: [I] class ids, or `ANY_CLASS`.
+        areas: [R, 4] parts of the square in which some classes are unknown, none on another; in input pixels.
+        unknown: [R, D] which.
     """
 
     boxes: Tensor
     labels: Tensor
+    scores: Tensor | None = None
+    ignored: Tensor = _NO_BOXES
+    ignored_labels: Tensor = _NO_LABELS
+    areas: Tensor = _NO_BOXES
+    unknown: Tensor = _ALL_KNOWN
+
+    def to(self, device: torch.device) -> BoxTargets:
+        """The same on a device."""
+        return BoxTargets(
+            boxes=self.boxes.to(device),
+            labels=self.labels.to(device),
+            scores=None if self.scores is None else self.scores.to(device),
+            ignored=self.ignored.to(device),
+            ignored_labels=self.ignored_labels.to(device),
+            areas=self.areas.to(device),
+            unknown=self.unknown.to(device),
+        )
+
+
+def make_box_targets(boxes: Boxes) -> BoxTargets:
+    """The objects and regions of a picture as the network sees it, for a loss."""
+    return BoxTargets(
+        boxes=torch.from_numpy(boxes.boxes),
+        labels=torch.from_numpy(boxes.labels),
+        scores=None if boxes.scores is None else torch.from_numpy(boxes.scores),
+        ignored=torch.from_numpy(boxes.ignored),
+        ignored_labels=torch.from_numpy(boxes.ignored_labels),
+        areas=torch.from_numpy(boxes.areas),
+        unknown=torch.from_numpy(boxes.unknown),
+    )
 
 
 BatchTargets: TypeAlias = Tensor | tuple[BoxTargets, ...]
@@ -63,7 +101,7 @@ def move_batch(batch: Batch, device: torch.device) -> Batch:
     targets = (
         batch.targets.to(device)
         if isinstance(batch.targets, Tensor)
-        else tuple(BoxTargets(target.boxes.to(device), target.labels.to(device)) for target in batch.targets)
+        else tuple(target.to(device) for target in batch.targets)
     )
     return batch._replace(
         images=batch.images.to(device, non_blocking=True), targets=targets, indices=batch.indices.to(device)
@@ -76,10 +114,5 @@ def collate(examples: Sequence[tuple[UInt8Array, Target]], indices: Sequence[int
     rows = torch.tensor(indices, dtype=torch.long)
     targets = [target for _, target in examples]
     if isinstance(targets[0], Boxes):
-        boxes = (target for target in targets if isinstance(target, Boxes))
-        return Batch(
-            images,
-            tuple(BoxTargets(torch.from_numpy(one.boxes), torch.from_numpy(one.labels)) for one in boxes),
-            rows,
-        )
+        return Batch(images, tuple(make_box_targets(one) for one in targets if isinstance(one, Boxes)), rows)
     return Batch(images, torch.from_numpy(np.stack([np.asarray(target) for target in targets])).long(), rows)

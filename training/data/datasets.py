@@ -5,10 +5,10 @@ Pictures stay on disk until `load_image` or `load_segmentation` asks for them. N
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from training.data.layouts.faults import DataWarning as DataWarning  # noqa: PLC
 from training.data.layouts.masks import read_values
 from training.data.layouts.outlines import Outlines
 from training.data.taxonomy import VOID, Taxonomy
+from training.data.transforms import Boxes
 from training.options.base import Task
 
 
@@ -51,6 +52,7 @@ class DetectionSample:
         crowd_labels: [X] positions in the class names.
         scores: [M] 0..1, where the labels carry one.
         ignored: [I, 4] regions that are neither object nor background.
+        ignored_labels: [I] positions in the class names, of the class that this is said of; or `ANY_CLASS`.
         known: labels that the picture's source knows about, others are unknown and not background; None: all.
     """
 
@@ -61,6 +63,7 @@ class DetectionSample:
     crowd_labels: NDArray[np.int64]
     scores: FloatArray | None = None
     ignored: FloatArray = field(default_factory=lambda: np.zeros((0, 4), dtype=np.float32))
+    ignored_labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     known: tuple[int, ...] | None = None
 
 
@@ -75,23 +78,52 @@ class ClassificationSample:
 Sample = TypeVar("Sample", bound=SegmentationSample | DetectionSample | ClassificationSample)
 
 
+class Measured(NamedTuple, Generic[Sample]):
+    """Pictures to measure on, and which split they are: `val`, `choose`, or `holdout` for a share of train."""
+
+    split: str
+    samples: tuple[Sample, ...]
+
+
+def name_splits(measured: Mapping[Task, Measured[Any]]) -> dict[str, str]:
+    """What each task was measured on, by its name, for the record of a run."""
+    return {str(task): one.split for task, one in measured.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class Split(Generic[Sample]):
     """What is learned from, what is measured on, and what is measured for choices; no picture is in two of them.
 
     Attributes:
         train: learned from.
-        val: measured on.
+        val: measured on; may be empty where there is a choose.
         choose: measured for choices, never trained on.
         weights: how often each picture of train is drawn, beside others; empty where all are drawn alike.
+        held_out: val is a share of what train was.
     """
 
     train: tuple[Sample, ...]
     val: tuple[Sample, ...]
     choose: tuple[Sample, ...] = ()
     weights: tuple[float, ...] = ()
+    held_out: bool = False
+
+    @property
+    def final(self) -> Measured[Sample]:
+        """What the figures of a model are measured on: val, or choose where there is no val."""
+        return self._val if self.val else Measured("choose", self.choose)
+
+    @property
+    def watched(self) -> Measured[Sample]:
+        """What is measured for choices: choose, or val where there is no choose."""
+        return Measured("choose", self.choose) if self.choose else self._val
+
+    @property
+    def _val(self) -> Measured[Sample]:
+        return Measured("holdout" if self.held_out else "val", self.val)
 
 
+SplitName: TypeAlias = Literal["train", "val", "choose"]
 AnySplit: TypeAlias = Split[SegmentationSample] | Split[DetectionSample] | Split[ClassificationSample]
 
 
@@ -114,6 +146,20 @@ class DataSets:
         if split is None:
             raise DataError(f"the data has nothing of {task}, only of {', '.join(self.taxonomy.tasks)}")
         return split
+
+    def pictures(
+        self, tasks: Sequence[Task], split: SplitName
+    ) -> dict[Task, Sequence[SegmentationSample | DetectionSample | ClassificationSample]]:
+        """The pictures of one split, for each of the tasks that has some.
+
+        Raises:
+            DataError: none has.
+        """
+        found = {task: getattr(self.split(task), split) for task in tasks}
+        if not any(found.values()):
+            others = [name for name in get_args(SplitName) if any(getattr(self.split(task), name) for task in tasks)]
+            raise DataError(f"the data has no {split} of {' or '.join(tasks)}, only {' and '.join(others)}")
+        return {task: samples for task, samples in found.items() if samples}
 
 
 def load_image(path: Path) -> UInt8Array:
@@ -172,3 +218,27 @@ def load_segmentation(sample: SegmentationSample, num_classes: int) -> tuple[UIn
             "wanted the same size"
         )
     return image, mask
+
+
+def load_detection(sample: DetectionSample, num_classes: int) -> tuple[UInt8Array, Boxes]:
+    """Decode a picture [H, W, 3] RGB, and give its objects and what is not known of it.
+
+    Crowds are regions that are ignored: nobody counted the objects in them, and they are no background.
+
+    Raises:
+        DataError: the picture cannot be used.
+    """
+    image = load_image(sample.image)
+    height, width = image.shape[:2]
+    boxes = Boxes(
+        sample.boxes,
+        sample.labels,
+        scores=sample.scores,
+        ignored=np.concatenate([sample.ignored, sample.crowd_boxes]),
+        ignored_labels=np.concatenate([sample.ignored_labels, sample.crowd_labels]),
+    )
+    if sample.known is None:
+        return image, boxes
+    unknown = np.ones((1, num_classes), dtype=np.bool_)
+    unknown[0, list(sample.known)] = False
+    return image, replace(boxes, areas=np.array([[0, 0, width, height]], dtype=np.float32), unknown=unknown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -81,20 +82,32 @@ def _neighbours(span: Span, stride: int, count: int) -> tuple[NDArray[np.intp], 
 
 
 def place_boxes(boxes: Boxes, placement: Placement, *, min_side_px: float, min_visible: float) -> Boxes:
-    """Carry boxes in pixels of the picture to the canvas and clip them to it.
+    """Carry boxes and regions in pixels of the picture to the canvas and clip them to it.
+
+    What is seen of a box that is too small or too little of it is no object any more, nor background: it is ignored.
 
     Args:
         boxes: of the picture.
         placement: where the picture lies.
-        min_side_px: boxes whose width or height is smaller on the canvas are dropped; in canvas pixels.
-        min_visible: boxes of which the canvas shows a smaller share of their area are dropped; 0..1.
+        min_side_px: boxes whose width or height is smaller on the canvas are ignored; in canvas pixels.
+        min_visible: boxes of which the canvas shows a smaller share of their area are ignored; 0..1.
     """
-    x, y = placement.x, placement.y
-    across, down = x.to_canvas(boxes.boxes[:, [0, 2]]), y.to_canvas(boxes.boxes[:, [1, 3]])
+    whole = boxes.move(lambda sides: _to_canvas(sides, placement))
+    corner = np.array([placement.x.canvas, placement.y.canvas] * 2, dtype=np.float32)
+    clipped = whole.move(lambda sides: sides.clip(0, corner))
+    sides = clipped.boxes[:, 2:] - clipped.boxes[:, :2]
+    area = (whole.boxes[:, 2:] - whole.boxes[:, :2]).prod(axis=1)
+    seen = (sides > 0).all(axis=1)
+    keep = seen & (sides >= min_side_px).all(axis=1) & (sides.prod(axis=1) >= min_visible * area)
+    rests, regions = seen & ~keep, (clipped.ignored[:, 2:] > clipped.ignored[:, :2]).all(axis=1)
+    return replace(
+        clipped.select(keep),
+        ignored=np.concatenate([clipped.ignored[regions], clipped.boxes[rests]]),
+        ignored_labels=np.concatenate([clipped.ignored_labels[regions], clipped.labels[rests]]),
+    )
+
+
+def _to_canvas(boxes: FloatArray, placement: Placement) -> FloatArray:
+    across, down = placement.x.to_canvas(boxes[:, [0, 2]]), placement.y.to_canvas(boxes[:, [1, 3]])
     across.sort(axis=1)  # mirroring swaps left and right
-    whole = np.stack([across[:, 0], down[:, 0], across[:, 1], down[:, 1]], axis=1)
-    clipped = whole.clip(0, np.array([x.canvas, y.canvas] * 2, dtype=np.float32))
-    sides = clipped[:, 2:] - clipped[:, :2]
-    area = (whole[:, 2:] - whole[:, :2]).prod(axis=1)
-    keep = (sides > 0).all(axis=1) & (sides >= min_side_px).all(axis=1) & (sides.prod(axis=1) >= min_visible * area)
-    return Boxes(clipped, boxes.labels).select(keep)
+    return np.stack([across[:, 0], down[:, 0], across[:, 1], down[:, 1]], axis=1)

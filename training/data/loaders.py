@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.pictures.imaging import FloatArray, UInt8Array
-from training.config import Config
+from training.config import Config, Task
 from training.data.augment import Recipe, augment
 from training.data.batches import Batch, collate
 from training.data.datasets import (
@@ -20,9 +20,11 @@ from training.data.datasets import (
     DetectionSample,
     SegmentationSample,
     Split,
+    load_detection,
     load_image,
     load_segmentation,
 )
+from training.data.sets.sampling import find_shares, resample
 from training.data.taxonomy import Taxonomy
 from training.data.transforms import Boxes, Target, to_input
 from training.options.augment import AugmentConfig
@@ -31,6 +33,11 @@ Sample: TypeAlias = SegmentationSample | DetectionSample | ClassificationSample
 SampleT = TypeVar("SampleT", SegmentationSample, DetectionSample, ClassificationSample)
 
 _LARGEST_ID = 255
+_TASKS: Mapping[type, Task] = {
+    SegmentationSample: Task.SEGMENTATION,
+    DetectionSample: Task.DETECTION,
+    ClassificationSample: Task.CLASSIFICATION,
+}
 
 
 def hold_out(sets: DataSets, share: float) -> DataSets:
@@ -49,14 +56,20 @@ def hold_out(sets: DataSets, share: float) -> DataSets:
 
 
 def divide(sets: DataSets, config: Config) -> tuple[DataSets, DataSets]:
-    """Give what a run learns from and is measured on; then, as another validation split, what judges its polish.
+    """Give what a run learns from and is measured on; then, as what is `watched` of it, what judges its polish.
 
-    Whether to keep a polish is a choice. Where nothing is held out for all choices, it has pictures of its own.
+    Whether to keep a polish is a choice. Where the data has no pictures for choices, and nothing is held out for all of
+    them, it has pictures of its own.
     """
     measured = hold_out(sets, config.holdout)
     if config.holdout or not config.polish.epochs:
         return measured, measured
-    judged = hold_out(sets, config.polish.holdout)
+    judged = DataSets(
+        taxonomy=sets.taxonomy,
+        segmentation=sets.segmentation and _judge(sets.segmentation, config.polish.holdout),
+        detection=sets.detection and _judge(sets.detection, config.polish.holdout),
+        classification=sets.classification and _judge(sets.classification, config.polish.holdout),
+    )
     learned = DataSets(
         taxonomy=sets.taxonomy,
         segmentation=_measured_on(judged.segmentation, sets.segmentation),
@@ -66,8 +79,12 @@ def divide(sets: DataSets, config: Config) -> tuple[DataSets, DataSets]:
     return learned, judged
 
 
+def _judge(split: Split[SampleT], share: float) -> Split[SampleT]:
+    return split if split.choose else _hold_out(split, share)
+
+
 def _measured_on(learned: Split[SampleT] | None, measured: Split[SampleT] | None) -> Split[SampleT] | None:
-    return learned and measured and replace(measured, train=learned.train)
+    return learned and measured and replace(measured, train=learned.train, weights=learned.weights)
 
 
 def _hold_out(split: Split[SampleT], share: float) -> Split[SampleT]:
@@ -77,6 +94,8 @@ def _hold_out(split: Split[SampleT], share: float) -> Split[SampleT]:
         train=tuple(sample for index, sample in enumerate(split.train) if index not in held),
         val=tuple(sample for index, sample in enumerate(split.train) if index in held),
         choose=split.choose,
+        weights=tuple(weight for index, weight in enumerate(split.weights) if index not in held),
+        held_out=True,
     )
 
 
@@ -84,17 +103,27 @@ def load_sample(sample: Sample, taxonomy: Taxonomy) -> tuple[UInt8Array, Target]
     """Decode one picture, as the service does, with its labels in pixels of the picture."""
     if isinstance(sample, SegmentationSample):
         return load_segmentation(sample, len(taxonomy.segmentation))
-    image = load_image(sample.image)
     if isinstance(sample, DetectionSample):
-        return image, Boxes(sample.boxes, sample.labels)
-    return image, sample.label
+        return load_detection(sample, len(taxonomy.detection))
+    return load_image(sample.image), sample.label
 
 
 class TaskDataset:
     """The training pictures of one task; decoded ones are kept until `cache_mib` is full."""
 
-    def __init__(self, samples: Sequence[Sample], config: Config, taxonomy: Taxonomy) -> None:
+    def __init__(
+        self, samples: Sequence[Sample], config: Config, taxonomy: Taxonomy, weights: Sequence[float] = ()
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            samples: of one task.
+            config: of the run.
+            taxonomy: what the samples' labels mean.
+            weights: how often each is drawn, beside others, as `Split` has them.
+        """
         self._samples = samples
+        self._weights = weights
         self._config = config
         self._taxonomy = taxonomy
         self._cache: dict[int, tuple[UInt8Array, Target]] = {}
@@ -109,7 +138,18 @@ class TaskDataset:
 
     def pick(self, rng: np.random.Generator) -> tuple[UInt8Array, Target]:
         """Any picture and its labels, for augmentations that mix pictures."""
-        return self.load(int(rng.integers(len(self))))
+        if self.shares is None:
+            return self.load(int(rng.integers(len(self))))
+        return self.load(int(rng.choice(len(self), p=self.shares)))
+
+    @functools.cached_property
+    def shares(self) -> NDArray[np.float64] | None:
+        """[len] of an epoch that each picture has, as its source and the stage's sampling say; None: all alike."""
+        task = _TASKS[type(self._samples[0])]
+        stage = next((stage for stage in self._config.stages if stage.task is task), None)
+        threshold = stage.sampling_threshold if stage is not None and stage.sampling == "class" else None
+        num_classes = len(self._taxonomy.names(task))
+        return find_shares(self._samples, self._weights, threshold=threshold, num_classes=num_classes)
 
     @functools.cached_property
     def class_weights(self) -> FloatArray | None:
@@ -155,6 +195,8 @@ def count_batches(pictures: int, batch_size: int) -> int:
 
 class Batches(Iterator[Batch]):
     """Goes through the pictures in an order that a generator draws, once or round and round.
+
+    A round has as many draws as there are pictures. Where some are to come more often, others are left out of it.
 
     The short last batch is kept; if it has one picture, it joins the one before it: the statistics of a single picture
     are no batch's.
@@ -203,7 +245,8 @@ class Batches(Iterator[Batch]):
         weights = dataset.class_weights if options.focus else None
         recipe = Recipe(options, size, self._config.inference.mask_stride, dataset.pick, weights)
         examples = [
-            augment(rng, *dataset.load(index), recipe, mirrored=bool(self._mirrored[index])) for index in chosen
+            augment(rng, *dataset.load(index), recipe, mirrored=mirrored)
+            for index, mirrored in zip(chosen, self._mirrored[start:end].tolist(), strict=True)
         ]
         batch = collate([(example.image, example.target) for example in examples], chosen)
         return batch._replace(placements=tuple(example.placement for example in examples))
@@ -221,9 +264,11 @@ class Batches(Iterator[Batch]):
 
     def _begin_round(self) -> None:
         self._round = self._rng.bit_generator.state
-        count = len(self._dataset)
-        self._order = self._rng.permutation(count)
-        self._mirrored = self._rng.random(count) < 0.5 if self._options.flip else np.zeros(count, dtype=bool)  # noqa: PLR2004 - a coin
+        count, shares = len(self._dataset), self._dataset.shares
+        self._order = self._rng.permutation(count) if shares is None else resample(self._rng, shares)
+        coins = self._rng.random(count) < 0.5 if self._options.flip else np.zeros(count, dtype=bool)  # noqa: PLR2004 - a coin
+        # A coin for each picture; where one may come twice, for each draw.
+        self._mirrored = coins[self._order] if shares is None else coins
         self._done = 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from training.data.colour import colour_jitter
 from training.data.geometry import place_boxes, place_image, place_mask
 from training.data.placement import Placement, draw_placement
 from training.data.taxonomy import VOID
-from training.data.transforms import Boxes
+from training.data.transforms import Boxes, join_boxes
 from training.options.augment import AugmentConfig
 
 # The nearest that the four pictures' common corner comes to a side (AlexeyAB/darknet, src/data.c, min_offset).
@@ -51,10 +52,8 @@ def mosaic(
         square[top:bottom, left:right] = colour_jitter(rng, quarter, config.colour)
         placed = place_boxes(boxes, placement, min_side_px=config.min_side_px, min_visible=config.min_visible)
         shift = np.array([left, top, left, top], dtype=np.float32)
-        found.append(Boxes(placed.boxes + shift, placed.labels))
-    return square, Boxes(
-        np.concatenate([boxes.boxes for boxes in found]), np.concatenate([boxes.labels for boxes in found])
-    )
+        found.append(placed.move(partial(np.add, shift)))
+    return square, join_boxes(found)
 
 
 def _cover(

@@ -104,7 +104,7 @@ def _labels_of(sample: SegmentationSample | DetectionSample | ClassificationSamp
     elif isinstance(sample, DetectionSample):
         for array in (sample.boxes, sample.labels, sample.crowd_boxes, sample.crowd_labels):
             yield array.tobytes()
-        for more in (sample.scores, sample.ignored, sample.known):
+        for more in (sample.scores, sample.ignored, sample.ignored_labels, sample.known):
             if more is not None and len(more):
                 yield np.asarray(more).tobytes()
     else:

@@ -14,6 +14,8 @@ from training.options.base import Task
 
 # Value of a mask where the annotators drew no line: borders and objects too hard to tell.
 VOID: Final = 255
+# Label of a box that is ignored whatever class is asked for.
+ANY_CLASS: Final = -1
 
 
 class TaxonomyError(ValueError):

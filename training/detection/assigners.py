@@ -140,7 +140,7 @@ def assign_task_aligned(
         One picture's assignment; among a box's points the quality is in proportion to how they suit it, and the
         highest is the best IoU among them. A box that loses all its points to others stays without.
     """
-    boxes, labels = targets
+    boxes, labels = targets.boxes, targets.labels
     if not len(boxes):
         return _background(points)
     columns = torch.arange(len(boxes), device=boxes.device)

@@ -97,7 +97,12 @@ def assign_to_cells(boxes: Tensor, labels: Tensor, *, grid_size: int, stride: in
 
 
 def cell_loss(
-    logits: Tensor, targets: Sequence[CellTargets], config: DetectionLossConfig, *, epoch: int
+    logits: Tensor,
+    targets: Sequence[CellTargets],
+    config: DetectionLossConfig,
+    *,
+    epoch: int,
+    ignored: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The report's loss: confidence over all cells; boxes (smooth L1) and classes (cross-entropy) where boxes are.
 
@@ -109,6 +114,7 @@ def cell_loss(
         targets: one per picture, on the same grid.
         config: weights, and when confidence turns from BCE to focal loss.
         epoch: of this stage, from 0.
+        ignored: [N, h, w] cells whose confidence counts nothing if no box has its centre there; None: all count.
     """
     logits = logits.float()
     confidence = torch.stack([target.confidence for target in targets]).to(logits.device)
@@ -119,11 +125,10 @@ def cell_loss(
     raw = per_cell[found]
     predicted_boxes = torch.cat([raw[:, :2].sigmoid(), raw[:, 2:4]], dim=1)
     if epoch < config.bce_epochs:
-        confidence_loss = F.binary_cross_entropy_with_logits(per_cell[..., 4], confidence, reduction="sum")
+        losses = F.binary_cross_entropy_with_logits(per_cell[..., 4], confidence, reduction="none")
     else:
-        confidence_loss = sigmoid_focal_loss(
-            per_cell[..., 4], confidence, alpha=-1, gamma=config.focal_gamma, reduction="sum"
-        )
+        losses = sigmoid_focal_loss(per_cell[..., 4], confidence, alpha=-1, gamma=config.focal_gamma)
+    confidence_loss = (losses if ignored is None else losses.masked_fill(ignored & ~found, 0)).sum()
     count = found.sum().clamp(min=1)
     return {
         "confidence": config.confidence_weight * confidence_loss / count,

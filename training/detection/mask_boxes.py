@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from training.config import Task
-from training.data.batches import BoxTargets
+from training.data.batches import BoxTargets, make_box_targets
 from training.data.components import find_objects
 from training.data.geometry import place_boxes
 from training.data.placement import Placement
@@ -81,5 +81,4 @@ class MaskBoxes(Hook):
         placed = place_boxes(
             self._boxes[index], placement, min_side_px=options.min_side_px, min_visible=options.min_visible
         )
-        boxes, labels = torch.from_numpy(placed.boxes), torch.from_numpy(placed.labels)
-        return BoxTargets(boxes.to(self._device), labels.to(self._device))
+        return make_box_targets(placed).to(self._device)

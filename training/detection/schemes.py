@@ -13,6 +13,7 @@ from training.data.batches import BoxTargets
 from training.detection.cells import assign_to_cells, cell_loss, decode_cell_boxes
 from training.detection.losses import point_detection_loss
 from training.detection.points import decode_distances, make_points
+from training.detection.regions import find_ignored
 from training.models.heads import BOX_ROWS
 from training.options.model import PointDetectionConfig
 
@@ -75,14 +76,25 @@ class CellScheme:
     def loss(
         self, logits: Tensor, targets: Sequence[BoxTargets], *, input_size: int, epoch: int, epochs: int
     ) -> dict[str, Tensor]:
-        """Logits [N, 5 + D, h, w]: see `cell_loss`."""
+        """Logits [N, 5 + D, h, w]: see `cell_loss`.
+
+        Confidence is of no class, so that a region is ignored whatever its class; what classes are unknown in a
+        picture, and how sure a box is, cells cannot be told.
+        """
         del epochs
         (stride,) = self.strides
         assigned = [
             assign_to_cells(target.boxes, target.labels, grid_size=input_size // stride, stride=stride)
             for target in targets
         ]
-        return cell_loss(logits, assigned, self._config, epoch=epoch)
+        ignored = self._find_ignored(logits, targets, input_size) if self._config.ignore_regions else None
+        return cell_loss(logits, assigned, self._config, epoch=epoch, ignored=ignored)
+
+    def _find_ignored(self, logits: Tensor, targets: Sequence[BoxTargets], input_size: int) -> Tensor | None:
+        count, rows, height, width = logits.shape
+        points = make_points(input_size, self.strides, logits.device)
+        ignored = find_ignored([target.to(logits.device) for target in targets], points, rows - BOX_ROWS)
+        return None if ignored is None else ignored.any(dim=2).view(count, height, width)
 
     def hide(self, logits: Tensor, classes: Tensor) -> Tensor:
         """Logits [N, 5 + D, h, w] whose softmax leaves those classes out."""

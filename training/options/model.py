@@ -98,6 +98,9 @@ class DetectionLossConfig(Frozen):
     confidence_weight: float = Field(1.0, ge=0)
     box_weight: float = Field(1.0, ge=0)
     class_weight: float = Field(1.0, ge=0)
+    ignore_regions: bool = Field(
+        True, description="cells in crowds and in what the labels are unsure about are no background; the report's are"
+    )
 
 
 class PointDetectionConfig(Frozen):
@@ -119,6 +122,9 @@ class PointDetectionConfig(Frozen):
     )
     score_loss: Literal["focal", "quality_focal"] = Field(
         "focal", description="focal: a point's score is to be 1 for its box; quality_focal: as good as its box is"
+    )
+    soft_scores: bool = Field(
+        True, description="a box's own score, where labels have one, is what its points are to score and weighs its box"
     )
     score_weight: float = Field(1.0, ge=0)
     box_weight: float = Field(2.0, ge=0)

@@ -79,6 +79,18 @@ class StageConfig(Frozen):
 
     task: Task
     epochs: int = Field(gt=0)
+    sampling: Literal["uniform", "class"] = Field(
+        "uniform",
+        description="class: pictures of rare classes are drawn more often (repeat-factor sampling, arXiv:1908.03195), "
+        "times the weights of the data file; an epoch keeps its length",
+    )
+    sampling_threshold: float = Field(
+        0.02,
+        gt=0,
+        le=1,
+        description="class: a class that a smaller share f of the pictures shows comes sqrt(this / f) times as often; "
+        "LVIS has 0.001 for 1,203 classes",
+    )
     batch_size: int = Field(8, gt=0)
     learning_rate: float = Field(1e-3, gt=0, description="peak; warm-up, then cosine to zero")
     lr_factors: dict[Part, Strength] = Field(

@@ -9,9 +9,17 @@ from PIL import Image
 
 from tests.training.make_sets import COCO_IDS, VOC_LABELS, write_palette_mask
 from tests.training.there import there
-from training.data.datasets import DataError, DataWarning, load_image, load_segmentation, read_mask
+from training.data.datasets import (
+    DataError,
+    DataWarning,
+    DetectionSample,
+    load_detection,
+    load_image,
+    load_segmentation,
+    read_mask,
+)
 from training.data.mini_sets import read_classification, read_detection, read_mini_sets, read_segmentation
-from training.data.taxonomy import COCO, IMAGENETTE, VOC, VOID
+from training.data.taxonomy import ANY_CLASS, COCO, IMAGENETTE, VOC, VOID
 
 
 @pytest.fixture
@@ -213,3 +221,34 @@ def test_a_mask_of_another_size_than_its_picture_is_refused(copied: Path) -> Non
     write_palette_mask(sample.image.with_suffix(".png"), np.zeros((5, 7), dtype=np.uint8))
     with pytest.raises(DataError, match=r"2007_val_000\.png: the mask is 7 x 5, its picture"):
         load_segmentation(sample, 21)
+
+
+def test_crowds_and_unsure_boxes_are_ignored_each_for_its_class(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "one.png")
+    corners = np.array([[0, 0, 10, 10], [5, 5, 20, 20]], dtype=np.float32)
+    sample = DetectionSample(
+        tmp_path / "one.png",
+        boxes=corners[:1],
+        labels=np.array([2]),
+        crowd_boxes=corners[1:],
+        crowd_labels=np.array([1]),
+        scores=np.array([0.5], dtype=np.float32),
+        ignored=corners,
+        ignored_labels=np.array([0, ANY_CLASS]),
+    )
+    image, boxes = load_detection(sample, 4)
+    assert image.shape == (30, 40, 3)
+    assert (boxes.boxes.tolist(), boxes.labels.tolist()) == ([[0, 0, 10, 10]], [2])
+    assert boxes.scores is not None
+    assert boxes.scores.tolist() == [0.5]
+    assert boxes.ignored.tolist() == [*corners.tolist(), corners[1].tolist()]
+    assert boxes.ignored_labels.tolist() == [0, ANY_CLASS, 1]
+    assert boxes.areas.shape == (0, 4)
+
+
+def test_classes_that_a_source_does_not_know_are_unknown_in_the_whole_picture(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "one.png")
+    nothing, none = np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.int64)
+    _, boxes = load_detection(DetectionSample(tmp_path / "one.png", nothing, none, nothing, none, known=(0, 3)), 4)
+    assert boxes.areas.tolist() == [[0, 0, 40, 30]]
+    assert boxes.unknown.tolist() == [[False, True, True, False]]

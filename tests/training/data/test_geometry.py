@@ -1,3 +1,4 @@
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -168,3 +169,31 @@ def test_the_callers_arrays_stay_as_they_are() -> None:
         place_boxes(boxes, place, min_side_px=0, min_visible=0)
     assert np.array_equal(image, make_image(48, 64))
     assert boxes.boxes.tolist() == [[2, 3, 11, 30]]
+
+
+def test_regions_lie_where_boxes_of_the_same_place_lie() -> None:
+    rng = np.random.default_rng(5)
+    for place in draw_many((90, 120), 100, size=96):
+        corners = rng.uniform(0, (110, 80), (4, 2))
+        sides = np.concatenate([corners, corners + rng.uniform(1, 10, (4, 2))], axis=1).astype(np.float32)
+        picture = np.array([[0, 0, 120, 90]], dtype=np.float32)
+        boxes = Boxes(sides, np.arange(4), ignored=sides, ignored_labels=np.arange(4) - 1, areas=picture)
+        placed = place_boxes(boxes, place, min_side_px=0, min_visible=0)
+        assert np.array_equal(placed.ignored, placed.boxes)
+        assert np.array_equal(placed.ignored_labels, placed.labels - 1)
+        x, y = place.x.visible, place.y.visible
+        assert placed.areas.tolist() == [[x.start, y.start, x.stop, y.stop]]
+
+
+def test_what_is_left_of_a_box_that_is_too_small_is_ignored() -> None:
+    place = Placement(Span(40, 80, -20, 40), Span(20, 40, 0, 40))
+    given = make_boxes((15, 5, 25, 15), (5, 0, 15, 10), (0, 0, 9, 9), (29, 1, 40, 3), (12, 1, 13, 9))
+    scores = np.array([0.1, 0.2, 0.3, 0.4, 0.5], dtype=np.float32)
+    boxes = replace(given, scores=scores, ignored=given.boxes[:1], ignored_labels=np.array([3]))
+    placed = place_boxes(boxes, place, min_side_px=3, min_visible=0.6)
+    # Half of one is left, 2 of 22 px of another, and one is 2 px wide; the one outside leaves nothing.
+    assert placed.labels.tolist() == [10]
+    assert placed.scores is not None
+    assert placed.scores.tolist() == pytest.approx([0.1])
+    assert placed.ignored.tolist() == [[10, 10, 30, 30], [0, 0, 10, 20], [38, 2, 40, 6], [4, 2, 6, 18]]
+    assert placed.ignored_labels.tolist() == [3, 11, 13, 14]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -138,3 +140,33 @@ def test_the_callers_arrays_stay_as_they_are() -> None:
     for number, (image, boxes) in enumerate(EXAMPLES):
         assert np.array_equal(image, make_example(number)[0])
         assert np.array_equal(boxes.boxes, make_example(number)[1].boxes)
+
+
+def test_regions_of_a_mosaic_lie_where_boxes_of_the_same_place_lie() -> None:
+    rng, config = np.random.default_rng(7), AugmentConfig(scale=(0.5, 2.0), stretch=0.3, min_visible=0, min_side_px=0)
+    examples = []
+    for number, (image, boxes) in enumerate(EXAMPLES):
+        height, width = SHAPES[number]
+        picture = np.array([[0, 0, width, height]], dtype=np.float32)
+        unknown = np.arange(4)[None] == number
+        scores = np.array([0.1, 0.2], dtype=np.float32) + number
+        more = replace(boxes, ignored=boxes.boxes, ignored_labels=boxes.labels, areas=picture, unknown=unknown)
+        examples.append((image, replace(more, scores=scores)))
+    for _ in range(30):
+        square, boxes = mosaic(rng, examples, size=128, config=config)
+        assert np.array_equal(boxes.ignored, boxes.boxes)
+        assert np.array_equal(boxes.ignored_labels, boxes.labels)
+        assert boxes.scores is not None
+        assert boxes.scores == pytest.approx(boxes.labels // 10 + 0.1 + 0.1 * (boxes.labels % 10))
+        for (x1, y1, x2, y2), unknown in zip(boxes.areas.astype(int).tolist(), boxes.unknown, strict=True):
+            assert (square[y1:y2, x1:x2, 0] == 20 + np.flatnonzero(unknown)).all()
+        assert (boxes.areas[:, 2:] - boxes.areas[:, :2]).prod(axis=1).sum() == 128 * 128
+
+
+def test_rests_of_objects_are_ignored_in_a_mosaic() -> None:
+    rng, config = np.random.default_rng(2), AugmentConfig(scale=(1.0, 3.0), min_visible=1, min_side_px=0)
+    found = [mosaic(rng, EXAMPLES, size=96, config=config) for _ in range(10)]
+    assert sum(len(boxes.ignored) for _, boxes in found) > 10
+    for square, boxes in found:
+        for (x1, y1, x2, y2), label in zip(boxes.ignored.round().astype(int), boxes.ignored_labels, strict=True):
+            assert (square[y1:y2, x1:x2, 0] == 20 + label // 10).all()

@@ -6,7 +6,7 @@ import pytest
 from service.engine.contract import LetterboxRule
 from service.pictures.imaging import UInt8Array, fit, letterbox
 from training.data.taxonomy import VOID
-from training.data.transforms import Boxes, flip, letterbox_mask, to_input
+from training.data.transforms import Boxes, flip, join_boxes, letterbox_mask, to_input
 
 SIZES = [(40, 64), (64, 40), (97, 61), (500, 375), (64, 64), (3, 200)]  # width, height; in pixels
 
@@ -144,3 +144,58 @@ def test_the_callers_arrays_stay_as_they_are() -> None:
     assert np.array_equal(image, make_image(40, 32))
     assert np.array_equal(mask, make_mask(40, 32))
     assert np.array_equal(boxes.boxes, make_boxes().boxes)
+
+
+def make_regions(*, scored: bool = True) -> Boxes:
+    """Regions that lie as the boxes do, and the picture as an area."""
+    boxes = make_boxes()
+    return Boxes(
+        boxes.boxes,
+        boxes.labels,
+        scores=np.array([0.5, 1], dtype=np.float32) if scored else None,
+        ignored=boxes.boxes[::-1],
+        ignored_labels=np.array([7, -1]),
+        areas=np.array([[0, 0, 40, 32]], dtype=np.float32),
+        unknown=np.array([[True, False]]),
+    )
+
+
+def assert_regions_follow(found: Boxes, area: list[float]) -> None:
+    assert np.array_equal(found.ignored, found.boxes[::-1])
+    assert found.areas.tolist() == [pytest.approx(area)]
+    assert found.scores is not None
+    assert found.scores.tolist() == [0.5, 1]
+    assert found.ignored_labels.tolist() == [7, -1]
+    assert found.unknown.tolist() == [[True, False]]
+
+
+def test_regions_and_scores_are_mirrored_with_the_boxes() -> None:
+    found = as_boxes(flip(make_image(40, 32), make_regions())[1])
+    assert found.boxes.tolist() == [[29, 3, 38, 30], [0, 0, 20, 9]]
+    assert_regions_follow(found, [0, 0, 40, 32])
+
+
+def test_regions_and_scores_are_letterboxed_with_the_boxes() -> None:
+    found = as_boxes(to_input(make_image(40, 32), make_regions(), size=80, mask_stride=4)[1])
+    assert found.boxes.tolist() == [[4, 6, 22, 60], [40, 0, 80, 18]]
+    assert_regions_follow(found, [0, 0, 80, 64])  # the padding is background of all classes
+
+
+def test_a_selection_of_boxes_keeps_their_scores_and_all_regions() -> None:
+    found = make_regions().select(np.array([False, True]))
+    assert found.scores is not None
+    assert (found.labels.tolist(), found.scores.tolist()) == ([7], [1])
+    assert (len(found.ignored), len(found.areas)) == (2, 1)
+    assert make_regions(scored=False).select(np.array([False, True])).scores is None
+
+
+def test_joined_boxes_are_all_of_them_and_those_without_scores_are_sure() -> None:
+    found = join_boxes([make_regions(scored=False), make_boxes(), make_regions()])
+    assert found.labels.tolist() == [4, 7] * 3
+    assert found.scores is not None
+    assert found.scores.tolist() == [1, 1, 1, 1, 0.5, 1]
+    assert found.ignored_labels.tolist() == [7, -1] * 2
+    assert found.unknown.tolist() == [[True, False]] * 2
+    assert (found.ignored.shape, found.areas.shape) == ((4, 4), (2, 4))
+    assert join_boxes([make_boxes(), make_regions(scored=False)]).scores is None
+    assert join_boxes([make_boxes(), make_boxes()]).areas.shape == (0, 4)

@@ -232,3 +232,15 @@ def test_a_perfect_answer_has_no_cell_loss() -> None:
 def test_the_loss_of_half_precision_logits_is_computed_in_full() -> None:
     parts = cell_loss(random_logits(2, 5 + 3, 2, 2).bfloat16(), TWO_PICTURES, CONFIG, epoch=10)
     assert {part.dtype for part in parts.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("epoch", "gamma"), [(0, 0.0), (10, 1.0)])
+def test_cells_that_are_ignored_count_nothing_unless_a_box_has_its_centre_there(epoch: int, gamma: float) -> None:
+    logits = random_logits(2, 5 + 3, 2, 2)
+    ignored = torch.tensor([[[True, True], [False, False]], [[False, False], [True, False]]])
+    found = values(cell_loss(logits, TWO_PICTURES, CONFIG, epoch=epoch, ignored=ignored))
+    expected = detection_by_hand(logits, TWO_PICTURES, gamma=gamma)
+    for picture, row, column in ((0, 0, 1), (1, 1, 0)):
+        score = sigmoid(logits[picture, 4, row, column].item())
+        expected["confidence"] -= score**gamma * -math.log(1 - score) / 3
+    assert found == pytest.approx(expected, rel=1e-5)

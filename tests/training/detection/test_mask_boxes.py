@@ -6,7 +6,7 @@ from torch import Tensor
 from tests.training.continual.stage import CPU, SIZE, TAXONOMY, Pictures, find_gradients, make_config, make_model
 from training.config import Config, Task
 from training.data.batches import Batch, BoxTargets
-from training.data.placement import Placement, letterboxed
+from training.data.placement import Placement, Span, letterboxed
 from training.data.transforms import Target
 from training.detection.mask_boxes import MaskBoxes
 from training.detection.schemes import build_scheme
@@ -125,3 +125,20 @@ def test_detection_learns_where_masks_have_boxes() -> None:
 def test_other_tasks_have_no_masks(task: Task) -> None:
     with pytest.raises(ValueError, match="mask_boxes is for segmentation"):
         StageConfig(task=task, epochs=1, mask_boxes=1.0)
+
+
+def test_what_is_left_of_an_object_at_the_edge_is_no_background() -> None:
+    context = make_context("branches", make_mask((1, LEFT)))
+    edge = Placement(Span(SIZE, SIZE, -24, SIZE), Span(SIZE, SIZE, 0, SIZE))  # 4 of 24 px are seen
+    step = make_step(context, edge)
+    parts = MaskBoxes(context).losses(step)
+    logits = context.model.head.answer(step.features, Task.DETECTION)
+    left, top, right, bottom = LEFT
+    rest = torch.tensor([[left, top, right, bottom]]).float() - torch.tensor([24, 0, 24, 0])
+    target = BoxTargets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))
+    target = target._replace(ignored=rest.clamp(min=0), ignored_labels=torch.tensor([1]))
+    scheme = build_scheme(context.config)
+    hidden = scheme.hide(logits, torch.tensor([True, False]))
+    expected = scheme.loss(hidden, [target], input_size=SIZE, epoch=1, epochs=2)
+    assert parts["mask_boxes/score"].item() == pytest.approx(expected["score"].item())
+    assert parts["mask_boxes/score"].item() < expect(context.config, logits)["score"].item()

@@ -237,7 +237,7 @@ def test_twenty_steps_on_free_logits_find_the_boxes_of_a_picture(config: PointDe
         torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]  # torch's, untyped
         optimizer.step()
     decoded = decode_distances(boxes.detach(), POINTS, STRIDES, reg_max)[0]
-    for box, label in zip(*TARGETS[0], strict=True):
+    for box, label in zip(TARGETS[0].boxes, TARGETS[0].labels, strict=True):
         best = scores.detach()[0, :, label].argmax()
         assert box_iou(decoded[best][None], box[None]).item() > 0.9
         assert scores[0, best].argmax() == label

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from tests.training.fakes import SIZE, make_branches_config, make_config
-from training.config import Config, DetectionLossConfig
+from training.config import Config, DetectionLossConfig, load_config
 from training.data.batches import BoxTargets
+from training.data.taxonomy import ANY_CLASS
 from training.detection.cells import assign_to_cells, cell_loss
 from training.detection.losses import point_detection_loss
 from training.detection.points import make_points
@@ -138,3 +139,30 @@ def test_a_class_that_is_hidden_scores_nothing_and_the_others_are_as_if_it_were_
     without = logits[:, rows] if isinstance(scheme, CellScheme) else logits[..., rows]
     _, expected = scheme.decode(without, input_size=SIZE)
     assert torch.allclose(scores[..., [0, 2]], expected, rtol=1e-5)
+
+
+def ignoring(box: list[float], label: int) -> tuple[BoxTargets, ...]:
+    """The targets, with a region that the second picture is unsure about."""
+    region, labels = torch.tensor([box]), torch.tensor([label])
+    return TARGETS[0], TARGETS[1]._replace(ignored=region, ignored_labels=labels)
+
+
+@pytest.mark.parametrize("label", [ANY_CLASS, 0, 2])
+def test_cells_in_a_region_whose_class_is_unsure_are_no_background(label: int) -> None:
+    logits, config = random_logits(2, 5 + 3, 4, 4).requires_grad_(), DetectionLossConfig()
+    # Two cells wide, and one that is small and whose cell has its centre elsewhere.
+    for box, cells in (([30.0, 34.0, 90.0, 60.0], [[1, 1], [1, 2]]), ([66.0, 98.0, 72.0, 104.0], [[3, 2]])):
+        parts = CellScheme(config).loss(logits, ignoring(box, label), input_size=128, epoch=0, epochs=20)
+        (gradient,) = torch.autograd.grad(parts["confidence"], logits)
+        assert (gradient[1, 4] == 0).nonzero().tolist() == cells
+        assert gradient[0, 4].all()
+
+
+def test_the_report_s_cells_know_no_regions() -> None:
+    logits, config = random_logits(2, 5 + 3, 4, 4), load_config("seed").detection_loss
+    given = ignoring([30.0, 34.0, 90.0, 60.0], 0)
+    found, expected = (
+        CellScheme(config).loss(logits, targets, input_size=128, epoch=0, epochs=20) for targets in (given, TARGETS)
+    )
+    assert found == expected
+    assert CellScheme(DetectionLossConfig()).loss(logits, given, input_size=128, epoch=0, epochs=20) != expected

@@ -8,7 +8,7 @@ from typing import Final
 from training.data.doctor.findings import REPAIRED_CODES, Case, Finding, Severity, sort_findings
 
 _ERRORS: Final = {
-    "missing-split": "A split is missing; training needs train and val.",
+    "missing-split": "A split is missing; training needs train, and val or choose.",
     "empty-split": "A split holds no picture.",
     "unreadable-annotation-file": "An annotation file cannot be read.",
     "corrupt-category": "A category entry has no usable id or name.",

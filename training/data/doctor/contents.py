@@ -75,7 +75,7 @@ def read_contents(each: ExaminedSet, ledger: Ledger, *, others: Sequence[Examine
     has = {split for one in (each, *others) if one.source.task is each.source.task for split in one.found.places}
     held_out = any(one.source.hold_out for one in (each, *others) if one.source.task is each.source.task)
     for split in _TOLD_SPLITS:
-        if split not in has and not (split == "val" and held_out):
+        if split not in has and not (split == "val" and (held_out or "choose" in has)):
             ledger.add("missing-split", found.root, f"has no {split}; wanted {' and '.join(_TOLD_SPLITS)}")
     faults = LedgerFaults(ledger)
     readings: dict[str, Reading] = {}

@@ -40,10 +40,11 @@ def read_coco(place: Place, faults: Faults) -> Reading:
     rows, located = open_coco(place, faults)
     names, label_of = _number(rows)
     by_image = _group(rows)
-    pictures = [
-        Labelled(path, boxes=_read_boxes(place.source, by_image[number], label_of, size, faults), size=size)
-        for number, (path, size) in located.items()
-    ]
+    pictures = []
+    for number, (path, size) in located.items():
+        boxes, listed = _read_boxes(place.source, by_image[number], label_of, size, faults), rows.images[number].shown
+        shown = None if listed is None else tuple(names.index(name) for name in listed if name in names)
+        pictures.append(Labelled(path, boxes=boxes, shown=shown, size=size))
     return Reading(place.source, names, tuple(sorted(pictures, key=lambda each: each.image)), _ids(rows))
 
 

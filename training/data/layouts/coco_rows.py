@@ -23,10 +23,17 @@ _WANTED: Final = "wanted a COCO JSON: an object with the lists images, annotatio
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """A picture as its file names it; the size in pixels, None where the file does not say."""
+    """A picture as its file names it.
+
+    Attributes:
+        file_name: as the file has it.
+        size: width and height in pixels; None where the file does not say.
+        shown: names of classes that it shows, from a list `image_labels`; None where it has none.
+    """
 
     file_name: str
     size: tuple[int, int] | None
+    shown: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +172,9 @@ def _read_images(path: Path, rows: Sequence[object], faults: Faults) -> dict[Id,
         elif number in images:
             faults.refuse("duplicate-id", path, f"two images have the id {number}; wanted an id for each")
         else:
-            images[number] = ImageRow(file_name, size)
+            listed = fields.get("image_labels")
+            shown = tuple(str(name).strip() for name in listed) if isinstance(listed, list) else None
+            images[number] = ImageRow(file_name, size, shown)
     for file_name, count in Counter(row.file_name for row in images.values()).items():
         if count > 1:
             faults.note("picture-listed-twice", path, f"{count} images are named {file_name}; wanted one")

@@ -109,6 +109,7 @@ class Labelled:
         mask: values by file, or outlines to be filled.
         boxes: its objects.
         label: position of its class in the reading's names.
+        shown: positions of classes that it shows, wherever in it; None where nothing says so.
         size: (width, height) as an annotation file says, in pixels.
     """
 
@@ -116,6 +117,7 @@ class Labelled:
     mask: Path | Outlines | None = None
     boxes: BoxRows | None = None
     label: int | None = None
+    shown: tuple[int, ...] | None = None
     size: tuple[int, int] | None = None
 
 

@@ -9,12 +9,12 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from training.data.datasets import SplitName
 from training.data.layouts.faults import DataError
 from training.data.layouts.readings import Layout
 from training.data.taxonomy import COCO, IMAGENETTE, VOC
 from training.options.base import Frozen, Task, describe_faults
 
-SplitName = Literal["train", "val", "choose"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 # What `values` calls a mask value that is neither object nor background.
@@ -51,6 +51,11 @@ class Source(Frozen):
         None, description="what its classes become that [classes] does not list; not given: they are an error"
     )
     values: dict[int, str] = Field({}, description="mask value = name; `void` for what is neither; others are an error")
+    image_labels: tuple[str, ...] = Field(
+        (),
+        description="classes of which lists `image_labels` of pictures in COCO JSON are complete: boxes of one that a "
+        "list lacks are wrong, and one that it has and no box is of is unknown in that picture",
+    )
     min_score: Share = Field(0.0, description="labels that carry a score are objects from here on")
     unsure_score: Share | None = Field(
         None, description="from here to `min_score` a box is neither object nor background; below it counts for nothing"
@@ -64,6 +69,8 @@ class Source(Frozen):
             raise ValueError("values are for masks, and in place of names; take one of them out")
         if strange := [value for value in self.values if not 0 <= value <= _LARGEST_VALUE]:
             raise ValueError(f"values has {strange[0]}; a mask holds 0 to {_LARGEST_VALUE}")
+        if self.image_labels and self.task is not Task.DETECTION:
+            raise ValueError(f"image_labels is for boxes, the task is {self.task}; take it out")
         if self.unsure_score is not None and self.unsure_score > self.min_score:
             raise ValueError(f"unsure_score {self.unsure_score} is above min_score {self.min_score}; wanted it below")
         if self.hold_out and self.split not in {None, "train"}:

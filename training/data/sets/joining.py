@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, TypeAlias, TypeVar
 
 import numpy as np
@@ -15,7 +16,8 @@ from training.data.layouts.readings import MIN_SIDE_PX, Labelled, Reading
 from training.data.sets.data_file import BACKGROUND, VOID_NAME, DataFile, Source
 from training.data.sets.leaks import find_leaks, find_same_names
 from training.data.sets.opening import Opened
-from training.data.taxonomy import VOC_SAME_AS_COCO, VOID, Taxonomy
+from training.data.sets.whole_pictures import heed_image_labels
+from training.data.taxonomy import ANY_CLASS, VOC_SAME_AS_COCO, VOID, Taxonomy
 from training.options.base import Task
 
 _SPLITS: Final = ("train", "val", "choose")
@@ -47,7 +49,8 @@ def join(data: DataFile, opened: Sequence[Opened]) -> tuple[DataSets, list[str]]
     if sources[Task.SEGMENTATION]:
         segmentation = _join_task(sources[Task.SEGMENTATION], taxonomy, _make_segmentation, told)
     if sources[Task.DETECTION]:
-        detection = _join_task(sources[Task.DETECTION], taxonomy, _make_detection, told)
+        make_detection = partial(_make_detection, names=taxonomy.detection)
+        detection = _join_task(sources[Task.DETECTION], taxonomy, make_detection, told)
     if sources[Task.CLASSIFICATION]:
         classification = _join_task(sources[Task.CLASSIFICATION], taxonomy, _make_classification, told)
     return DataSets(taxonomy, segmentation, detection, classification), told
@@ -150,7 +153,7 @@ def _join_task(sources: Sequence[Opened], taxonomy: Taxonomy, make: Maker[Sample
 
 def _require_splits(sources: Sequence[Opened], samples: Mapping[str, Sequence[object]]) -> None:
     for split, cure in (("train", 'a source with split = "train"'), ("val", "hold_out = 0.1, a share of train")):
-        if not samples[split]:
+        if not samples[split] and not (split == "val" and samples["choose"]):
             places = " and ".join(str(each.place) for each in sources)
             raise DataError(
                 f"{places}: {sources[0].source.task} has no picture in {split}; wanted a folder {split}, or in a data "
@@ -169,10 +172,14 @@ def _label(reading: Reading, names: Sequence[str]) -> Labels:
 def _known(opened: Opened, names: Sequence[str]) -> tuple[int, ...] | None:
     """The labels that a source tells from background; None for all of them."""
     known = opened.source.known
+    for key, listed in (("known", () if known == "all" else known), ("image_labels", opened.source.image_labels)):
+        if strange := [name for name in listed if name not in names]:
+            raise DataError(f"{opened.place}: {key} has {strange[0]!r}, which is no class of the data; mend its name")
+    pictures = (picture for reading in opened.readings.values() for picture in reading.pictures)
+    if opened.source.image_labels and all(picture.shown is None for picture in pictures):
+        raise DataError(f"{opened.place}: no picture has a list image_labels; take image_labels out of the data file")
     if known == "all":
         return None
-    if strange := [name for name in known if name not in names]:
-        raise DataError(f"{opened.place}: known has {strange[0]!r}, which is no class of the data; mend its name")
     has = set(known or opened.names)
     labels = tuple(label for label, name in enumerate(names) if name in has)
     return labels if len(labels) < len(names) else None
@@ -196,7 +203,7 @@ def _make_segmentation(
 
 
 def _make_detection(
-    picture: Labelled, labels: Labels, source: Source, known: tuple[int, ...] | None
+    picture: Labelled, labels: Labels, source: Source, known: tuple[int, ...] | None, *, names: Sequence[str]
 ) -> DetectionSample | None:
     rows = picture.boxes
     if rows is None:
@@ -210,7 +217,7 @@ def _make_detection(
         (sides.min(axis=1, initial=np.inf) < MIN_SIDE_PX) | (own < 0) | ((scores < source.min_score) & ~rows.crowd)
     )
     is_object, is_crowd = is_seen & ~is_vague & ~rows.crowd, is_seen & ~is_vague & rows.crowd
-    return DetectionSample(
+    sample = DetectionSample(
         picture.image,
         rows.xyxy[is_object],
         own[is_object],
@@ -218,8 +225,13 @@ def _make_detection(
         own[is_crowd],
         scores=None if rows.scores is None else rows.scores[is_object],
         ignored=rows.xyxy[is_seen & is_vague],
+        ignored_labels=np.maximum(own[is_seen & is_vague], ANY_CLASS),
         known=known,
     )
+    if picture.shown is None or not source.image_labels:
+        return sample
+    shown, complete = labels[list(picture.shown)].tolist(), [names.index(name) for name in source.image_labels]
+    return heed_image_labels(sample, shown, complete, len(names))
 
 
 def _make_classification(

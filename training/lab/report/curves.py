@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from training.config import Task
 from training.lab.report.charts import Axis, Line, legend, line_chart, make_axis, make_count_axis
 from training.lab.report.html import METRIC_TITLES, columns, figure
 from training.lab.report.record import RunRecord
 from training.metrics.evaluation import PRIMARY_METRIC
+
+Point: TypeAlias = tuple[float, float, str]  # epoch, value, and the split that it was measured on
 
 
 def whole_run_chart(record: RunRecord) -> str:
@@ -23,11 +25,12 @@ def whole_run_chart(record: RunRecord) -> str:
     ]
     lines = []
     for place, task in enumerate(record.tasks):
-        name = PRIMARY_METRIC[task]
-        points = []
-        for start, length, stage in zip(starts, lengths, record.stages, strict=True):
-            points += [(start + epoch, value) for epoch, value in _measured(record, stage, task, name, length)]
-        lines.append(Line(f"{task}: {METRIC_TITLES[name]}", points, place))
+        points = [
+            (start + epoch, value, split)
+            for start, length, stage in zip(starts, lengths, record.stages, strict=True)
+            for epoch, value, split in _measured(record, stage, task, length)
+        ]
+        lines += _metric_lines(record, task, points, place)
     chart = line_chart(
         lines,
         make_count_axis("epoch of the run", sum(lengths)),
@@ -56,10 +59,10 @@ def stage_charts(record: RunRecord) -> str:
 def _charts(record: RunRecord, stage: str, epochs: Sequence[Mapping[str, Any]], x: Axis) -> list[str]:
     charts = [_chart("Mean training loss", _loss_lines(epochs), x, "loss", "Losses")]
     metrics = [
-        Line(f"{task}: {METRIC_TITLES[name]}", points, place)
+        line
         for place, task in enumerate(record.tasks)
-        for name in (PRIMARY_METRIC[task],)
-        if (points := [*_before(record, stage, task, name), *_measured(record, stage, task, name, epochs[-1]["epoch"])])
+        if (points := [*_before(record, stage, task), *_measured(record, stage, task, epochs[-1]["epoch"])])
+        for line in _metric_lines(record, task, points, place)
     ]
     if metrics:
         charts.append(_chart("Validation metrics", metrics, x, "validation metric", "Metrics"))
@@ -85,22 +88,37 @@ def _loss_lines(epochs: Sequence[Mapping[str, Any]]) -> list[Line]:
     return lines
 
 
-def _measured(record: RunRecord, stage: str, task: Task, metric: str, length: int) -> list[tuple[float, float]]:
-    """Epoch of the stage, and value: within the stage, and at its end."""
-    points = [
-        (float(epoch["epoch"]), epoch["metrics"][task][metric])
-        for epoch in record.epochs
-        if epoch["stage"] == stage and task in epoch.get("metrics", {})
-    ]
-    ends = [entry for entry in record.evaluations if entry["stage"] == stage and task in entry["metrics"]]
-    return points + [(float(length), entry["metrics"][task][metric]) for entry in ends]
+def _metric_lines(record: RunRecord, task: Task, points: Sequence[Point], place: int) -> list[Line]:
+    """One line, and another for what was measured on other pictures within stages: figures of two are no curve."""
+    final, title = _split_of(record.evaluations[-1], task), f"{task}: {METRIC_TITLES[PRIMARY_METRIC[task]]}"
+    lines = [Line(title, [(x, value) for x, value, split in points if split == final], place)]
+    for other in dict.fromkeys(split for *_, split in points if split != final):
+        watched = [(x, value) for x, value, split in points if split == other]
+        lines.append(Line(f"{title} on {other}", watched, place, dashed=True))
+    return lines
 
 
-def _before(record: RunRecord, stage: str, task: Task, metric: str) -> list[tuple[float, float]]:
+def _measured(record: RunRecord, stage: str, task: Task, length: int) -> list[Point]:
+    """Within the stage, and at its end."""
+    entries = [(epoch["epoch"], epoch) for epoch in record.epochs] + [(length, one) for one in record.evaluations]
+    own = [(x, entry) for x, entry in entries if entry["stage"] == stage and task in entry.get("metrics", {})]
+    return [_point(x, entry, task) for x, entry in own]
+
+
+def _before(record: RunRecord, stage: str, task: Task) -> list[Point]:
     """Epoch 0, and what the stage before had left."""
     place = record.stages.index(stage)
     earlier = [entry for entry in record.evaluations if entry["stage"] in record.stages[:place]]
-    return [(0.0, entry["metrics"][task][metric]) for entry in earlier[-1:] if task in entry["metrics"]]
+    return [_point(0, entry, task) for entry in earlier[-1:] if task in entry["metrics"]]
+
+
+def _point(x: int, entry: Mapping[str, Any], task: Task) -> Point:
+    return float(x), entry["metrics"][task][PRIMARY_METRIC[task]], _split_of(entry, task)
+
+
+def _split_of(entry: Mapping[str, Any], task: Task) -> str:
+    split: str = entry.get("splits", {}).get(task, "val")  # older runs do not say it
+    return split
 
 
 def _highest(lines: Sequence[Line]) -> float:

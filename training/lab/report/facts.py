@@ -18,6 +18,7 @@ from training.metrics.evaluation import PRIMARY_METRIC
 
 _UNITS = {Task.SEGMENTATION: "object pixels", Task.DETECTION: "objects", Task.CLASSIFICATION: "pictures"}
 _SHIPPED_BASE = "default"
+_JUDGES = {"choose": "pictures for choices", "holdout": "held-out training pictures"}
 IMAGENETTE_NOTE = (
     "Imagenette's validation pictures come from ImageNet's training split: a backbone with ImageNet weights "
     "has seen them, so its classification figures flatter it."
@@ -28,11 +29,7 @@ def data_section(record: RunRecord) -> str:
     """Sets, classes, faults, fingerprint."""
     remark = note(IMAGENETTE_NOTE) if record.taxonomy.classification == MINI.classification else ""
     used = {task: record.pictures[task] for task in Task if task in record.pictures}
-    measured = (
-        f"A share of {record.config.holdout:g} of the training pictures was held out and measured on."
-        if record.config.holdout
-        else "Measured on the validation split."
-    )
+    measured = " ".join(_measured_sentences(record))
     if record.data is None:
         rows = [[task, f"{count:,}"] for task, count in used.items()]
         return section("data", "Data", table(["Task", "Trained on"], rows), note(measured), remark)
@@ -52,6 +49,20 @@ def data_section(record: RunRecord) -> str:
         _faults(record.data.faults),
         *(_class_counts(task, splits) for task, splits in record.data.splits.items()),
     )
+
+
+def _measured_sentences(record: RunRecord) -> Iterator[str]:
+    final = record.evaluations[-1].get("splits", {})
+    wanting = [task for task, split in final.items() if split == "choose"]
+    if record.config.holdout:
+        yield f"A share of {record.config.holdout:g} of the training pictures was held out and measured on."
+    elif len(wanting) < len(final) or not final:
+        yield "Measured on the validation split."
+    if wanting:
+        yield f"The data has no val of {' and '.join(wanting)}: measured on choose, by which choices were made too."
+    choices = {task for entry in record.history for task, split in entry.get("splits", {}).items() if split == "choose"}
+    if others := [str(task) for task in Task if task in choices - set(wanting)]:
+        yield f"Within stages, and to judge the polish, {' and '.join(others)} was measured on choose."
 
 
 def _split_rows(data: DataRecord, used: Mapping[Task, int]) -> Iterator[list[str | Cell]]:
@@ -199,5 +210,7 @@ def polish_sentences(record: RunRecord) -> list[str]:
                 for name in (PRIMARY_METRIC[Task(task)],)
             )
             verdict = "kept" if entry["kept"] else "undone"
-            sentences.append(f"Joint polish {verdict}; on held-out training pictures: {changes}.")
+            splits = entry.get("splits", {}).values() or ["holdout"]
+            where = " and ".join(_JUDGES[split] for split in sorted(set(splits)))
+            sentences.append(f"Joint polish {verdict}; on {where}: {changes}.")
     return sentences

@@ -45,7 +45,9 @@ def task_section(record: RunRecord, task: Task, sets: DataSets | None) -> str:
         parts.append(note("Pictures are drawn where the data is named: unihead-train report RUN --data FOLDER."))
     else:
         parts.append(
-            picture_sheets(task, names, details.pictures, sets.split(task).val, input_size=record.config.input_size)
+            picture_sheets(
+                task, names, details.pictures, sets.split(task).final.samples, input_size=record.config.input_size
+            )
         )
         parts.append(note(_PICTURE_NOTES[task]))
     return section(task, _TITLES[task], *parts)

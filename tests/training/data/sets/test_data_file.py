@@ -32,6 +32,7 @@ names = ["crack", "人"]
 aliases = {"old name" = "crack"}
 known = ["crack"]
 others = "void"
+image_labels = ["crack"]
 min_score = 0.5
 unsure_score = 0.25
 """
@@ -80,6 +81,10 @@ SOURCE = '[[source]]\ntask = "detection"\npath = "a"\n'
         (
             SOURCE.replace("detection", "segmentation") + 'values = {256 = "a"}\n',
             r"values has 256; a mask holds 0 to 255",
+        ),
+        (
+            SOURCE.replace("detection", "classification") + 'image_labels = ["a"]\n',
+            r"image_labels is for boxes, the task is classification",
         ),
         ('[classes]\ndetection = "cocoa"\n' + SOURCE, r"detection is 'cocoa'; wanted a list of names, or one of voc"),
     ],

@@ -13,6 +13,7 @@ from tests.training.data.layouts.odd_boxes import classes, coco, draw, rows, yol
 from tests.training.data.layouts.odd_others import folders, masks
 from training.data.datasets import DataError, DataSets, DataWarning
 from training.data.sources import read_data
+from training.data.taxonomy import ANY_CLASS
 
 
 def read(root: Path, *sources: str, head: str = "") -> DataSets:
@@ -58,6 +59,7 @@ def test_scores_make_objects_and_a_band_that_is_neither(tmp_path: Path) -> None:
     assert sample.scores is not None
     np.testing.assert_allclose(sample.scores, [0.9, 0.3], rtol=1e-6)
     assert (len(sample.boxes), len(sample.ignored)) == (2, 1)
+    assert [sets.taxonomy.detection[label] for label in sample.ignored_labels] == ["person"]
 
 
 def test_other_classes_are_an_error_or_void_or_nothing(tmp_path: Path) -> None:
@@ -71,6 +73,7 @@ def test_other_classes_are_an_error_or_void_or_nothing(tmp_path: Path) -> None:
         assert sets.detection is not None
         assert sets.taxonomy.detection == ("dog",)
         counts[word] = [sum(len(each) for each in (one.boxes, one.ignored)) for one in sets.detection.train]
+        assert all((one.ignored_labels == ANY_CLASS).all() for one in sets.detection.train)
     assert counts == {"void": [1, 1, 1, 1], "background": [0, 1, 0, 1]}
 
 

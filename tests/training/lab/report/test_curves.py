@@ -45,3 +45,23 @@ def test_each_stage_has_losses_rates_and_metrics() -> None:
 
 def test_a_run_of_an_older_version_has_no_rates() -> None:
     assert "Learning rate" not in stage_charts(make_record())
+
+
+def test_what_was_measured_on_other_pictures_within_a_stage_is_a_line_of_its_own() -> None:
+    final, within = {"splits": {"segmentation": "val"}}, {"splits": {"segmentation": "choose"}}
+    first, last = EVALUATIONS[0], EVALUATIONS[1]
+    history = [
+        epoch(Task.SEGMENTATION, 1, metrics={"segmentation": {"mean_iou": 0.3}}, **within),
+        epoch(Task.SEGMENTATION, 2),
+        first | final,
+        epoch(Task.DETECTION, 1, metrics=last["metrics"], **within),
+        last | final,
+    ]
+    record = make_record(history=history)
+    chart = whole_run_chart(record)
+    assert titles(chart, "segmentation: mean IoU") == ["epoch of the run 2: 0.4", "epoch of the run 3: 0.42"]
+    watched = ["epoch of the run 1: 0.3", "epoch of the run 3: 0.42"]
+    assert titles(chart, "segmentation: mean IoU on choose") == watched
+    own = stage_charts(record).split("Stage detection")[0]
+    assert titles(own, "segmentation: mean IoU on choose") == ["epoch 1: 0.3"]
+    assert titles(own, "segmentation: mean IoU") == ["epoch 2: 0.4"]

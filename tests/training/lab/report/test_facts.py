@@ -1,11 +1,18 @@
 import pytest
 
 from tests.training.fakes import make_config
-from tests.training.lab.report.records import epoch, evaluation, make_record
+from tests.training.lab.report.records import EVALUATIONS, epoch, evaluation, make_record
 from tests.training.outline import Outline
 from training.config import Task
 from training.data.record import DataRecord, FaultRecord, SplitRecord
-from training.lab.report.facts import config_section, data_section, environment_section, flatten, times_section
+from training.lab.report.facts import (
+    config_section,
+    data_section,
+    environment_section,
+    flatten,
+    polish_sentences,
+    times_section,
+)
 
 DATA = DataRecord(
     fingerprint="ab" * 32,
@@ -83,3 +90,36 @@ def test_times_add_up() -> None:
     assert outline.row("stage detection")[1:] == ["1", "30.0 s", "30.0 s", "59.0 s", "1.0 s", "90.0 s"]
     assert outline.row("all") == ["all", "", "", "", "", "", "4.5 min"]
     assert "12.3 ms per image" in outline.text
+
+
+def with_splits(final: dict[str, str], within: dict[str, str]) -> str:
+    """The section of a run whose figures are of these splits, those within a stage of others."""
+    last = EVALUATIONS[-1] | {"splits": final}
+    history = [epoch(Task.CLASSIFICATION, 1, metrics=last["metrics"], splits=within), last]
+    return data_section(make_record(history=history))
+
+
+def test_a_run_says_what_was_measured_on_pictures_for_choices() -> None:
+    every = dict.fromkeys(map(str, Task), "val")
+    assert "choose" not in with_splits(every, every)
+    page = with_splits(every, every | {"detection": "choose"})
+    assert "Measured on the validation split." in page
+    assert "Within stages, and to judge the polish, detection was measured on choose." in page
+    page = with_splits(every | {"detection": "choose"}, every | {"detection": "choose"})
+    assert "Measured on the validation split." in page
+    assert "The data has no val of detection: measured on choose, by which choices were made too." in page
+    assert "Within stages" not in page
+    alone = dict.fromkeys(map(str, Task), "choose")
+    page = with_splits(alone, alone)
+    assert "no val of segmentation and detection and classification" in page
+    assert "validation split" not in page
+
+
+def test_a_polish_says_what_judged_it() -> None:
+    metrics = {"detection": {"map_50": 0.1}}
+    verdict = {"kind": "polish", "stage": "polish", "kept": True, "before": metrics, "after": metrics}
+    (sentence,) = polish_sentences(make_record(history=[verdict]))
+    assert "on held-out training pictures: detection 0.1000" in sentence
+    splits = {"segmentation": "holdout", "detection": "choose"}
+    (sentence,) = polish_sentences(make_record(history=[verdict | {"splits": splits}]))
+    assert "on pictures for choices and held-out training pictures: detection" in sentence
