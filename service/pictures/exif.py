@@ -33,7 +33,7 @@ def read_orientation(exif: bytes, xmp: bytes = b"") -> int:
     orientation = _find_in_exif(exif)
     if orientation is None and (found := _IN_XMP.search(xmp)):
         orientation = int(found[1])
-    return orientation if orientation in _ORIENTATIONS else UPRIGHT
+    return orientation if orientation is not None and orientation in _ORIENTATIONS else UPRIGHT
 
 
 def _find_in_exif(exif: bytes) -> int | None:

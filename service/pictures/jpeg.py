@@ -64,13 +64,18 @@ class Frame:
     factors: tuple[tuple[int, int], ...]
 
     @property
+    def most(self) -> tuple[int, int]:
+        """The largest factors, across and down."""
+        return max(across for across, _ in self.factors), max(down for _, down in self.factors)
+
+    @property
     def is_usual(self) -> bool:
         """Whether simplejpeg decodes a picture that is sampled so; Pillow decodes all others."""
         return _is_usual(self.factors)
 
     def count_coefficients(self) -> int:
         """How many there are of all channels; each block has 64."""
-        across, down = (max(factors) for factors in zip(*self.factors, strict=True))
+        across, down = self.most
         units = -(-self.width // (_BLOCK * across)) * -(-self.height // (_BLOCK * down))
         return units * sum(own * other for own, other in self.factors) * _BLOCK**2
 

@@ -76,7 +76,7 @@ class Parts:
             scans: as many of the first ones; None: all.
             padding: goes behind each piece of coded data.
         """
-        written = [_START, self.meaning, self.frame_segment]
+        written: list[bytes | memoryview] = [_START, self.meaning, self.frame_segment]
         for scan in self.scans[:scans]:
             written.append(scan.head)
             for number, piece in enumerate(scan.pieces):
@@ -247,13 +247,13 @@ def _unit_size(frame: Frame, channels: Sequence[int]) -> tuple[int, int]:
     """Width and height of an MCU of all channels; in pixels."""
     if len(channels) == 1:
         return _BLOCK, _BLOCK
-    across, down = zip(*frame.factors, strict=True)
-    return _BLOCK * max(across), _BLOCK * max(down)
+    across, down = frame.most
+    return _BLOCK * across, _BLOCK * down
 
 
 def _count_units(frame: Frame, channels: Sequence[int]) -> int:
     """How many MCUs a scan of some channels has (T.81, A.2)."""
-    most_across, most_down = (max(factors) for factors in zip(*frame.factors, strict=True))
+    most_across, most_down = frame.most
     if len(channels) > 1:
         return -(-frame.width // (_BLOCK * most_across)) * -(-frame.height // (_BLOCK * most_down))
     across, down = frame.factors[channels[0]]

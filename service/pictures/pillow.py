@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,11 @@ from service.pictures.limits import MOST_CONVERTED, STRIP_PIXELS, Kind, PictureH
 from service.pictures.mending import Parts
 
 # No other plugin can answer, and nothing depends on Pillow's own limit of pixels.
-_PLUGINS = {"JPEG": JpegImageFile, "PNG": PngImageFile, "WEBP": WebPImageFile}
+_PLUGINS: dict[Kind, Callable[[io.BytesIO], Image.Image]] = {
+    "JPEG": JpegImageFile,
+    "PNG": PngImageFile,
+    "WEBP": WebPImageFile,
+}
 _ALPHA_BACKGROUND = (255, 255, 255)
 # Behind coded data: if the picture changes with what stands there, some of it was missing.
 _PADDINGS = (b"\xff\x00" * 64, b"\x5a" * 64)
@@ -58,8 +62,7 @@ def decode_unusual_jpeg(parts: Parts, header: PictureHeader) -> NDArray[np.uint8
 
 
 def _open(body: bytes, header: PictureHeader) -> Image.Image:
-    kind: Kind = header.kind
-    picture = _PLUGINS[kind](io.BytesIO(body))
+    picture = _PLUGINS[header.kind](io.BytesIO(body))
     if picture.size != (header.width, header.height):
         raise ValueError(f"Pillow sees {picture.size} pixels, the header {header.width} x {header.height}")
     return picture

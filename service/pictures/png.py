@@ -98,7 +98,8 @@ def reduce_png(body: bytes) -> bytes:
     Raises:
         DamagedImage: a checksum of the pixels is wrong, which Pillow does not look at; one that is cut off is not.
     """
-    view, kept, dropped = memoryview(body), [body[:_SIGNATURE_BYTES]], False
+    view, dropped = memoryview(body), False
+    kept: list[bytes | memoryview] = [body[:_SIGNATURE_BYTES]]
     for name, start, length in _chunks(body):
         if name == b"IEND":
             break

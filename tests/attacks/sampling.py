@@ -79,7 +79,7 @@ def sampled_jpeg(
 
 def jpeg_of_one_colour(width: int, height: int, factors: Sequence[tuple[int, int]]) -> bytes:
     """A grey JPEG of any size, as fast as its bytes can be repeated; the same bits stand for each MCU."""
-    across, down = (_SIDE * max(one) for one in zip(*factors, strict=True))
+    across, down = (_SIDE * max(pair[axis] for pair in factors) for axis in (0, 1))
     small = sampled_jpeg(Image.new("YCbCr", (8 * across, down), (128, 128, 128)), factors)
     start = small.index(b"\xff\xda") + 4 + 6 + 2 * len(factors) - 2
     units = -(-width // across) * -(-height // down)

@@ -41,8 +41,8 @@ def measure_answers(engine: Engine, paths: Sequence[Path], space: str) -> dict[s
         with Image.open(path) as picture:
             truth = picture.convert("RGB")
         stored = ImageCms.applyTransform(truth, there)
+        assert stored is not None  # only a picture that is changed in its place is not given back
         converted = ImageCms.applyTransform(stored, back)
-        assert stored is not None
         assert converted is not None
         expected = _ask(engine, encode(truth, "PNG", compress_level=1))
         bodies = (encode(stored, "PNG", compress_level=1), encode(converted, "PNG", compress_level=1))
