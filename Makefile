@@ -45,7 +45,7 @@ test-unit: $(VENV)/.dev ## unit tests alone, one to three minutes
 
 test-all: $(VENV)/.dev ## the quick suite, and what needs browsers, other servers or long runs
 	@$(say_inputs)
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses auto --dist worksteal $(PYTEST_ARGS)
 
 check: $(VENV)/.dev ## formatting, lint, types, walls between the packages, Dockerfiles, compose, manifests, rules, workflow, shell
 	$(BIN)/ruff check .
