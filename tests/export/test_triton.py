@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeAlias
 
 import onnx
@@ -18,23 +16,10 @@ from service.settings import Settings
 from tests.service.fakes import make_contract
 from tests.service.onnx_models import write_tiny_model
 from tests.service.subsets import SUBSETS, outputs_of
+from tests.triton_types import model_config_pb2
 
 MODEL = Settings().model
-ModelConfig: TypeAlias = Any  # a class that is loaded below
-
-
-def load_types() -> ModuleType:
-    """Triton's configuration as a type. Its package cannot be imported beside KServe's: both declare one protocol."""
-    (folder,) = importlib.util.find_spec("tritonclient").submodule_search_locations  # type: ignore[union-attr,misc]  # it is installed
-    spec = importlib.util.spec_from_file_location("model_config_pb2", Path(folder) / "grpc" / "model_config_pb2.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-model_config_pb2 = load_types()
+ModelConfig: TypeAlias = Any  # a class that is loaded from its file
 KINDS: dict[int, str] = {
     onnx.TensorProto.FLOAT: "TYPE_FP32",
     onnx.TensorProto.INT64: "TYPE_INT64",

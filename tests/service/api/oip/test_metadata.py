@@ -7,7 +7,6 @@ from typing import Any
 import httpx
 import pytest
 from google.protobuf import json_format
-from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 
 from service.app import create_app
 from service.engine.contract import ModelContract
@@ -15,6 +14,7 @@ from service.engine.engine import Engine
 from service.settings import Settings
 from tests.service.clients import PICTURE, ask, connect
 from tests.service.fakes import FakeSession
+from tests.triton_types import model_config_pb2
 
 pytestmark = pytest.mark.anyio
 
@@ -57,13 +57,13 @@ async def test_statistics_count_passes_hits_and_failures(client: httpx.AsyncClie
 @pytest.mark.parametrize("path", [f"{MODEL}/config", f"{MODEL}/versions/1/config"])
 async def test_the_configuration_is_one_that_triton_reads(client: httpx.AsyncClient, path: str) -> None:
     said = (await client.get(path)).json()
-    config = json_format.ParseDict(said, ModelConfig())
+    config = json_format.ParseDict(said, model_config_pb2.ModelConfig())
     assert (config.name, config.max_batch_size, config.backend) == ("unihead", 0, "onnxruntime")
     metadata = (await client.get(MODEL)).json()
     for given, told in ((config.input, metadata["inputs"]), (config.output, metadata["outputs"])):
         assert [(one.name, list(one.dims)) for one in given] == [(one["name"], one["shape"]) for one in told]
     names = {"BYTES": "TYPE_STRING"}
-    types = [DataType.Name(one.data_type) for one in (*config.input, *config.output)]
+    types = [model_config_pb2.DataType.Name(one.data_type) for one in (*config.input, *config.output)]
     assert types == [
         names.get(one["datatype"], f"TYPE_{one['datatype']}") for one in (*metadata["inputs"], *metadata["outputs"])
     ]
@@ -74,7 +74,7 @@ async def test_the_configuration_is_one_that_triton_reads(client: httpx.AsyncCli
 async def test_a_service_that_makes_batches_says_so(contract: ModelContract) -> None:
     app = create_app(Settings(max_batch=4, max_delay_ms=1.5, cache_max_bytes=0), Engine(FakeSession(), contract))
     async with app.router.lifespan_context(app), connect(app) as client:
-        config = json_format.ParseDict((await client.get(f"{MODEL}/config")).json(), ModelConfig())
+        config = json_format.ParseDict((await client.get(f"{MODEL}/config")).json(), model_config_pb2.ModelConfig())
         await ask(client, "/detect", PICTURE)
         batch_sizes = [batch["batch_size"] for batch in (await read_stats(client))["batch_stats"]]
     assert list(config.dynamic_batching.preferred_batch_size) == [4]
