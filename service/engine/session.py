@@ -18,6 +18,12 @@ from service.pictures.imaging import UInt8Array
 
 CPU: Final = ("CPUExecutionProvider",)
 _FATAL = 4
+# A tensor that lies elsewhere is looked for in a folder that cannot be one, not in the working folder; and bytes are
+# what `onnx_file` has read, not ONNX Runtime's other format, which it would recognise by four letters among them.
+_ONLY_THESE_BYTES: Final = {
+    "session.model_external_initializers_file_folder_path": "/dev/null",
+    "session.load_model_format": "ONNX",
+}
 _MAX_MODEL_BYTES = 2**31 - 1  # of a protocol buffer
 
 
@@ -36,7 +42,7 @@ class OnnxSession:
         """Load a model.
 
         Args:
-            model: the bytes of an ONNX file without external data.
+            model: the bytes of an ONNX file; nothing outside them is read.
             threads: of one forward pass; 0 lets ONNX Runtime choose.
             providers: execution providers of ONNX Runtime, the preferred one first.
             name: what to call the model in errors.
@@ -54,6 +60,8 @@ class OnnxSession:
         # Errors are raised with the same words; lines on stderr beside the log would have no format, and might block.
         options.log_severity_level = _FATAL
         ort.set_default_logger_severity(_FATAL)
+        for entry in _ONLY_THESE_BYTES.items():
+            options.add_session_config_entry(*entry)
         # Spinning threads would take the cores that decode the next picture.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
