@@ -77,7 +77,7 @@ def create_app(settings: Settings, engine: Engine | None = None, tracing: Tracin
     ProcessCollector(registry=registry)
     state = ServiceState(settings, Metrics(registry))
     if settings.keys is not None:
-        state.keys = KeyRing(settings.keys, count=state.metrics.count_key_reload)
+        state.keys = KeyRing(settings.keys, timeout_s=settings.reload_timeout_s, count=state.metrics.count_key_reload)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -134,22 +134,25 @@ async def _run_engine(state: ServiceState, engine: Engine | None) -> AsyncIterat
         await asyncio.to_thread(engine.warm_up)
     await asyncio.to_thread(_warm_up_decoder)
     scheduler = _build_scheduler(engine, settings, metrics)
-    shadow = await asyncio.to_thread(_build_shadow, scheduler, settings, metrics)
-    watcher = asyncio.ensure_future(_watch(scheduler, metrics))
-    state.reloader = Reloader(
+    reloader = Reloader(
         name="model",
         load=partial(load_live, settings, must_carry_answers=True),
+        timeout_s=settings.reload_timeout_s,
         swap=scheduler.swap,
         describe=lambda: scheduler.engine.contract.version,
         expected=ContractError,
         count=metrics.count_reload,
     )
-    state.scheduler = scheduler
+    watcher = asyncio.ensure_future(_watch(scheduler, metrics))
+    shadow = None
     try:
+        shadow = await asyncio.to_thread(_build_shadow, scheduler, settings, metrics)
+        state.scheduler, state.reloader = scheduler, reloader
         yield
     finally:
         state.scheduler = state.reloader = None
         watcher.cancel()
+        await reloader.stop()
         await scheduler.stop()
         if shadow is not None:
             await asyncio.to_thread(shadow.stop)

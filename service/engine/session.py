@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import stat
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from service.engine.contract import ELEMENT_TYPES, INPUT_NAME, METADATA_KEY, parse_contract
 from service.errors import ContractError
+from service.files import open_regular
 from service.pictures.imaging import UInt8Array
 
 CPU: Final = ("CPUExecutionProvider",)
@@ -114,11 +115,10 @@ def read_model(path: Path) -> bytes:
         ContractError: it cannot be read.
     """
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise ContractError(f"{path}: the model file is no file")
-        if not 0 < found.st_size <= _MAX_MODEL_BYTES:
-            raise ContractError(f"{path}: the model file has {found.st_size} bytes, which is no size of an ONNX model")
-        return path.read_bytes()
+        with open(open_regular(path), "rb") as file:  # noqa: PTH123 - of a descriptor
+            size = os.fstat(file.fileno()).st_size
+            if not 0 < size <= _MAX_MODEL_BYTES:
+                raise ContractError(f"{path}: the model file has {size} bytes, which is no size of an ONNX model")
+            return file.read(size)
     except OSError as error:
         raise ContractError(f"{path}: the model file cannot be read: {error.strerror}") from error

@@ -26,8 +26,16 @@ from service.errors import ContractError
 from service.machine import keep_freed_memory
 from service.server.pid_file import PidFileError, hold_pid_file
 from service.server.protocol import Protocol
-from service.server.server import DRAIN_S, SIGNALS, GracefulServer, fit_connections, sweep_connections
-from service.settings import ENV_PREFIX, InvalidSetting, Settings, describe_unknown_variables, read_settings
+from service.server.server import (
+    DRAIN_S,
+    SIGNALS,
+    GracefulServer,
+    find_fault_of_limit,
+    fit_connections,
+    sweep_connections,
+)
+from service.server.variables import describe_odd_variables
+from service.settings import ENV_PREFIX, InvalidSetting, Settings, read_settings
 from service.telemetry.log_writer import LineWriter
 from service.telemetry.logs import open_log
 from service.telemetry.profile import ProfileError
@@ -58,10 +66,12 @@ def serve(words: Sequence[str]) -> None:
         StartError: a setting is wrong, the port is taken, or the model cannot be used.
     """
     settings = _read_settings(words)
+    if (fault := find_fault_of_limit()) is not None:
+        raise StartError(fault, code=2)
     # Before the model is loaded: a port that is taken is the most frequent mistake.
     with _listen(settings) as listener, open_log(settings.log_level, settings.log_format) as log:
         keep_freed_memory()
-        for sentence in describe_unknown_variables(os.environ):
+        for sentence in describe_odd_variables(os.environ):
             logger.warning(sentence)
         if settings.auth == "off" and not _is_loopback(listener):
             logger.warning("auth is off: whoever reaches %s port %d is answered", *listener.getsockname()[:2])

@@ -32,6 +32,8 @@ _SWEEP_S = 0.25
 MAX_EXCESS = 64
 # Files and sockets that are no connections of clients, and connections above the limit.
 _OTHER_FILES = 64 + MAX_EXCESS
+# Below it there is hardly a place for clients, and libraries fail in words that nobody understands.
+_LEAST_FILES = 256
 
 
 class GracefulServer(uvicorn.Server):
@@ -151,6 +153,17 @@ def close_most_idle(connections: Iterable[Connection]) -> bool:
     return bool(idle)
 
 
+def find_fault_of_limit() -> str | None:
+    """Say in a sentence that this process may open too few files, and what to do; None if it may open enough."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most == resource.RLIM_INFINITY or most >= _LEAST_FILES:
+        return None
+    return (
+        f"this process may open {most} files and sockets, and needs {_LEAST_FILES} at least: raise the limit with "
+        "`ulimit -n 4096` in the shell, LimitNOFILE= in a unit of systemd, or --ulimit nofile=4096 of docker run"
+    )
+
+
 def fit_connections(wanted: int) -> int:
     """Raise the limit of open files for so many connections; returns how many fit, `wanted` at most."""
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -160,5 +173,8 @@ def fit_connections(wanted: int) -> int:
     if allowed == resource.RLIM_INFINITY or allowed >= wanted + _OTHER_FILES:
         return wanted
     fitting = max(1, allowed - _OTHER_FILES)
-    logger.warning("%d connections are taken, not %d: this process may open %d files", fitting, wanted, allowed)
+    logger.warning(
+        "%d connections are taken, not %d: this process may open %d files; `ulimit -n %d` allows all",
+        *(fitting, wanted, allowed, wanted + _OTHER_FILES),
+    )
     return fitting
