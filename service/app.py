@@ -22,6 +22,7 @@ from service.api.oip import metadata
 from service.api.oip import routes as oip
 from service.api.problems import Problem, install_problem_handlers
 from service.api.router import RouteTable
+from service.api.source import SourceMiddleware
 from service.api.state import ServiceState
 from service.engine.engine import Engine
 from service.errors import ContractError
@@ -115,7 +116,12 @@ def create_app(settings: Settings, engine: Engine | None = None, tracing: Tracin
         count = state.metrics.unauthorized_requests.inc
         app.add_middleware(AuthMiddleware, routes=table, ring=state.keys, count=count)
     share = {"share": partial(allow_origins, origins=settings.cors_origins)} if settings.cors_origins else {}
-    app.add_middleware(RequestMiddleware, metrics=state.metrics, **share)  # the last one added comes first
+    hosts, origins = settings.allowed_hosts, settings.cors_origins
+    app.add_middleware(
+        SourceMiddleware, hosts=hosts, origins=origins, trust_forwarded_host=settings.trust_forwarded_host
+    )
+    # The last one added comes first.
+    app.add_middleware(RequestMiddleware, metrics=state.metrics, is_vital=table.is_vital, **share)
     install_problem_handlers(app)
     return app
 

@@ -15,8 +15,9 @@ from typing import Any
 
 from service.commands.endpoint import EndpointError, add_key_option, check_url, get, make_key_headers
 from service.errors import UniheadError
-from service.machine import find_version, is_service_link
+from service.machine import find_version
 from service.server.pid_file import read_pid
+from service.words import is_service_link
 
 _PROGRAM = "unihead-serve"
 _POLL_S = 0.1

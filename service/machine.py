@@ -7,7 +7,6 @@ import ctypes
 import importlib.metadata
 import logging
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,7 +20,6 @@ _M_ARENA_MAX = -8
 _MMAP_THRESHOLD_BYTES = 8 * 2**20
 _TRIM_THRESHOLD_BYTES = 32 * 2**20
 _ARENAS = 2
-_SERVICE_LINK = re.compile(r"(?:tcp|udp|sctp)://[0-9A-Za-z.:\[\]-]+:[0-9]+")
 
 
 def keep_freed_memory() -> bool:
@@ -106,11 +104,6 @@ def _quotas(folder: Path) -> Iterable[float]:
         return
     if quota_us > 0:
         yield quota_us / period_us
-
-
-def is_service_link(value: str) -> bool:
-    """Whether the value of a variable is one that Kubernetes sets for a Service: NAME_PORT=tcp://10.0.0.1:80."""
-    return _SERVICE_LINK.fullmatch(value) is not None
 
 
 def find_version(package: str) -> str:

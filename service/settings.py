@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -12,15 +11,14 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from service.errors import UniheadError
-from service.machine import available_cpus, is_service_link
+from service.machine import available_cpus
 from service.pictures.limits import DEFAULT_LIMITS, MOST_COUNTED, PictureLimits
 from service.telemetry.logs import LogFormat
+from service.words import check_hosts, check_origins, is_service_link, lower, split
 
 ENV_PREFIX = "UNIHEAD_"
 MAX_TIMEOUT_MS = 600_000
 _MOST_PIXELS = 178_956_970  # beyond which Pillow refuses a WebP
-# As browsers send it: no path, no wildcard.
-_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]+)?")
 
 
 class InvalidSetting(UniheadError):
@@ -66,6 +64,15 @@ class Settings(BaseSettings):
         (),
         description="origins like https://example.org whose pages may ask, and read answers, in a browser, separated "
         "by commas",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="names that Host may have, separated by commas: example.org, *.example.org, or * for all; "
+        "addresses, localhost and names without a dot always may. Left out: these alone where a loopback address is "
+        "listened on, all elsewhere",
+    )
+    trust_forwarded_host: bool = Field(
+        False, description="compare Origin with X-Forwarded-Host, too: for a proxy that sets it and changes Host"
     )
     model: Path = Field(
         Path(__file__).parent / "models" / "unihead.onnx",
@@ -194,35 +201,16 @@ class Settings(BaseSettings):
     )
     docs: bool = Field(True, description="serve /docs and /openapi.json")
 
-    @field_validator("auth", "golden", "log_level", "log_format", mode="before")
-    @classmethod
-    def _lower(cls, value: object) -> object:
-        """`INFO`, as most programs write it."""
-        return value.lower() if isinstance(value, str) else value
+    _lower = field_validator("auth", "golden", "log_level", "log_format", mode="before")(lower)
+    _split = field_validator("providers", "cors_origins", "allowed_hosts", mode="before")(split)
+    _check_origins = field_validator("cors_origins")(check_origins)
+    _check_hosts = field_validator("allowed_hosts")(check_hosts)
 
     @field_validator("port", "metrics_port", mode="before")
     @classmethod
     def _ignore_service_link(cls, value: object, info: ValidationInfo) -> object:
         """The variable of a Service whose name makes it that of a setting: its pods get the default."""
-        is_link = isinstance(value, str) and is_service_link(value)
-        return cls.model_fields[str(info.field_name)].default if is_link else value
-
-    @field_validator("providers", "cors_origins", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        """`A,B` and, from the command line, lists of it."""
-        texts = [value] if isinstance(value, str) else value
-        if isinstance(texts, list | tuple):
-            return tuple(name.strip() for text in texts for name in str(text).split(",") if name.strip())
-        return value
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in origins:
-            if not _ORIGIN.fullmatch(origin):
-                raise ValueError(f"{origin!r} is no origin; it must look like https://example.org, lower case, no path")
-        return origins
+        return cls.model_fields[str(info.field_name)].default if is_service_link(value) else value
 
     @model_validator(mode="after")
     def _check_auth(self) -> Self:

@@ -6,8 +6,8 @@ import difflib
 import re
 from collections.abc import Mapping
 
-from service.machine import is_service_link
 from service.settings import ENV_PREFIX, Settings
+from service.words import is_service_link
 
 # Read by tests, the Makefile and training; no business of the service, and no typing error either.
 _OTHERS_VARIABLES = frozenset({"UNIHEAD_DATA", "UNIHEAD_BACKBONE_WEIGHTS"})
@@ -27,7 +27,7 @@ def describe_odd_variables(environment: Mapping[str, str]) -> list[str]:
     links = {name for name, value in ours.items() if is_service_link(value)}
     theirs = {name for name in ours if (found := _LINK_NAME.fullmatch(name)) and f"{found[1]}_PORT" in links}
     sentences = [
-        f"the environment sets {name} to {ours[name]}, as Kubernetes does for a Service of that name; it is no setting, "
+        f"the environment sets {name} to {ours[name]}, as Kubernetes does for a Service of that name; it is no setting "
         "and the default counts: say `enableServiceLinks: false` in the pod's spec"
         for name in sorted(theirs & known)
     ]

@@ -8,12 +8,11 @@ from typing import cast
 import pytest
 import uvicorn
 
-from service.server.server import close_most_idle, find_fault_of_limit, fit_connections, sweep_connections
+from service.server.server import find_fault_of_limit, fit_connections, sweep_connections
 
 
 class FakeConnection:
-    def __init__(self, idle_until: float | None = None, *, broken: bool = False) -> None:
-        self.idle_until = idle_until
+    def __init__(self, *, broken: bool = False) -> None:
         self.broken = broken
         self.swept = self.closed = self.told = 0
 
@@ -27,13 +26,6 @@ class FakeConnection:
 
     def shutdown(self) -> None:
         self.told += 1
-
-
-def test_the_connection_that_idles_longest_is_closed() -> None:
-    busy, late, early = FakeConnection(), FakeConnection(20), FakeConnection(10)
-    assert close_most_idle([busy, late, early])
-    assert [busy.closed, late.closed, early.closed] == [0, 0, 1]
-    assert not close_most_idle([busy])
 
 
 async def sweep_for(seconds: float, *fakes: FakeConnection, serving: bool) -> None:

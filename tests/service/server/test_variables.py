@@ -32,7 +32,7 @@ def test_what_kubernetes_sets_for_a_service_is_one_warning() -> None:
     first, second = describe_odd_variables({**SERVICE_OF_KUBERNETES, **links})
     assert first == (
         "the environment sets UNIHEAD_METRICS_PORT to tcp://10.0.0.1:80, as Kubernetes does for a Service of that "
-        "name; it is no setting, and the default counts: say `enableServiceLinks: false` in the pod's spec"
+        "name; it is no setting and the default counts: say `enableServiceLinks: false` in the pod's spec"
     )
     assert second.startswith("the environment sets UNIHEAD_PORT to tcp://10.0.0.1:80")
     assert len(describe_odd_variables({**SERVICE_OF_KUBERNETES, "UNIHEAD_PORT": "8000"})) > 1  # then they are odd
