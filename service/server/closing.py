@@ -125,14 +125,13 @@ class LingeringTransport:
         """
         untaken = self._count_untaken()
         taken = self._written - untaken
-        if taken >= self._due:
-            self._due, self._write_deadline = self._written, now + self._write_timeout_s
-        else:
-            earned_s = self._write_timeout_s * max(0, taken - self._taken) / _PROGRESS_BYTES
-            self._write_deadline = min(self._write_deadline + earned_s, now + _MOST_CREDIT * self._write_timeout_s)
-            if now >= self._write_deadline:
-                self._stream.abort()
+        if taken >= self._due:  # what comes now is due anew; some of it may have been taken already
+            self._taken, self._due, self._write_deadline = self._due, self._written, now + self._write_timeout_s
+        earned_s = self._write_timeout_s * max(0, taken - self._taken) / _PROGRESS_BYTES
+        self._write_deadline = min(self._write_deadline + earned_s, now + _MOST_CREDIT * self._write_timeout_s)
         self._taken = taken
+        if untaken and now >= self._write_deadline:
+            self._stream.abort()
 
 
 def count_unacknowledged(stream: asyncio.Transport) -> int:

@@ -158,9 +158,7 @@ async def test_a_proxy_that_is_trusted_says_by_which_name_it_was_asked(
     "host", ["https://example.org", "example.org:80", "EXAMPLE.org", "a.*.org", "*.", "a b", "[::1]"]
 )
 def test_what_is_no_name_of_a_host_is_refused(host: str) -> None:
-    with pytest.raises(
-        ValidationError, match="is no name of a host; it must look like example.org, lower case, no port"
-    ):
+    with pytest.raises(ValidationError, match=r"is no name of a host; it must look like example\.org, lower case, no"):
         Settings(allowed_hosts=(host,))
 
 

@@ -120,6 +120,19 @@ def test_who_takes_it_in_large_steps_is_waited_for_until_the_promised_rate_would
     assert cut_off_at(*[4 * MIB] * 9, *[3 * MIB] * 1000) == 9 + 10 + 160 - 9
 
 
+def test_what_is_taken_before_anybody_looks_counts() -> None:
+    """Four megabytes into the buffers of the two systems; then nothing, until the client's has room again."""
+    stream, transport = make()
+    transport._held = [bytes(5 * MIB)]
+    transport.flush()
+    stream.unsent = 4 * MIB
+    for second in range(200):
+        transport.sweep(second)
+        if "abort" in stream.said:
+            break
+    assert second == 10 + 160
+
+
 def test_who_has_taken_much_at_once_rests_for_a_bounded_time_all_the_same() -> None:
     assert cut_off_at(*[100 * MIB] * 2, *[MIB] * 1000) == 2 + 320
 

@@ -58,7 +58,7 @@ def test_silent_connections_keep_no_scraper_out_and_take_no_more_than_their_plac
 
 
 def test_a_scrape_that_fails_is_a_line_in_the_log(
-    registry: CollectorRegistry, port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail() -> None:
         raise OSError("no more")
