@@ -150,11 +150,16 @@ async def test_what_is_never_read_to_its_end_is_given_up_and_holds_up_nobody() -
         return word
 
     in_force = ["old"]
+
+    def swap(word: str) -> bool:
+        in_force.append(word)
+        return True
+
     reloader = Reloader(
         name="words",
         load=load,
         timeout_s=0.05,
-        swap=lambda word: in_force.append(word) is None,
+        swap=swap,
         describe=lambda: in_force[-1],
         expected=ContractError,
         count=lambda outcome: None,  # noqa: ARG005 - nobody counts
