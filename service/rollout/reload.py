@@ -94,7 +94,7 @@ class Reloader(Generic[Loaded]):
 
     async def _try(self) -> tuple[Outcome, str]:
         try:
-            loaded = await asyncio.wait_for(self._load_apart(), self.timeout_s)
+            loaded = await asyncio.wait_for(self._begin_loading(), self.timeout_s)
         except self.expected as error:
             return "refused", str(error)
         except TimeoutError:
@@ -104,7 +104,7 @@ class Reloader(Generic[Loaded]):
             return "refused", f"{type(error).__name__}: {error}"
         return ("swapped" if self.swap(loaded) else "unchanged"), ""
 
-    async def _load_apart(self) -> Loaded:
+    def _begin_loading(self) -> asyncio.Future[Loaded]:
         """Read in a thread of its own: one that never ends takes no place from others, and keeps no process alive."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Loaded] = loop.create_future()
@@ -119,7 +119,7 @@ class Reloader(Generic[Loaded]):
 
         self._thread = threading.Thread(target=read, name=f"reload of {self.name}", daemon=True)
         self._thread.start()
-        return await future
+        return future
 
     async def stop(self) -> None:
         """Let what is being read be read to its end, for a moment: native code should not outlive the interpreter."""

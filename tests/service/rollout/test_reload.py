@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from service.api.state import ServiceState
 from service.app import create_app
+from service.engine.engine import Engine
 from service.errors import ContractError
 from service.rollout.loading import load_verified
 from service.rollout.reload import Reload, Reloader
@@ -130,8 +131,16 @@ async def test_those_who_ask_at_once_share_a_reload_and_those_who_come_later_the
     app: FastAPI, client: httpx.AsyncClient, model: Path
 ) -> None:
     write_model(model, "new")
+    reloader, read = app.state.service.reloader, list[Engine]()
+    load = reloader.load
+
+    def load_and_tell() -> Engine:
+        read.append(load())
+        return read[-1]
+
+    reloader.load = load_and_tell
     first = [asyncio.ensure_future(reload(app)) for _ in range(100)]
-    await until(app.state.service.reloader._lock.locked)
+    await until(lambda: len(read) == 1)
     write_model(model, "newer")
     later = [asyncio.ensure_future(reload(app)) for _ in range(100)]
     assert {done.number for done in await asyncio.gather(*first)} == {1}
