@@ -38,6 +38,8 @@ RUN groupadd --gid 10001 unihead \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin unihead \
     && pip uninstall --yes --root-user-action ignore pip
 COPY --from=builder /opt/unihead /opt/unihead
+# Empty, and root's: whatever would open a path that is not absolute finds nothing of the system's there.
+WORKDIR /empty
 # Numbers, because Kubernetes' runAsNonRoot cannot judge a name.
 USER 10001:10001
 EXPOSE 8000

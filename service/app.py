@@ -22,6 +22,7 @@ from service.api.oip import metadata
 from service.api.oip import routes as oip
 from service.api.problems import Problem, install_problem_handlers
 from service.api.router import RouteTable
+from service.api.source import SourceMiddleware
 from service.api.state import ServiceState
 from service.engine.engine import Engine
 from service.errors import ContractError
@@ -77,7 +78,7 @@ def create_app(settings: Settings, engine: Engine | None = None, tracing: Tracin
     ProcessCollector(registry=registry)
     state = ServiceState(settings, Metrics(registry))
     if settings.keys is not None:
-        state.keys = KeyRing(settings.keys, count=state.metrics.count_key_reload)
+        state.keys = KeyRing(settings.keys, timeout_s=settings.reload_timeout_s, count=state.metrics.count_key_reload)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -115,7 +116,12 @@ def create_app(settings: Settings, engine: Engine | None = None, tracing: Tracin
         count = state.metrics.unauthorized_requests.inc
         app.add_middleware(AuthMiddleware, routes=table, ring=state.keys, count=count)
     share = {"share": partial(allow_origins, origins=settings.cors_origins)} if settings.cors_origins else {}
-    app.add_middleware(RequestMiddleware, metrics=state.metrics, **share)  # the last one added comes first
+    hosts, origins = settings.allowed_hosts, settings.cors_origins
+    app.add_middleware(
+        SourceMiddleware, hosts=hosts, origins=origins, trust_forwarded_host=settings.trust_forwarded_host
+    )
+    # The last one added comes first.
+    app.add_middleware(RequestMiddleware, metrics=state.metrics, is_vital=table.is_vital, **share)
     install_problem_handlers(app)
     return app
 
@@ -134,22 +140,25 @@ async def _run_engine(state: ServiceState, engine: Engine | None) -> AsyncIterat
         await asyncio.to_thread(engine.warm_up)
     await asyncio.to_thread(_warm_up_decoder)
     scheduler = _build_scheduler(engine, settings, metrics)
-    shadow = await asyncio.to_thread(_build_shadow, scheduler, settings, metrics)
-    watcher = asyncio.ensure_future(_watch(scheduler, metrics))
-    state.reloader = Reloader(
+    reloader = Reloader(
         name="model",
         load=partial(load_live, settings, must_carry_answers=True),
+        timeout_s=settings.reload_timeout_s,
         swap=scheduler.swap,
         describe=lambda: scheduler.engine.contract.version,
         expected=ContractError,
         count=metrics.count_reload,
     )
-    state.scheduler = scheduler
+    watcher = asyncio.ensure_future(_watch(scheduler, metrics))
+    shadow = None
     try:
+        shadow = await asyncio.to_thread(_build_shadow, scheduler, settings, metrics)
+        state.scheduler, state.reloader = scheduler, reloader
         yield
     finally:
         state.scheduler = state.reloader = None
         watcher.cancel()
+        await reloader.stop()
         await scheduler.stop()
         if shadow is not None:
             await asyncio.to_thread(shadow.stop)

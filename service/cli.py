@@ -17,9 +17,12 @@ from service.commands.endpoint import EndpointError, add_key_option, check_url, 
 from service.errors import UniheadError
 from service.machine import find_version
 from service.server.pid_file import read_pid
+from service.words import is_service_link
 
 _PROGRAM = "unihead-serve"
 _POLL_S = 0.1
+# Twice what the service gives each of keys and model, and the reload before.
+_RELOAD_S = 240
 _STDERR = 2
 
 
@@ -116,16 +119,17 @@ def _ask_reload(words: Sequence[str]) -> int:
     parser.add_argument(
         "--pid-file", type=Path, default=pid_file, required=pid_file is None, help="as the service was started with"
     )
-    options = _parse(parser, words, 60)
+    options = _parse(parser, words, _RELOAD_S)
     headers = make_key_headers(options)
-    before = _number_of_reloads(_get_info(options.url, headers))
+    _get_info(options.url, headers)  # before anything is reloaded whose outcome could not be asked for
+    asked_at = time.time()
     try:
         os.kill(read_pid(options.pid_file), signal.SIGHUP)
     except (OSError, ValueError) as error:
         print(f"{options.pid_file} names no process that can be signalled: {error}", file=sys.stderr)
         return 1
     deadline = time.monotonic() + options.timeout_s
-    while _number_of_reloads(info := _get_info(options.url, headers)) == before:
+    while not _has_reloaded_since(asked_at, info := _get_info(options.url, headers)):
         if time.monotonic() > deadline:
             raise EndpointError(f"{options.url} has not finished within {options.timeout_s:g} s")
         time.sleep(_POLL_S)
@@ -150,13 +154,15 @@ def _get_info(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
         raise EndpointError(f"{url}/info cannot be read: {error}") from error
 
 
-def _number_of_reloads(info: Mapping[str, Any]) -> int:
-    """How often the model was loaded anew, which comes last in a reload."""
-    return int((info["last_reload"] or {"number": 0})["number"])
+def _has_reloaded_since(asked_at: float, info: Mapping[str, Any]) -> bool:
+    """Whether all that is read anew has been; what somebody else has begun before may have read what was there then."""
+    reloads = [info["last_reload"], *([info["keys"]["last_reload"]] if info["keys"] is not None else [])]
+    return all(last is not None and last["started_at"] >= asked_at for last in reloads)
 
 
 def _parse(parser: argparse.ArgumentParser, words: Sequence[str], timeout_s: float) -> argparse.Namespace:
-    default = f"http://127.0.0.1:{os.environ.get('UNIHEAD_PORT', '8000')}"
+    port = os.environ.get("UNIHEAD_PORT", "8000")
+    default = f"http://127.0.0.1:{'8000' if is_service_link(port) else port}"
     parser.add_argument("--url", type=check_url, default=default, help="of the service (default: %(default)s)")
     add_key_option(parser)
     parser.add_argument("--timeout-s", type=float, default=timeout_s, help="seconds to wait (default: %(default)s)")

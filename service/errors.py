@@ -5,12 +5,14 @@ UniheadError
 │   ├── EmptyBody           400 empty_body
 │   ├── MalformedRequest    400 malformed_request
 │   ├── Unauthorized        401 unauthorized
+│   ├── ForeignOrigin       403 foreign_origin
 │   ├── UnknownModel        404 unknown_model
 │   ├── TaskNotServed       404 task_not_served
 │   ├── RequestTimeout      408 request_timeout
 │   ├── BodyTooLarge        413 body_too_large
 │   ├── TooManyPixels       413 too_many_pixels
 │   ├── UnsupportedImage    415 unsupported_image
+│   ├── UnknownHost         421 unknown_host
 │   ├── DamagedImage        422 damaged_image
 │   ├── PictureTooCostly    422 picture_too_costly
 │   ├── InvalidParameter    422 invalid_parameter
@@ -63,6 +65,13 @@ class Unauthorized(RequestError):
     code = "unauthorized"
 
 
+class ForeignOrigin(RequestError):
+    """A page of another origin sends something, and is not listed."""
+
+    status = 403
+    code = "foreign_origin"
+
+
 class UnknownModel(RequestError):
     """A model or a version is asked for that is not served here."""
 
@@ -103,6 +112,13 @@ class UnsupportedImage(RequestError):
 
     status = 415
     code = "unsupported_image"
+
+
+class UnknownHost(RequestError):
+    """The Host that is asked for is not one of this service's."""
+
+    status = 421
+    code = "unknown_host"
 
 
 class DamagedImage(RequestError):

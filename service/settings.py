@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from service.errors import UniheadError
 from service.machine import available_cpus
 from service.pictures.limits import DEFAULT_LIMITS, MOST_COUNTED, PictureLimits
 from service.telemetry.logs import LogFormat
+from service.words import check_hosts, check_origins, is_service_link, lower, split
 
 ENV_PREFIX = "UNIHEAD_"
 MAX_TIMEOUT_MS = 600_000
 _MOST_PIXELS = 178_956_970  # beyond which Pillow refuses a WebP
-# Read by tests, the Makefile and training; no business of the service, and no typing error either.
-_OTHERS_VARIABLES = frozenset({"UNIHEAD_DATA", "UNIHEAD_BACKBONE_WEIGHTS"})
-# As browsers send it: no path, no wildcard.
-_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]+)?")
 
 
 class InvalidSetting(UniheadError):
@@ -60,9 +55,24 @@ class Settings(BaseSettings):
     keys: Path | None = Field(
         None, description="key file, made by `unihead-serve key new --file FILE`; who asks then needs a key of it"
     )
+    share_across_keys: bool = Field(
+        False,
+        description="let requests of different keys share forward passes and the cache; X-Unihead-Cache, and how fast "
+        "an answer comes, then tell the one that another has asked about the same picture",
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="origins like https://example.org whose pages may read answers in a browser, separated by commas",
+        description="origins like https://example.org whose pages may ask, and read answers, in a browser, separated "
+        "by commas",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="names that Host may have, separated by commas: example.org, *.example.org, or * for all; "
+        "addresses, localhost and names without a dot always may. Left out: these alone where a loopback address is "
+        "listened on, all elsewhere",
+    )
+    trust_forwarded_host: bool = Field(
+        False, description="compare Origin with X-Forwarded-Host, too: for a proxy that sets it and changes Host"
     )
     model: Path = Field(
         Path(__file__).parent / "models" / "unihead.onnx",
@@ -77,6 +87,12 @@ class Settings(BaseSettings):
         "refuse",
         description="what to do with a model that answers otherwise about the shipped pictures than its file says: a "
         "damaged file does, and so may an execution provider that calculates less exactly",
+    )
+    reload_timeout_s: float = Field(
+        60,
+        gt=0,
+        allow_inf_nan=False,
+        description="seconds that reading the keys, or the model, anew may take; after that what there was stays",
     )
     pid_file: Path | None = Field(
         None, description="file that holds the process's number while it serves, for `unihead-serve reload`"
@@ -185,22 +201,16 @@ class Settings(BaseSettings):
     )
     docs: bool = Field(True, description="serve /docs and /openapi.json")
 
-    @field_validator("providers", "cors_origins", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        """`A,B` and, from the command line, lists of it."""
-        texts = [value] if isinstance(value, str) else value
-        if isinstance(texts, list | tuple):
-            return tuple(name.strip() for text in texts for name in str(text).split(",") if name.strip())
-        return value
+    _lower = field_validator("auth", "golden", "log_level", "log_format", mode="before")(lower)
+    _split = field_validator("providers", "cors_origins", "allowed_hosts", mode="before")(split)
+    _check_origins = field_validator("cors_origins")(check_origins)
+    _check_hosts = field_validator("allowed_hosts")(check_hosts)
 
-    @field_validator("cors_origins")
+    @field_validator("port", "metrics_port", mode="before")
     @classmethod
-    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in origins:
-            if not _ORIGIN.fullmatch(origin):
-                raise ValueError(f"{origin!r} is no origin; it must look like https://example.org, lower case, no path")
-        return origins
+    def _ignore_service_link(cls, value: object, info: ValidationInfo) -> object:
+        """The variable of a Service whose name makes it that of a setting: its pods get the default."""
+        return cls.model_fields[str(info.field_name)].default if is_service_link(value) else value
 
     @model_validator(mode="after")
     def _check_auth(self) -> Self:
@@ -264,15 +274,3 @@ def read_settings(words: Sequence[str] | None = None, **given: Path | int | None
         raise InvalidSetting(f"{place} is {first['input']!r}: {reason}") from error
     except SettingsError as error:
         raise InvalidSetting(str(error)) from error
-
-
-def describe_unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """One sentence for each UNIHEAD_ variable that is no setting, with the setting that was probably meant."""
-    known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
-    unknown = [name for name in environment if name.upper().startswith(ENV_PREFIX) and name.upper() not in known]
-    sentences = []
-    for name in sorted(set(unknown) - _OTHERS_VARIABLES):
-        close = difflib.get_close_matches(name.upper(), known, n=1)
-        hint = f"did you mean {close[0]}?" if close else "see `unihead-serve --help`"
-        sentences.append(f"the environment sets {name}, which is no setting; {hint}")
-    return sentences

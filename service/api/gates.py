@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from service.telemetry.spans import PictureTrace, RequestTrace
 
 API_KEY = "X-API-Key"
+_BLANKS = b" \t"  # before and behind a header's value they are not of it (RFC 9110, sec. 5.5)
 _DETAIL = f"bring one key that is in force, once: `Authorization: Bearer KEY` or `{API_KEY}: KEY`"
 
 
@@ -65,10 +66,10 @@ def find_presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     presented: list[bytes] = []
     for name, value in headers:
         if name == b"x-api-key":
-            presented.append(value)
+            presented.append(value.strip(_BLANKS))
         elif name == b"authorization":
             scheme, _, key = value.partition(b" ")
-            presented.append(key.strip(b" ") if scheme.lower() == b"bearer" else b"")
+            presented.append(key.strip(_BLANKS) if scheme.lower() == b"bearer" else b"")
     return presented[0] if len(presented) == 1 else None
 
 

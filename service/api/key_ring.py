@@ -21,11 +21,12 @@ class KeyRing:
         reloader: reads the file anew; if it cannot be used, the old keys stay in force.
     """
 
-    def __init__(self, path: Path, *, count: Callable[[Outcome], None]) -> None:
+    def __init__(self, path: Path, *, timeout_s: float, count: Callable[[Outcome], None]) -> None:
         """Read nothing yet.
 
         Args:
             path: of the key file.
+            timeout_s: seconds that reading it anew may take.
             count: told how each reload ended.
         """
         self.keys = Keys()
@@ -33,6 +34,7 @@ class KeyRing:
         self.reloader = Reloader(
             name="keys",
             load=self._read,
+            timeout_s=timeout_s,
             swap=self._swap,
             describe=lambda: str(self.keys),
             expected=KeyFileError,

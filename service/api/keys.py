@@ -15,6 +15,8 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from service.files import open_regular
+
 KEY_PREFIX = "uh_"
 _KEY_BYTES = 32
 _MAX_FILE_BYTES = 1_000_000
@@ -88,7 +90,7 @@ def read_keys(path: Path) -> tuple[Keys, str]:
     if path.name.startswith(KEY_PREFIX):
         raise KeyFileError(f"the path of the key file begins with {KEY_PREFIX}: the setting takes a file, not a key")
     try:
-        with path.open("rb") as file:
+        with open(open_regular(path), "rb") as file:  # noqa: PTH123 - of a descriptor
             content, mode = file.read(_MAX_FILE_BYTES + 1), os.fstat(file.fileno()).st_mode
     except OSError as error:
         raise KeyFileError(f"{path}: the key file cannot be read: {error.strerror}") from error
@@ -100,8 +102,8 @@ def read_keys(path: Path) -> tuple[Keys, str]:
         raise KeyFileError(f"{path}: {error}") from error
     if not keys.hashes:
         raise KeyFileError(f"{path} holds no key; `unihead-serve key new --file {path}` makes one")
-    others = stat.S_ISREG(mode) and mode & _OTHERS_MAY
-    return keys, f"{path}: others may read or write the key file; chmod 600 {path}" if others else ""
+    others_may = mode & _OTHERS_MAY
+    return keys, f"{path}: others may read or write the key file; chmod 600 {path}" if others_may else ""
 
 
 def parse_keys(content: bytes) -> Keys:
@@ -149,7 +151,7 @@ def append_key(path: Path, name: str, sha256: str) -> None:
         KeyFileError: the file cannot be written, has a line that is wrong, or the id is taken.
     """
     try:
-        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        handle = open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
         with open(handle, "r+b", buffering=0) as file:  # noqa: PTH123 - of a descriptor
             fcntl.flock(file, fcntl.LOCK_EX)
             content = file.read(_MAX_FILE_BYTES)

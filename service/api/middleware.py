@@ -18,7 +18,7 @@ from service.api.gates import API_KEY
 from service.api.oip.wire import HEADER_LENGTH
 from service.api.parameters import TIMEOUT_HEADER
 from service.api.problems import INTERNAL_DETAIL, INTERNAL_ERROR, make_problem, make_problem_of
-from service.api.scope import REQUEST_FAULT, find_route_path
+from service.api.scope import LIMIT_FAULT, REQUEST_FAULT, find_route_path
 from service.errors import Draining, Overloaded, RequestError, Unavailable
 from service.telemetry.logs import log_request
 from service.telemetry.metrics import METHODS, Metrics
@@ -61,18 +61,27 @@ _NOTES = (("cache_result", "cache"), ("problem_code", "code"), ("key_id", "key")
 class RequestMiddleware:
     """Plain ASGI, because starlette's BaseHTTPMiddleware costs a task and a queue per request."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, share: Callable[[ASGIApp], ASGIApp] = lambda app: app) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        is_vital: Callable[[str], bool] = lambda _: False,
+        share: Callable[[ASGIApp], ASGIApp] = lambda app: app,
+    ) -> None:
         """Wrap an app.
 
         Args:
             app: what answers.
             metrics: count the answers.
+            is_vital: whether a path, as the router sees it, is answered where there is no place for another connection;
+                if not given, none is.
             share: what is put around all that answers, the last resort included, so that pages of other origins may
                 read it; if not given, nothing is.
         """
         self._share = share
         self._app = self._share(app)
         self._metrics = metrics
+        self._is_vital = is_vital
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on; whatever happens to it, it is answered, counted and logged."""
@@ -82,7 +91,8 @@ class RequestMiddleware:
         started = time.perf_counter()
         request_id = choose_id(Headers(scope=scope).get("x-request-id", ""))
         scope["state"] = {**scope.get("state", {}), "request_id": request_id}
-        added = ((b"x-request-id", request_id.encode()), *find_security_headers(find_route_path(scope)))
+        path = find_route_path(scope)
+        added = ((b"x-request-id", request_id.encode()), *find_security_headers(path))
         status: int | None = None
 
         async def send_with_headers(message: Message) -> None:
@@ -94,6 +104,8 @@ class RequestMiddleware:
 
         try:
             fault = scope["state"].get(REQUEST_FAULT)
+            if fault is None and LIMIT_FAULT in scope["state"] and not self._is_vital(path):
+                fault = scope["state"][LIMIT_FAULT]
             app = self._app if fault is None else self._refuse(scope, fault)
             await app(scope, receive, send_with_headers)
         except asyncio.CancelledError:
@@ -122,7 +134,7 @@ class RequestMiddleware:
             log_request(fields | {name: notes[note] for note, name in _NOTES if note in notes})
 
     def _refuse(self, scope: Scope, fault: RequestError | Unavailable) -> ASGIApp:
-        """What answers a request that the server cannot read."""
+        """What answers a request that the server cannot read, or has no place for."""
         if isinstance(fault, Overloaded):
             self._metrics.count_refusal(fault.reason)
         return self._share(make_problem_of(scope, fault))

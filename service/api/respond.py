@@ -43,6 +43,7 @@ class Question:
         task: the route.
         timeout_s: seconds until they are of no use any more.
         fresh: neither take a pass from others nor leave one to them.
+        owner: whose passes it shares: the id of its key; empty where there are none, or all share.
         effort: of making an answer.
         request_id: of the request.
         on_disconnect: given what to call when the client disconnects; returns what takes that back.
@@ -51,6 +52,7 @@ class Question:
     task: Task
     timeout_s: float
     fresh: bool
+    owner: str
     effort: Effort
     request_id: str
     on_disconnect: OnDisconnect
@@ -62,13 +64,14 @@ class Question:
         Raises:
             InvalidParameter: its timeout is none.
         """
-        headers, default_ms = request.headers, request.service.settings.request_timeout_ms
+        headers, settings, state = request.headers, request.service.settings, request.scope["state"]
         return cls(
             task=task,
-            timeout_s=read_timeout_s(headers.get(TIMEOUT_HEADER), default_ms),
+            timeout_s=read_timeout_s(headers.get(TIMEOUT_HEADER), settings.request_timeout_ms),
             fresh=wants_fresh(headers.get("cache-control", "")),
+            owner="" if settings.share_across_keys else state.get("key_id", ""),
             effort=effort,
-            request_id=request.scope["state"]["request_id"],
+            request_id=state["request_id"],
             on_disconnect=partial(listen_for_disconnect, request.scope, request.receive),
         )
 
@@ -161,6 +164,7 @@ async def ask(
             watch,
             timeout_s=question.timeout_s,
             fresh=question.fresh,
+            owner=question.owner,
             effort=question.effort,
             trace=trace,
             on_disconnect=question.on_disconnect,

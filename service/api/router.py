@@ -22,6 +22,14 @@ class KeylessRoute(APIRoute):
     """Is answered without a key: it tells no more than that something serves here."""
 
 
+class VitalRoute(APIRoute):
+    """Is answered where no other connection has a place: who watches the service must tell busy from dead."""
+
+
+class HealthRoute(VitalRoute, KeylessRoute):
+    """Says whether the service lives, or takes pictures."""
+
+
 class PictureRequest(Request):
     """A request of a `PictureRoute`, which the gates have looked at; nobody asks about a picture without one."""
 
@@ -93,6 +101,10 @@ class RouteTable:
     def is_open(self, path: str) -> bool:
         """Whether a path, as the router sees it, is answered without a key."""
         return self._find(path, KeylessRoute) is not None
+
+    def is_vital(self, path: str) -> bool:
+        """Whether a path, as the router sees it, is answered at the limit of connections."""
+        return self._find(path, VitalRoute) is not None
 
     def _find(self, path: str, kind: type[APIRoute]) -> APIRoute | None:
         route = self._fixed.get(path)

@@ -15,6 +15,8 @@ OIP_ROOT = "/v2"
 # In a scope's state, from the server (`server.protocol`); where another server runs the app, none of them is there.
 # The error that is the answer, because the request cannot be read.
 REQUEST_FAULT = "request_fault"
+# The error that is the answer to all but health and metrics, because the connection has no place of its own.
+LIMIT_FAULT = "limit_fault"
 # The error that ended the body before its end, None until then: then the server looks at the clock, too.
 BODY_FAULT = "body_fault"
 # The `Disconnect` of the request's connection.

@@ -17,7 +17,7 @@ from service.answers.schemas import Info, Threads
 from service.api.fields.preferences import split_list
 from service.api.key_ring import KeyRing
 from service.api.problems import document_problems
-from service.api.router import KeylessRoute, declare
+from service.api.router import HealthRoute, KeylessRoute, VitalRoute, declare
 from service.api.state import state_of
 from service.engine.engine import Engine
 from service.engine.golden import GOLDEN_PICTURES
@@ -90,14 +90,14 @@ async def docs() -> FileResponse:
     return FileResponse(WEB / "docs.html")
 
 
-@declare(router, KeylessRoute, "GET", "/healthz", summary="The process answers")
+@declare(router, HealthRoute, "GET", "/healthz", summary="The process answers")
 async def healthz() -> dict[str, str]:
     """Answer as long as the event loop turns; no reason to restart the process then."""
     return {"status": "ok"}
 
 
 @declare(
-    router, KeylessRoute, "GET", "/readyz", responses=document_problems(503), summary="The model is loaded and warm"
+    router, HealthRoute, "GET", "/readyz", responses=document_problems(503), summary="The model is loaded and warm"
 )
 async def readyz(request: Request) -> dict[str, str]:
     """Answer 200 while pictures should be sent here; 503 before the model is warm, and from SIGTERM on."""
@@ -148,7 +148,10 @@ def describe_threads(settings: Settings, engine: Engine) -> Threads:
     )
 
 
-@metrics_router.get(
+@declare(
+    metrics_router,
+    VitalRoute,
+    "GET",
     "/metrics",
     summary="For Prometheus",
     response_class=Response,

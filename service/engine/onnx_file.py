@@ -1,7 +1,8 @@
 """What an ONNX file is made of, read without running it: whose operators it calls, and tensors that lie elsewhere.
 
-ONNX files are protocol buffers. Walking their fields takes a page and no library, and needs no trust in the file: ONNX
-Runtime would follow a reference to external data before anybody could refuse it.
+ONNX files are protocol buffers. Walking their fields takes a page and no library, and needs no trust in the file: what
+is found here is told in a sentence before ONNX Runtime sees any of it. Whatever two readers could understand
+differently is refused, so that nothing hides between them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ _CHILDREN: dict[str, dict[int, str]] = {
 }
 _DOMAIN = {_OPSET: 1, "node": 7, "function": 10}
 _EXTERNAL_DATA, _DATA_LOCATION, _TENSOR_NAME = 13, 14, 8
+# Groups (3 and 4), which no ONNX file has, are refused as the wire types are that do not exist.
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+# A tag is 32 bits: three of the wire type, 29 of the field's number. Beyond them some readers cut, and others do not.
+_MIN_TAG, _MAX_TAG, _MAX_TAG_BYTES = 1 << 3, 2**32 - 1, 5
 _MAX_DEPTH = 32
 
 
@@ -47,7 +51,7 @@ def inspect_onnx(model: bytes) -> OnnxFacts:
     """Walk through an ONNX file.
 
     Raises:
-        ContractError: it is no protocol buffer, or cut short.
+        ContractError: it is no protocol buffer, cut short, or has a tag that not all readers understand alike.
     """
     domains: set[str] = set()
     external: list[str] = []
@@ -58,18 +62,18 @@ def inspect_onnx(model: bytes) -> OnnxFacts:
 def _walk(message: memoryview, kind: str, domains: set[str], external: list[str], *, depth: int) -> None:
     if depth > _MAX_DEPTH:
         raise ContractError("the file is no ONNX model: its graphs are nested too deeply")
-    name, is_external, domain = "", False, ""
+    name, is_external = "", False
+    if kind in _DOMAIN:
+        domains.add("")  # where none is named
     for number, value in _fields(message):
         if kind == _TENSOR:
             if number == _TENSOR_NAME and isinstance(value, memoryview):
                 name = _read_text(value)
             is_external |= number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0)
         elif number == _DOMAIN.get(kind) and isinstance(value, memoryview):
-            domain = _read_text(value)
+            domains.add(_read_text(value))
         elif number in _CHILDREN[kind] and isinstance(value, memoryview):
             _walk(value, _CHILDREN[kind][number], domains, external, depth=depth + 1)
-    if kind in _DOMAIN:
-        domains.add(domain)
     if is_external:
         external.append(name)
 
@@ -82,7 +86,10 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Number and value of each field (protobuf.dev, Encoding); fixed-width values come as their bytes."""
     position = 0
     while position < len(message):
+        start = position
         key, position = _read_varint(message, position)
+        if not _MIN_TAG <= key <= _MAX_TAG or position - start > _MAX_TAG_BYTES:
+            raise ContractError("the file is no ONNX model: the number of a field is 0, or has more than 29 bits")
         wire_type = key & 7
         if wire_type == _VARINT:
             value, position = _read_varint(message, position)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import stat
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
@@ -14,10 +14,17 @@ from numpy.typing import NDArray
 
 from service.engine.contract import ELEMENT_TYPES, INPUT_NAME, METADATA_KEY, parse_contract
 from service.errors import ContractError
+from service.files import open_regular
 from service.pictures.imaging import UInt8Array
 
 CPU: Final = ("CPUExecutionProvider",)
 _FATAL = 4
+# A tensor that lies elsewhere is looked for in a folder that cannot be one, not in the working folder; and bytes are
+# what `onnx_file` has read, not ONNX Runtime's other format, which it would recognise by four letters among them.
+_ONLY_THESE_BYTES: Final = {
+    "session.model_external_initializers_file_folder_path": "/dev/null",
+    "session.load_model_format": "ONNX",
+}
 _MAX_MODEL_BYTES = 2**31 - 1  # of a protocol buffer
 
 
@@ -36,7 +43,7 @@ class OnnxSession:
         """Load a model.
 
         Args:
-            model: the bytes of an ONNX file without external data.
+            model: the bytes of an ONNX file; nothing outside them is read.
             threads: of one forward pass; 0 lets ONNX Runtime choose.
             providers: execution providers of ONNX Runtime, the preferred one first.
             name: what to call the model in errors.
@@ -54,6 +61,8 @@ class OnnxSession:
         # Errors are raised with the same words; lines on stderr beside the log would have no format, and might block.
         options.log_severity_level = _FATAL
         ort.set_default_logger_severity(_FATAL)
+        for entry in _ONLY_THESE_BYTES.items():
+            options.add_session_config_entry(*entry)
         # Spinning threads would take the cores that decode the next picture.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
@@ -106,11 +115,10 @@ def read_model(path: Path) -> bytes:
         ContractError: it cannot be read.
     """
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise ContractError(f"{path}: the model file is no file")
-        if not 0 < found.st_size <= _MAX_MODEL_BYTES:
-            raise ContractError(f"{path}: the model file has {found.st_size} bytes, which is no size of an ONNX model")
-        return path.read_bytes()
+        with open(open_regular(path), "rb") as file:  # noqa: PTH123 - of a descriptor
+            size = os.fstat(file.fileno()).st_size
+            if not 0 < size <= _MAX_MODEL_BYTES:
+                raise ContractError(f"{path}: the model file has {size} bytes, which is no size of an ONNX model")
+            return file.read(size)
     except OSError as error:
         raise ContractError(f"{path}: the model file cannot be read: {error.strerror}") from error

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from service.machine import give_back_freed_memory
 from service.telemetry.metrics import Outcome
@@ -15,6 +18,7 @@ from service.telemetry.metrics import Outcome
 logger = logging.getLogger("unihead")
 
 Loaded = TypeVar("Loaded")
+_STOP_S = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +29,14 @@ class Reload:
         number: how many there have been, this one included.
         outcome: what happened to what the file holds now.
         reason: why that was refused; empty otherwise.
-        finished_at: seconds since 1970.
+        started_at: when it began to read; in seconds since 1970, as the next one.
+        finished_at: when it ended.
     """
 
     number: int
     outcome: Outcome
     reason: str
+    started_at: float
     finished_at: float
 
 
@@ -41,6 +47,7 @@ class Reloader(Generic[Loaded]):
     Attributes:
         name: of what lies in the file, for the log.
         load: reads the file, in a thread.
+        timeout_s: seconds that it may take; who still waits for a disk then is left behind, and reads for nobody.
         swap: puts what was read in place, on the event loop; False if that is in force already.
         describe: what is in force, for the log.
         expected: what `load` raises of a file that cannot be used; anything else is logged with its traceback.
@@ -50,6 +57,7 @@ class Reloader(Generic[Loaded]):
 
     name: str
     load: Callable[[], Loaded]
+    timeout_s: float
     swap: Callable[[Loaded], bool]
     describe: Callable[[], str]
     expected: type[Exception]
@@ -57,6 +65,7 @@ class Reloader(Generic[Loaded]):
     last: Reload | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _next: asyncio.Task[Reload] | None = None
+    _thread: threading.Thread | None = None
 
     async def reload(self) -> Reload:
         """Read the file anew and swap, or keep what there is; never raises because of the file.
@@ -71,9 +80,10 @@ class Reloader(Generic[Loaded]):
     async def _reload(self) -> Reload:
         async with self._lock:
             self._next = None
+            started_at = time.time()
             outcome, reason = await self._try()
             self.count(outcome)
-            self.last = Reload(self.last.number + 1 if self.last else 1, outcome, reason, time.time())
+            self.last = Reload(self.last.number + 1 if self.last else 1, outcome, reason, started_at, time.time())
             if outcome == "refused":
                 logger.error("%s: the new file was refused, nothing changes: %s", self.name, reason)
             else:
@@ -84,10 +94,44 @@ class Reloader(Generic[Loaded]):
 
     async def _try(self) -> tuple[Outcome, str]:
         try:
-            loaded = await asyncio.to_thread(self.load)
+            loaded = await asyncio.wait_for(self._begin_loading(), self.timeout_s)
         except self.expected as error:
             return "refused", str(error)
+        except TimeoutError:
+            return "refused", f"it could not be read within {self.timeout_s:g} s"
         except Exception as error:  # what is in force must go on, whatever a file does to a parser
             logger.exception("the new file broke what reads the %s", self.name)
             return "refused", f"{type(error).__name__}: {error}"
         return ("swapped" if self.swap(loaded) else "unchanged"), ""
+
+    def _begin_loading(self) -> asyncio.Future[Loaded]:
+        """Read in a thread of its own: one that never ends takes no place from others, and keeps no process alive."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Loaded] = loop.create_future()
+
+        def read() -> None:
+            try:
+                settle = partial(_settle, future, self.load(), None)
+            except BaseException as error:  # noqa: BLE001 - who waits must hear of it, whatever it is
+                settle = partial(_settle, future, None, error)
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(settle)
+
+        self._thread = threading.Thread(target=read, name=f"reload of {self.name}", daemon=True)
+        self._thread.start()
+        return future
+
+    async def stop(self) -> None:
+        """Let what is being read be read to its end, for a moment: native code should not outlive the interpreter."""
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, _STOP_S)
+
+
+def _settle(future: asyncio.Future[Any], loaded: object, error: BaseException | None) -> None:
+    """On the event loop: hand over what was read, unless nobody waits for it any more."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(loaded)
+    else:
+        future.set_exception(error)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.engine.contract import CLASSES_OF
+from service.engine.contract import CLASSES_OF, ModelContract, ModelTask
 from service.engine.engine import Engine
 from service.engine.postprocess import Answer, Detection
 from service.engine.prepare import prepare
@@ -128,9 +128,15 @@ def require_same_classes(one: Engine, two: Engine) -> None:
             raise ContractError(f"the shadow model has other {names.replace('_', ' ')} than the one that answers")
 
 
+def find_common_tasks(one: ModelContract, two: ModelContract) -> set[ModelTask]:
+    """Find the tasks that two models both serve, with the same classes in the same order."""
+    both = set(one.tasks) & set(two.tasks)
+    return {task for task in both if getattr(one, CLASSES_OF[task]) == getattr(two, CLASSES_OF[task])}
+
+
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Three figures from 0 (nothing in common) to 1 (the same); None of a task that the models do not both serve.
+    """Three figures from 0 (nothing in common) to 1 (the same); None of a task that is not compared.
 
     Attributes:
         top_1: 1 where both name the same class first, else 0.
@@ -148,11 +154,12 @@ def compare(one: Answer, two: Answer, *, score_threshold: float) -> Agreement:
 
     Args:
         one: of one model.
-        two: of the other, whose class names must be the same in the tasks that both serve.
+        two: of the other; compared in the tasks that both serve with the same classes.
         score_threshold: boxes that score less are left out, 0..1.
     """
     top_1 = mask_iou = box_f1 = None
-    both = set(one.contract.tasks) & set(two.contract.tasks)  # after a reload the live model may serve others
+    # After a reload the live model may serve other tasks, or give other names to the same numbers.
+    both = find_common_tasks(one.contract, two.contract)
     if "classify" in both:
         top_1 = float(one.prediction.class_probs.argmax() == two.prediction.class_probs.argmax())
     if "segment" in both:

@@ -42,6 +42,7 @@ class Job(Generic[Made]):
         watch: of the request; `finish` gets it with the stages before lapped.
         timeout_s: seconds until the answer is of no use any more.
         fresh: neither take a pass from others nor leave one to them.
+        owner: whose passes it shares; requests of others neither find them nor can tell that there are any.
         effort: of `finish`; where it is that of a pass, it waits for a worker of its own, even where the pass is over.
         trace: gets where the pass came from, and the pass itself if this request begins it.
         on_disconnect: how to hear of the client's disconnect.
@@ -52,6 +53,7 @@ class Job(Generic[Made]):
     watch: Stopwatch
     timeout_s: float
     fresh: bool = False
+    owner: str = ""
     effort: Effort = "some"
     trace: PictureTrace | None = None
     on_disconnect: OnDisconnect | None = None

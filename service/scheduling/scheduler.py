@@ -105,7 +105,7 @@ class Scheduler:
         digest = look() if on_loop else await loop.run_in_executor(self._side, look)
         self._require_running()
         waiter = Waiter(job.finish, job.watch, deadline, loop.create_future(), job.trace, job.effort)
-        result = self._share_or_open(digest, picture, waiter)
+        result = self._share_or_open(digest and digest + job.owner.encode(), picture, waiter)
         self._metrics.count_cache_result(result)
         if job.trace is not None:
             job.trace.cache_result = result

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import math
+import socket
+import struct
+import sys
+import termios
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -21,6 +26,10 @@ SHUTDOWN_GRACE_S = 1.0
 _LINGER_BYTES = 64 * 2**20
 # Of an answer, within `write_timeout_s`; it keeps those away who read a byte now and then.
 _PROGRESS_BYTES = 2**16
+# So many times `write_timeout_s` may who has read faster rest: 2 MiB, the step in which a large window opens anew.
+_MOST_CREDIT = 32
+# <netinet/tcp.h>
+_TCP_CLOSE = 7
 
 
 class LingeringTransport:
@@ -44,8 +53,23 @@ class LingeringTransport:
         self._write_timeout_s = write_timeout_s
         self._on_close = on_close
         self._left_bytes = _LINGER_BYTES
-        self._unsent_bytes = 0
+        self._may_be_untaken = False
+        # Positions in all that is written to this connection: its end, what the client had taken at the last sweep, and
+        # what it has to take before its time begins anew.
+        self._written = self._taken = self._due = 0
         self._write_deadline = math.inf
+
+    @property
+    def is_untaken(self) -> bool:
+        """Whether the client has not taken all that was written."""
+        return self._count_untaken() > 0
+
+    def _count_untaken(self) -> int:
+        untaken = self._stream.get_write_buffer_size()
+        if self._may_be_untaken:  # else there is no need to ask the system
+            untaken += count_unacknowledged(self._stream)
+        self._may_be_untaken = untaken > 0
+        return untaken
 
     def is_closing(self) -> bool:
         """Whether there is nothing left to answer."""
@@ -66,6 +90,8 @@ class LingeringTransport:
         """Send what has been written."""
         if self._held and not self._stream.is_closing():
             self._stream.writelines(self._held)
+            self._written += sum(map(len, self._held))
+            self._may_be_untaken = True
         self._held = []
 
     def close(self) -> None:
@@ -92,21 +118,47 @@ class LingeringTransport:
             self._stream.abort()
 
     def sweep(self, now: float) -> None:
-        """Close if nobody takes what has been written."""
-        unsent_bytes = self._stream.get_write_buffer_size()
-        if not self._unsent_bytes or unsent_bytes <= max(0, self._unsent_bytes - _PROGRESS_BYTES):
-            self._unsent_bytes, self._write_deadline = unsent_bytes, now + self._write_timeout_s
-        elif now >= self._write_deadline:
+        """Close if the client takes less of what has been written than it must.
+
+        What it has taken is what its system has acknowledged: of what waits in ours this one would only hear in steps
+        of a megabyte. Whoever reads at the promised rate since the beginning is never late, however uneven the steps.
+        """
+        untaken = self._count_untaken()
+        taken = self._written - untaken
+        if taken >= self._due:  # what comes now is due anew; some of it may have been taken already
+            self._taken, self._due, self._write_deadline = self._due, self._written, now + self._write_timeout_s
+        earned_s = self._write_timeout_s * max(0, taken - self._taken) / _PROGRESS_BYTES
+        self._write_deadline = min(self._write_deadline + earned_s, now + _MOST_CREDIT * self._write_timeout_s)
+        self._taken = taken
+        if untaken and now >= self._write_deadline:
             self._stream.abort()
-        else:
-            self._unsent_bytes = max(self._unsent_bytes, unsent_bytes)
+
+
+def count_unacknowledged(stream: asyncio.Transport) -> int:
+    """Bytes that this system holds for a client, the end of the answer counted as one; 0 where it does not tell."""
+    if (raw := _find_socket(stream)) is None:
+        return 0
+    (count,) = struct.unpack("i", fcntl.ioctl(raw.fileno(), termios.TIOCOUTQ, bytes(4)))
+    return int(count)
+
+
+def is_reset(stream: asyncio.Transport) -> bool:
+    """Whether the client has reset a connection that is no longer read, and so tells nobody."""
+    raw = _find_socket(stream)
+    return raw is not None and raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
+
+
+def _find_socket(stream: asyncio.Transport) -> socket.socket | None:
+    """The open socket of a connection, on Linux, whose words these are."""
+    raw: socket.socket | None = stream.get_extra_info("socket")
+    return raw if sys.platform.startswith("linux") and raw is not None and raw.fileno() >= 0 else None
 
 
 def compute_linger_deadline(now: float, body_deadline: float, *, is_shutting_down: bool) -> float:
     """Until when what a client still sends is thrown away: no longer than a body may take, but a moment in any case.
 
     Args:
-        now: in seconds of the loop's clock.
+        now: when it had taken the last byte of its answer; in seconds of the loop's clock.
         body_deadline: of its body, by the same clock.
         is_shutting_down: the server is.
     """

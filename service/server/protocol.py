@@ -1,4 +1,4 @@
-"""One connection: how long it may take, how much it may say, and that its answers come in turn and arrive.
+"""One connection: how long it may take, how much it may say, and that its answers come in turn.
 
 uvicorn has one timeout, for connections that idle between requests, and its parser takes headers of any size. Here a
 connection carries a deadline, which one task looks at for all of them: no request costs a timer.
@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 import httptools
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
-from service.api.scope import BODY_FAULT, DISCONNECT, Disconnect, body_too_late
-from service.errors import Overloaded, RequestError, RequestTimeout, Unavailable
-from service.server.closing import SHUTDOWN_GRACE_S, LingeringTransport, close_unless_continued, compute_linger_deadline
+from service.api.scope import BODY_FAULT, DISCONNECT, LIMIT_FAULT, Disconnect
+from service.errors import Overloaded, RequestError, Unavailable
+from service.server.closing import LingeringTransport, close_unless_continued
+from service.server.ending import EndingProtocol
 from service.server.head import (
     MAX_HEADERS,
     build_error_cycle,
@@ -30,7 +30,7 @@ from service.server.head import (
     write_without_upgrade,
 )
 from service.server.message import IncomingMessage
-from service.server.server import MAX_EXCESS, Connection, close_most_idle
+from service.server.places import Places
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 MAX_PIPELINED = 32
 
 
-class Protocol(HttpToolsProtocol):
+class Protocol(EndingProtocol):
     """HTTP/1.1 as uvicorn speaks it, within limits.
 
     A request that cannot be read is answered by the app like any other, after those that came before it:
@@ -56,38 +56,29 @@ class Protocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         settings: Settings,
-        max_connections: int,
+        places: Places,
     ) -> None:
         """Take what uvicorn hands to every connection; of the settings what a request may take, in time and size."""
         super().__init__(config, server_state, app_state, _loop)
         self._settings = settings
-        self._max_connections = max_connections
-        self._stream: asyncio.Transport  # from `connection_made` on, as the next two
-        self._outgoing: LingeringTransport
-        self._message: IncomingMessage
-        self._deadline = math.inf  # of what the phase of the message, or the client after the last answer, may take
-        self._is_shutting_down = False
+        self._places = places
+        self._is_spare = False
         self._disconnect = Disconnect()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own
-        """Begin to wait for a request; where there are too many connections, and none of them idles, answer 503."""
+        """Begin to wait for a request, in a spare place where there is no other."""
         super().connection_made(transport)
         self._stream = transport
         self._outgoing = LingeringTransport(transport, self._settings.write_timeout_s, on_close=self._linger)
         self.transport = cast("asyncio.Transport", self._outgoing)
         self._message = IncomingMessage(self._settings, self.loop.time())
         self._deadline = self._message.head_deadline
-        above = len(self.connections) - self._max_connections
-        if above > 0 and not close_most_idle(cast("Iterable[Connection]", self.connections)):
-            if above > MAX_EXCESS:
-                transport.abort()
-            else:
-                sentence = f"{self._max_connections} connections are open, which is the limit"
-                self._reject(Overloaded(sentence, reason="connections", retry_after_s=1))
+        self._is_spare = self._places.take(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever works for this client that it has disconnected."""
         super().connection_lost(exc)
+        self._places.leave(self)
         self._disconnect.tell()
 
     def data_received(self, data: bytes) -> None:
@@ -122,6 +113,7 @@ class Protocol(HttpToolsProtocol):
         self._message.begin(self.loop.time())
         newest = self._newest
         if newest is not None and newest.response_complete:
+            self._places.wait(self)
             self._deadline = self._message.head_deadline
 
     def on_message_begin(self) -> None:
@@ -139,7 +131,7 @@ class Protocol(HttpToolsProtocol):
             return  # a trailer, which must not pass for a header
         if len(self.headers) >= MAX_HEADERS:
             raise build_size_error(self._settings.max_header_bytes)
-        super().on_header(name, value)
+        super().on_header(name, value.rstrip(b" \t"))  # blanks behind a value are not of it (RFC 9110, sec. 5.5)
 
     def on_headers_complete(self) -> None:
         """Begin to answer.
@@ -163,10 +155,14 @@ class Protocol(HttpToolsProtocol):
         if version == "1.0":
             self.expect_100_continue = False
         self._message.begin_body()
+        self._places.work(self)
         self._deadline = math.inf if self._is_answering() else self._message.body_deadline
         self.scope["state"].update({BODY_FAULT: None, DISCONNECT: self._disconnect})
+        if self._is_spare:
+            sentence = f"{self._places.limit} connections are open, which is the limit"
+            self.scope["state"][LIMIT_FAULT] = Overloaded(sentence, reason="connections", retry_after_s=1)
         super().on_headers_complete()
-        if self._is_shutting_down:
+        if self._is_shutting_down or self._is_spare:
             self.cycle.keep_alive = False
 
     def _drop_upgrade(self) -> bytes:
@@ -202,14 +198,6 @@ class Protocol(HttpToolsProtocol):
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
 
-    @property
-    def _newest(self) -> RequestResponseCycle | None:
-        """The newest request that was handed to the app, or waits for that; uvicorn has None before the first."""
-        return self.cycle
-
-    def _is_answering(self) -> bool:
-        return (newest := self._newest) is not None and not newest.response_complete
-
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         super()._start_asgi_task(cycle, close_unless_continued(cycle, app) if cycle.waiting_for_100_continue else app)
 
@@ -221,13 +209,14 @@ class Protocol(HttpToolsProtocol):
         super().on_response_complete()
         if self._is_answering() or self.transport.is_closing():
             return
+        self._places.wait(self)
         if phase == "head":
             self._unset_keepalive_if_required()
             self._deadline = self.loop.time() + self._settings.header_timeout_s
         elif phase == "body":
             self._unset_keepalive_if_required()
             self._outgoing.begin_discarding()
-            self._deadline = self._compute_linger_deadline()
+            self._deadline = self._compute_linger_deadline(self.loop.time())
 
     def _reject(self, error: RequestError | Unavailable) -> None:
         """Answer with an error in turn; or, where a body comes in, fail that. Read no more."""
@@ -245,53 +234,6 @@ class Protocol(HttpToolsProtocol):
                 self.pipeline.appendleft((self.cycle, self.app))
             else:
                 self._start_asgi_task(self.cycle, self.app)
-
-    def _linger(self) -> None:
-        """The last answer is on its way: throw away what comes until the client has closed, within bounds."""
-        self._unset_keepalive_if_required()
-        self.flow.resume_reading()
-        self._message.phase = "lingering"
-        self._deadline = self._compute_linger_deadline()
-
-    def _compute_linger_deadline(self) -> float:
-        now, body_deadline = self.loop.time(), self._message.body_deadline
-        return compute_linger_deadline(now, body_deadline, is_shutting_down=self._is_shutting_down)
-
-    def sweep(self, now: float) -> None:
-        """Look whether this connection's time is over; `now` in seconds of the loop's clock."""
-        if now >= self._deadline:
-            phase = self._message.phase
-            if phase == "lingering":
-                self._stream.abort()
-            elif phase == "head":
-                self._reject(RequestTimeout(f"the header did not come within {self._settings.header_timeout_s:g} s"))
-            elif phase == "body" and self._is_answering():
-                self._reject(body_too_late(self._settings.body_timeout_s))
-            else:
-                self._outgoing.close_at_once()
-        self._outgoing.sweep(now)
-
-    @property
-    def idle_until(self) -> float | None:
-        """When this connection is closed for want of a request, in the loop's time; None while it is in use."""
-        timer = self.timeout_keep_alive_task
-        return timer.when() if timer is not None and not self.transport.is_closing() else None
-
-    def close(self) -> None:
-        """Close without an answer."""
-        self._outgoing.close_at_once()
-
-    def shutdown(self) -> None:
-        """Begin the graceful shutdown; who is being answered, or may just have begun to ask, is answered."""
-        if self._is_shutting_down:
-            return
-        self._is_shutting_down = True
-        if self._is_answering():
-            self.cycle.keep_alive = False
-        elif self._newest is not None and self._message.phase == "idle":
-            self._outgoing.close_at_once()
-        else:
-            self._deadline = min(self._deadline, self.loop.time() + SHUTDOWN_GRACE_S)
 
 
 class _PipelineFullError(Exception):

@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import FrameType
@@ -17,17 +16,26 @@ from types import FrameType
 import uvicorn
 import uvloop
 from fastapi import FastAPI
-from prometheus_client import start_http_server
 
 from service.api.keys import KeyFileError
 from service.api.state import ServiceState
 from service.app import create_app
 from service.errors import ContractError
 from service.machine import keep_freed_memory
+from service.server.metrics_port import serve_metrics
 from service.server.pid_file import PidFileError, hold_pid_file
+from service.server.places import Places
 from service.server.protocol import Protocol
-from service.server.server import DRAIN_S, SIGNALS, GracefulServer, fit_connections, sweep_connections
-from service.settings import ENV_PREFIX, InvalidSetting, Settings, describe_unknown_variables, read_settings
+from service.server.server import (
+    DRAIN_S,
+    SIGNALS,
+    GracefulServer,
+    find_fault_of_limit,
+    fit_connections,
+    sweep_connections,
+)
+from service.server.variables import describe_odd_variables
+from service.settings import ENV_PREFIX, InvalidSetting, Settings, read_settings
 from service.telemetry.log_writer import LineWriter
 from service.telemetry.logs import open_log
 from service.telemetry.profile import ProfileError
@@ -58,17 +66,19 @@ def serve(words: Sequence[str]) -> None:
         StartError: a setting is wrong, the port is taken, or the model cannot be used.
     """
     settings = _read_settings(words)
+    if (fault := find_fault_of_limit()) is not None:
+        raise StartError(fault, code=2)
     # Before the model is loaded: a port that is taken is the most frequent mistake.
     with _listen(settings) as listener, open_log(settings.log_level, settings.log_format) as log:
         keep_freed_memory()
-        for sentence in describe_unknown_variables(os.environ):
+        for sentence in describe_odd_variables(os.environ):
             logger.warning(sentence)
         if settings.auth == "off" and not _is_loopback(listener):
             logger.warning("auth is off: whoever reaches %s port %d is answered", *listener.getsockname()[:2])
         for number in SIGNALS:
             signal.signal(number, partial(_exit_before_ready, log))
         try:
-            uvloop.run(_run(settings, listener, log))
+            uvloop.run(_run(_allow_hosts(settings, listener), listener, log))
         except (ContractError, KeyFileError, PidFileError, ProfileError, TracingError) as error:
             raise StartError(str(error)) from error
 
@@ -111,6 +121,13 @@ def _is_loopback(listener: socket.socket) -> bool:
     return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
+def _allow_hosts(settings: Settings, listener: socket.socket) -> Settings:
+    """Where nobody comes from elsewhere, pages in a browser do: by names that are not this machine's."""
+    if settings.allowed_hosts or not _is_loopback(listener):
+        return settings
+    return settings.model_copy(update={"allowed_hosts": ("localhost", settings.host.lower())})
+
+
 def _exit_before_ready(log: LineWriter, number: int, _: FrameType | None) -> None:
     """On a signal during the start: no request is in flight, and a graceful shutdown would wait for the model."""
     logger.info("stopped by %s before it was ready", signal.Signals(number).name)
@@ -123,7 +140,7 @@ async def _run(settings: Settings, listener: socket.socket, log: LineWriter) -> 
     state: ServiceState = app.state.service
     log.watch_dropped(state.metrics.dropped_log_lines.inc)
     max_connections = fit_connections(settings.max_connections)
-    protocol = partial(Protocol, settings=settings, max_connections=max_connections)
+    protocol = partial(Protocol, settings=settings, places=Places(max_connections))
     server = GracefulServer(_configure(app, protocol), on_shutdown=state.drain, delay_s=settings.drain_delay_s)
     state.metrics.show_connections(lambda: len(server.server_state.connections), max_connections)
     ready, reloads = asyncio.Event(), set[asyncio.Task[None]]()
@@ -158,30 +175,22 @@ def _configure(app: FastAPI, protocol: Callable[..., Protocol]) -> uvicorn.Confi
 
 @contextlib.contextmanager
 def _serve_metrics(settings: Settings, app: FastAPI) -> Iterator[None]:
-    """Answer /metrics on a port of its own, in a thread, if there is to be one."""
+    """Answer /metrics on a port of its own, if there is to be one."""
     if settings.metrics_port is None:
         yield
         return
     state: ServiceState = app.state.service
-    try:
-        server, thread = start_http_server(settings.metrics_port, settings.host, state.metrics.registry)
-    except OSError as error:
-        raise StartError(
-            f"cannot listen on {settings.host} port {settings.metrics_port} for metrics: {error.strerror}; "
-            "choose another with --metrics-port"
-        ) from error
-    server.handle_error = _log_metrics_failure  # type: ignore[assignment]  # it writes to stderr
-    logger.info("metrics on port %d", server.server_port)
-    try:
+    with contextlib.ExitStack() as stack:
+        serving = serve_metrics(settings.host, settings.metrics_port, state.metrics.registry, settings.allowed_hosts)
+        try:
+            port = stack.enter_context(serving)
+        except OSError as error:
+            raise StartError(
+                f"cannot listen on {settings.host} port {settings.metrics_port} for metrics: {error.strerror}; "
+                "choose another with --metrics-port"
+            ) from error
+        logger.info("metrics on port %d", port)
         yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-def _log_metrics_failure(*_: object) -> None:
-    logger.warning("a request for metrics failed: %r", sys.exc_info()[1])
 
 
 def _begin_reload(state: ServiceState, ready: asyncio.Event, reloads: set[asyncio.Task[None]]) -> None:

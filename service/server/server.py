@@ -11,11 +11,13 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from types import FrameType
 from typing import Protocol, cast
 
 import uvicorn
+
+from service.server.places import SPARE_PLACES
 
 logger = logging.getLogger("unihead")
 
@@ -28,10 +30,10 @@ _CANCEL_S = 1
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _SWEEP_S = 0.25
-# Connections above the limit that are answered 503; still more are closed without an answer.
-MAX_EXCESS = 64
-# Files and sockets that are no connections of clients, and connections above the limit.
-_OTHER_FILES = 64 + MAX_EXCESS
+# Files and sockets that are no connections of clients, and connections beyond the limit.
+_OTHER_FILES = 64 + SPARE_PLACES
+# Below it there is hardly a place for clients, and libraries fail in words that nobody understands.
+_LEAST_FILES = 256
 
 
 class GracefulServer(uvicorn.Server):
@@ -106,10 +108,6 @@ class Connection(Protocol):
     def sweep(self, now: float) -> None:
         """Do what is due at its deadlines; `now` in seconds of the loop's clock."""
 
-    @property
-    def idle_until(self) -> float | None:
-        """When it is closed for want of a request, in the loop's time; None while it is in use."""
-
     def close(self) -> None:
         """Close without an answer."""
 
@@ -143,12 +141,15 @@ async def _sweep(server: uvicorn.Server) -> None:
                 connection.close()
 
 
-def close_most_idle(connections: Iterable[Connection]) -> bool:
-    """Close the connection that has idled longest; returns whether there was one."""
-    idle = [(until, connection) for connection in connections if (until := connection.idle_until) is not None]
-    if idle:
-        min(idle, key=lambda pair: pair[0])[1].close()
-    return bool(idle)
+def find_fault_of_limit() -> str | None:
+    """Say in a sentence that this process may open too few files, and what to do; None if it may open enough."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most == resource.RLIM_INFINITY or most >= _LEAST_FILES:
+        return None
+    return (
+        f"this process may open {most} files and sockets, and needs {_LEAST_FILES} at least: raise the limit with "
+        "`ulimit -n 4096` in the shell, LimitNOFILE= in a unit of systemd, or --ulimit nofile=4096 of docker run"
+    )
 
 
 def fit_connections(wanted: int) -> int:
@@ -160,5 +161,8 @@ def fit_connections(wanted: int) -> int:
     if allowed == resource.RLIM_INFINITY or allowed >= wanted + _OTHER_FILES:
         return wanted
     fitting = max(1, allowed - _OTHER_FILES)
-    logger.warning("%d connections are taken, not %d: this process may open %d files", fitting, wanted, allowed)
+    logger.warning(
+        "%d connections are taken, not %d: this process may open %d files; `ulimit -n %d` allows all",
+        *(fitting, wanted, allowed, wanted + _OTHER_FILES),
+    )
     return fitting

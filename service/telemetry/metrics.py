@@ -143,8 +143,14 @@ class Metrics:
         self._shadow_images = counter("unihead_shadow_images", "Pictures that both models have seen.")
         self._shadow_agreement = counter(
             "unihead_shadow_agreement",
-            "Sum over these pictures of the agreement, 0..1 each. classify: the same first class. segment: mean IoU of "
-            "the masks. detect: F1 of the boxes at an IoU of 0.5. Divide it by unihead_shadow_images_total.",
+            "Sum over the compared pictures of the agreement, 0..1 each. classify: the same first class. segment: mean "
+            "IoU of the masks. detect: F1 of the boxes at an IoU of 0.5. Divide it by "
+            "unihead_shadow_compared_images_total.",
+            ["task"],
+        )
+        self._shadow_compared = counter(
+            "unihead_shadow_compared_images",
+            "Pictures in which a task was compared; after a reload the live model may serve others, or other classes.",
             ["task"],
         )
         self._shadow_forward_ms = counter(
@@ -222,6 +228,7 @@ class Metrics:
         self._shadow_info.labels(version, sha256).set(1)
         for task in tasks:
             self._shadow_agreement.labels(task)
+            self._shadow_compared.labels(task)
         for model in ("live", "shadow"):
             self._shadow_forward_ms.labels(model)
 
@@ -239,6 +246,7 @@ class Metrics:
         for task, agreement in (("classify", top_1), ("segment", mask_iou), ("detect", box_f1)):
             if agreement is not None:
                 self._shadow_agreement.labels(task).inc(agreement)
+                self._shadow_compared.labels(task).inc()
         self._shadow_forward_ms.labels("live").inc(live_ms)
         self._shadow_forward_ms.labels("shadow").inc(shadow_ms)
 

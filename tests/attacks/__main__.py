@@ -132,6 +132,14 @@ def check_slow(_: argparse.Namespace) -> list[Figure]:
         return asyncio.run(slow.measure(service, sockets=500, seconds=60, closed_within_s=16))
 
 
+def check_connections(_: argparse.Namespace) -> list[Figure]:
+    """Connections at the limit, and answers that are read slowly."""
+    with serve() as service:
+        figures = asyncio.run(slow.measure_at_limit(service, limit=1024, per_s=270, seconds=20))
+    with serve() as service:
+        return [*figures, *asyncio.run(slow.measure_readers(service, readers=16, write_timeout_s=10, seconds=60))]
+
+
 def check_overload(_: argparse.Namespace) -> list[Figure]:
     """Five times the capacity for a minute."""
     if shutil.which("h2load") is None:
@@ -182,6 +190,7 @@ CHECKS: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "whole": check_whole,
     "corpus": check_corpus,
     "slow": check_slow,
+    "connections": check_connections,
     "overload": check_overload,
     "tests": check_tests,
 }

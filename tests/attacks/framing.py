@@ -42,6 +42,8 @@ FRAMINGS = [
     _make("Host that is no host", _GET + b"Host: x/../y @z\r\n\r\n", 400),
     _make("empty Host", _GET + b"Host:\r\n\r\n", 200),
     _make("Host with port, IPv6", _GET + b"Host: [::1]:8000\r\n\r\n", 200),
+    _make("Host of somebody else, on loopback", _GET + b"Host: evil.example\r\n\r\n", 421),
+    _make("a page of somebody else", _POST + b"Origin: https://evil.example\r\nContent-Length: 3\r\n\r\nabc", 403),
     _make("two Hosts, HTTP/1.0", b"GET /healthz HTTP/1.0\r\nHost: x\r\nHost: y\r\n\r\n", 400),
     _make("no version", b"GET /healthz\r\n\r\n", 400),
     _make("HTTP/0.9", b"GET /healthz HTTP/0.9\r\nHost: x\r\n\r\n", 400),

@@ -102,6 +102,13 @@ def check_read_only(container: Container) -> str:
     return "nothing can be written outside /tmp"
 
 
+def check_working_folder(container: Container) -> str:
+    folder, *files = container.attempt("sh", "-c", "pwd; ls -A").stdout.splitlines()
+    expect("the root of the file system as working folder", folder == "/", False)
+    expect(f"files in {folder}", files, [])
+    return f"{folder} is empty"
+
+
 def check_health(container: Container) -> str:
     image = container.engine.inspect("image", container.name)
     check = image.get("Healthcheck") or image["Config"]["Healthcheck"]  # Podman's place, and Docker's
@@ -151,6 +158,7 @@ CHECKS: dict[str, Callable[[Container], str]] = {
     "no compiler, torch, Ghostscript or pip": check_contents,
     "rights": check_rights,
     "read-only root": check_read_only,
+    "working folder": check_working_folder,
     "health check": check_health,
     "keys": check_keys,
     "answers": check_answers,

@@ -32,6 +32,7 @@ def test_what_is_handed_on_are_settings_of_the_service_without_a_second_default(
     assert set(SERVICES["unihead"]["environment"]) - names == {
         "UNIHEAD_METRICS_PORT=9000",
         "UNIHEAD_AUTH=off",
+        "UNIHEAD_ALLOWED_HOSTS=${UNIHEAD_ALLOWED_HOSTS:-localhost}",
         "OTEL_RESOURCE_ATTRIBUTES=${TRACE_ATTRIBUTES:-}",
     }
 

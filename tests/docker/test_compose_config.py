@@ -90,6 +90,7 @@ def test_without_variables_the_service_has_its_limits_and_its_own_settings(
     assert service["mem_limit"] in {"1g", str(2**30)}
     assert {name: value for name, value in service["environment"].items() if value} == {
         "UNIHEAD_AUTH": "off",
+        "UNIHEAD_ALLOWED_HOSTS": "localhost",
         "UNIHEAD_METRICS_PORT": "9000",
     }
 

@@ -62,6 +62,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
                             "maxReplicas": {"type": "integer"},
                             "containers": {"type": "array", "minItems": 1, "maxItems": 1},
                             "volumes": {"type": "array"},
+                            "enableServiceLinks": {"type": "boolean"},
                         },
                     }
                 },
@@ -108,6 +109,11 @@ def test_containers_can_do_no_more_than_answer(name: str) -> None:
     pod = rights | MANIFESTS[name]["spec"].get("template", {}).get("spec", {}).get("securityContext", {})
     assert (pod["runAsNonRoot"], pod["runAsUser"]) == (True, 10001)
     assert container(name)["resources"]["limits"]["memory"]
+
+
+@pytest.mark.parametrize("name", ["deployment", "inference-service"])
+def test_no_service_beside_it_sets_variables_of_its_own(name: str) -> None:
+    assert pod_of(name)["enableServiceLinks"] is False
 
 
 @pytest.mark.parametrize("name", ["deployment", "inference-service"])

@@ -44,6 +44,14 @@ def test_the_service_runs_as_a_numbered_user_that_is_not_root(final_stage: dict[
     assert final_stage["USER"] == "10001:10001"
 
 
+def test_the_service_works_in_a_folder_of_its_own_that_nothing_is_put_into(
+    instructions: list[tuple[str, str]], final_stage: dict[str, str]
+) -> None:
+    folder = final_stage["WORKDIR"]
+    assert re.fullmatch(r"/\w+", folder)
+    assert [rest for name, rest in instructions if name != "WORKDIR" and folder in rest] == []
+
+
 def test_the_service_gets_signals_itself_and_can_be_asked_for_its_health(final_stage: dict[str, str]) -> None:
     assert json.loads(final_stage["CMD"]) == ["unihead-serve"]
     assert json.loads(final_stage["HEALTHCHECK"].partition("CMD ")[2]) == ["unihead-serve", "health"]

@@ -52,7 +52,7 @@ DOORS: dict[str, dict[str, set[str]]] = {
 }
 
 # People copy the client alone into their projects, which they could not do with several modules.
-MOST_LINES = {"service/client.py": 547}
+MOST_LINES = {"service/client.py": 549}
 
 IMPORT_ALL_WITHOUT = """
 import importlib, pkgutil, sys

@@ -114,9 +114,12 @@ THREE_SIDES = replace(GOLDEN[0].detections[0], box=(0.0, 0.0, 9.0))  # type: ign
 OUTSIDE, FOREIGN, OTHERWISE = "1 tensors lie in other files", "operators of com.evil", "answers otherwise than its file"
 BAD_MODELS: dict[str, tuple[Harm, str]] = {
     "gone": (lambda path: path.unlink(), "cannot be read"),
-    "a folder": (lambda path: replace_file(path, Path.mkdir), "is no file"),
-    "a pipe": (lambda path: replace_file(path, os.mkfifo), "is no file"),
-    "a device": (lambda path: replace_file(path, lambda path: path.symlink_to("/dev/zero")), "is no file"),
+    "a folder": (lambda path: replace_file(path, Path.mkdir), "it is a directory, and has to be a regular file"),
+    "a pipe": (lambda path: replace_file(path, os.mkfifo), "it is a FIFO, and has to be"),
+    "a device": (
+        lambda path: replace_file(path, lambda path: path.symlink_to("/dev/zero")),
+        "it is a character device",
+    ),
     "a link to nothing": (lambda path: replace_file(path, lambda path: path.symlink_to("none")), "cannot be read"),
     "empty": (lambda path: path.write_bytes(b""), "has 0 bytes"),
     "text": (lambda path: path.write_text("hello"), "is no ONNX model"),

@@ -80,9 +80,10 @@ class Harness:
         *,
         timeout_s: float = 10,
         fresh: bool = False,
+        owner: str = "",
         effort: Effort = "some",
     ) -> tuple[Answer, CacheResult]:
-        job = Job(body, finish or keep, Stopwatch(), timeout_s=timeout_s, fresh=fresh, effort=effort)
+        job = Job(body, finish or keep, Stopwatch(), timeout_s=timeout_s, fresh=fresh, owner=owner, effort=effort)
         return await self.scheduler.submit(job)
 
     def begin(self, *args: Any, **options: Any) -> asyncio.Task[tuple[Answer, CacheResult]]:  # noqa: ANN401 - of `ask`

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -134,6 +136,17 @@ def test_a_port_that_is_taken_is_one_sentence(capsys: pytest.CaptureFixture[str]
     )
 
 
+@pytest.mark.slow
+def test_too_few_files_are_one_sentence() -> None:
+    limit = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (100, 100))
+    command = [sys.executable, "-c", "from service.cli import main; main()", "--port", "0"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=make_environment(), capture_output=True, text=True, check=False, preexec_fn=limit
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("unihead-serve: this process may open 100 files and sockets, and needs 256 at least")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -157,10 +170,46 @@ def test_wrong_flags_are_named(capsys: pytest.CaptureFixture[str], words: list[s
 
 
 def test_a_wrong_variable_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UNIHEAD_PORT", "tcp://10.0.0.1:8000")
+    monkeypatch.setenv("UNIHEAD_PORT", "http://10.0.0.1:8000")
     code, _, err = run(capsys)
     assert code == 2
-    assert err.startswith("unihead-serve: --port (UNIHEAD_PORT) is 'tcp://10.0.0.1:8000': ")
+    assert err.startswith("unihead-serve: --port (UNIHEAD_PORT) is 'http://10.0.0.1:8000': ")
+
+
+def test_health_asks_the_default_port_where_kubernetes_has_set_the_variable(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNIHEAD_PORT", "tcp://10.0.0.1:80")
+    asked: list[str] = []
+    monkeypatch.setattr("service.cli.get", lambda url, *_: asked.append(url))
+    assert run(capsys, "health")[0] == 0
+    assert asked == ["http://127.0.0.1:8000"]
+
+
+def test_reload_tells_how_its_own_ended_and_not_one_that_somebody_has_begun_before(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "pid").write_text("1")
+    monkeypatch.setattr(os, "kill", lambda *_: None)
+
+    def reloads(model: tuple[float, str], keys: tuple[float, str]) -> bytes:
+        of_model, of_keys = (
+            {"started_at": time.time() + ago_s, "outcome": outcome, "sha256": "c0ffee", "reason": "broken"}
+            for ago_s, outcome in (model, keys)
+        )
+        return json.dumps({"last_reload": of_model, "keys": {"in_force": 1, "last_reload": of_keys}}).encode()
+
+    began = [
+        reloads((-60, "swapped"), (-60, "swapped")),
+        reloads((-1, "refused"), (-1, "refused")),  # begun before the wish, over after it
+        reloads((-1, "refused"), (1, "swapped")),
+        reloads((1, "unchanged"), (1, "swapped")),
+    ]
+    monkeypatch.setattr("service.cli.get", lambda *_: began.pop(0))
+    monkeypatch.setattr("service.cli._POLL_S", 0)
+    code, out, err = run(capsys, "reload", "--pid-file", str(tmp_path / "pid"))
+    assert (code, err, began) == (0, "", [])
+    assert out.splitlines() == ["keys swapped, 1 in force", "unchanged: the model with SHA-256 c0ffee answers"]
 
 
 def test_help_names_every_setting_with_its_variable(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service.settings import InvalidSetting, Settings, describe_unknown_variables, read_settings
+from service.settings import InvalidSetting, Settings, read_settings
 
 
 def test_defaults_listen_on_loopback_and_take_the_packaged_model() -> None:
@@ -37,16 +37,26 @@ def test_every_setting_says_what_it_is() -> None:
     assert all(field.description for field in Settings.model_fields.values())
 
 
-def test_mistyped_variables_are_noticed_and_other_peoples_are_not() -> None:
-    environment = {"UNIHEAD_PROT": "1", "UNIHEAD_PORT": "1", "UNIHEAD_DATA": "x", "UNIHEAD_ZZZZ": "", "PATH": "x"}
-    port, other = describe_unknown_variables(environment)
-    assert port == "the environment sets UNIHEAD_PROT, which is no setting; did you mean UNIHEAD_PORT?"
-    assert "UNIHEAD_ZZZZ" in other
+def test_an_address_in_the_place_of_a_port_is_that_of_a_service_of_kubernetes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("UNIHEAD_PORT", "UNIHEAD_METRICS_PORT"):
+        monkeypatch.setenv(name, "tcp://10.0.0.1:80")
+    settings = read_settings([])
+    assert (settings.port, settings.metrics_port) == (8000, None)
+    assert read_settings(["--port", "8001"]).port == 8001
 
 
-def test_the_variable_of_those_who_ask_is_not_mistaken_for_the_key_file() -> None:
-    (sentence,) = describe_unknown_variables({"UNIHEAD_KEY": "uh_secret"})
-    assert sentence == "the environment sets UNIHEAD_KEY, which is no setting; did you mean UNIHEAD_KEYS?"
+@pytest.mark.parametrize("port", ["tcp://", "tcp://10.0.0.1", "http://10.0.0.1:80", "10.0.0.1:80"])
+def test_other_words_are_no_port(port: str) -> None:
+    with pytest.raises(InvalidSetting, match="input should be a valid integer"):
+        read_settings(["--port", port])
+
+
+@pytest.mark.parametrize(("name", "word"), [("log_level", "INFO"), ("log_format", "Json"), ("golden", "WARN")])
+def test_words_are_taken_in_capitals(monkeypatch: pytest.MonkeyPatch, name: str, word: str) -> None:
+    monkeypatch.setenv(f"UNIHEAD_{name.upper()}", word)
+    assert getattr(read_settings([]), name) == word.lower()
+    monkeypatch.delenv(f"UNIHEAD_{name.upper()}")
+    assert getattr(read_settings([f"--{name.replace('_', '-')}", word]), name) == word.lower()
 
 
 def test_threads_are_taken_from_the_cpus_unless_they_are_said(monkeypatch: pytest.MonkeyPatch) -> None:

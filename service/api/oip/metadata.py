@@ -12,7 +12,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 
 from service.api.oip.tensors import BYTES, UINT8, InputSpec
-from service.api.router import KeylessRoute, declare
+from service.api.router import HealthRoute, declare
 from service.api.scope import OIP_ROOT
 from service.api.state import ServiceState, state_of
 from service.engine.contract import ModelContract
@@ -49,13 +49,13 @@ async def server() -> dict[str, Any]:
     return {"name": "unihead", "version": find_version("unihead"), "extensions": extensions}
 
 
-@declare(router, KeylessRoute, "GET", f"{OIP_ROOT}/health/live", summary="The process answers")
+@declare(router, HealthRoute, "GET", f"{OIP_ROOT}/health/live", summary="The process answers")
 async def live() -> dict[str, bool]:
     """Answer as long as the event loop turns."""
     return {"live": True}
 
 
-@declare(router, KeylessRoute, "GET", f"{OIP_ROOT}/health/ready", summary="The model is loaded and warm")
+@declare(router, HealthRoute, "GET", f"{OIP_ROOT}/health/ready", summary="The model is loaded and warm")
 async def ready(request: Request) -> dict[str, bool]:
     """Answer 200 while pictures should be sent here; 503 before the model is warm, and from SIGTERM on."""
     state_of(request).require_ready()

@@ -181,6 +181,9 @@ async def test_what_is_open_is_what_is_meant_to_be(app: FastAPI) -> None:
         ({"Authorization": f"bearer   {KEY}"}, "phone"),
         ({"X-API-Key": KEY}, "phone"),
         ({"X-API-Key": OTHER}, "laptop"),
+        ({"X-API-Key": f"  {KEY}   "}, "phone"),
+        ({"X-API-Key": f"{KEY}\t"}, "phone"),
+        ({"Authorization": f"Bearer {KEY} \t"}, "phone"),
     ],
 )
 async def test_a_key_in_force_opens_and_its_id_is_logged(
@@ -193,6 +196,26 @@ async def test_a_key_in_force_opens_and_its_id_is_logged(
     assert (await client.get("/nowhere", headers=headers)).status_code == 404
     assert [fields.get("key") for fields in fields_of_requests(caplog)] == [name] * 5
     assert "uh_" not in str([record.__dict__ for record in caplog.records])
+
+
+@pytest.mark.parametrize(
+    ("shared", "results"), [(False, ["miss", "hit", "miss", "hit"]), (True, ["miss"] + ["hit"] * 3)]
+)
+async def test_one_key_is_not_told_what_another_has_asked_about(
+    settings: Settings, contract: ModelContract, tmp_path: Path, shared: bool, results: list[str]
+) -> None:
+    keys = write_keys(tmp_path / "keys", phone=KEY, laptop=OTHER)
+    session = FakeSession()
+    app = create_app(
+        settings.model_copy(update={"keys": keys, "share_across_keys": shared}), Engine(session, contract, "c0ffee")
+    )
+    async with app.router.lifespan_context(app), connect(app) as client:
+        warm, found = session.passes, []
+        for key in (KEY, KEY, OTHER, OTHER):
+            response = await client.post("/classify", content=PICTURE, headers={"X-API-Key": key})
+            found.append(response.headers["x-unihead-cache"])
+    assert found == results
+    assert session.passes - warm == results.count("miss")
 
 
 async def test_who_needs_no_key_and_who_has_none_in_force_are_logged_without_one(

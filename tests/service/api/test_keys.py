@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import re
 import stat
 import threading
@@ -68,10 +69,20 @@ def test_files_that_cannot_be_used_say_why(tmp_path: Path) -> None:
             read_keys(tmp_path / "keys")
     with pytest.raises(KeyFileError, match=r"none: the key file cannot be read: No such file or directory"):
         read_keys(tmp_path / "none")
-    with pytest.raises(KeyFileError, match="cannot be read: Is a directory"):
+    with pytest.raises(KeyFileError, match="cannot be read: it is a directory, and has to be a regular file"):
         read_keys(tmp_path)
-    with pytest.raises(KeyFileError, match=r"/dev/null holds no key"):
+    with pytest.raises(KeyFileError, match=r"/dev/null: the key file cannot be read: it is a character device"):
         read_keys(Path("/dev/null"))
+
+
+@pytest.mark.timeout(10)
+def test_a_fifo_in_the_place_of_the_file_is_waited_for_by_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    os.mkfifo(path)
+    with pytest.raises(KeyFileError, match="cannot be read: it is a FIFO"):
+        read_keys(path)
+    with pytest.raises(KeyFileError, match="cannot be written: it is a FIFO"):
+        append_key(path, "phone", ONE)
 
 
 def test_a_key_in_the_place_of_the_file_is_not_shown() -> None:
@@ -187,7 +198,7 @@ def test_the_help_tells_how_to_begin_and_how_to_rotate(capsys: pytest.CaptureFix
 class Ring(KeyRing):
     def __init__(self, path: Path) -> None:
         self.counts = Counter[str]()
-        super().__init__(path, count=lambda outcome: self.counts.update([outcome]))
+        super().__init__(path, timeout_s=10, count=lambda outcome: self.counts.update([outcome]))
 
 
 def test_nobody_comes_in_before_the_keys_are_loaded(tmp_path: Path) -> None:
@@ -221,6 +232,21 @@ async def test_a_reload_swaps_the_keys_or_keeps_the_old_ones(tmp_path: Path, cap
     assert (await ring.reloader.reload()).number == 6
     assert ring.counts == {"swapped": 2, "unchanged": 1, "refused": 3}
     assert "keys reloaded: swapped, in force: phone, laptop" in caplog.messages
+
+
+@pytest.mark.anyio
+async def test_a_fifo_does_not_end_the_reloading(tmp_path: Path) -> None:
+    path = write_keys(tmp_path / "keys", phone="one")
+    ring = Ring(path)
+    ring.load()
+    path.unlink()
+    os.mkfifo(path)
+    refused = await ring.reloader.reload()
+    assert (refused.outcome, ring.keys.find(b"one")) == ("refused", "phone")
+    assert "it is a FIFO" in refused.reason
+    path.unlink()
+    write_keys(path, phone="two")
+    assert (await ring.reloader.reload()).outcome == "swapped"
 
 
 @pytest.mark.anyio

@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,9 +14,10 @@ from fastapi import FastAPI
 
 from service.api.state import ServiceState
 from service.app import create_app
+from service.engine.engine import Engine
 from service.errors import ContractError
 from service.rollout.loading import load_verified
-from service.rollout.reload import Reload
+from service.rollout.reload import Reload, Reloader
 from service.settings import Settings
 from tests.service.bad_models import BAD_AT_START, BAD_MODELS, rewrite, set_weight, write_model
 from tests.service.clients import connect
@@ -63,8 +66,10 @@ async def test_a_good_file_takes_over(app: FastAPI, client: httpx.AsyncClient, m
     assert await version_of(client, body) == "old"
     assert (await client.get("/info")).json()["last_reload"] is None
     write_model(model, "new")
+    began = time.time()
     done = await reload(app)
     assert (done.number, done.outcome, done.reason) == (1, "swapped", "")
+    assert began <= done.started_at < done.finished_at
     assert await version_of(client, body) == "new"  # and not from the cache of the old one
     info = (await client.get("/info")).json()
     assert (info["model"]["version"], info["last_reload"]["outcome"]) == ("new", "swapped")
@@ -126,13 +131,56 @@ async def test_those_who_ask_at_once_share_a_reload_and_those_who_come_later_the
     app: FastAPI, client: httpx.AsyncClient, model: Path
 ) -> None:
     write_model(model, "new")
+    reloader, read = app.state.service.reloader, list[Engine]()
+    load = reloader.load
+
+    def load_and_tell() -> Engine:
+        read.append(load())
+        return read[-1]
+
+    reloader.load = load_and_tell
     first = [asyncio.ensure_future(reload(app)) for _ in range(100)]
-    await until(app.state.service.reloader._lock.locked)
+    await until(lambda: len(read) == 1)
     write_model(model, "newer")
     later = [asyncio.ensure_future(reload(app)) for _ in range(100)]
     assert {done.number for done in await asyncio.gather(*first)} == {1}
     assert {(done.number, done.outcome) for done in await asyncio.gather(*later)} == {(2, "swapped")}
     assert await version_of(client, encode(make_picture())) == "newer"
+
+
+async def test_what_is_never_read_to_its_end_is_given_up_and_holds_up_nobody() -> None:
+    """As a disk of another machine that does not answer."""
+    released, said = threading.Event(), iter(["slow", "good"])
+
+    def load() -> str:
+        word = next(said)
+        if word == "slow":
+            released.wait(30)
+        return word
+
+    in_force = ["old"]
+
+    def swap(word: str) -> bool:
+        in_force.append(word)
+        return True
+
+    reloader = Reloader(
+        name="words",
+        load=load,
+        timeout_s=0.05,
+        swap=swap,
+        describe=lambda: in_force[-1],
+        expected=ContractError,
+        count=lambda outcome: None,  # noqa: ARG005 - nobody counts
+    )
+    first = await reloader.reload()
+    assert (first.outcome, first.reason) == ("refused", "it could not be read within 0.05 s")
+    assert (await reloader.reload()).outcome == "swapped"
+    released.set()
+    await asyncio.sleep(0.05)
+    assert in_force == ["old", "good"]  # what came too late changes nothing
+    await reloader.stop()
+    assert not [thread for thread in threading.enumerate() if thread.name == "reload of words"]
 
 
 async def test_another_file_than_the_pinned_one_is_refused(model: Path) -> None:

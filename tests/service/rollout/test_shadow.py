@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +150,42 @@ def test_a_shadow_is_compared_in_what_both_serve(metrics: Metrics, tasks: tuple[
     for task in MODEL_TASKS:
         wanted = None if task not in tasks else float(task == "detect")
         assert sample("unihead_shadow_agreement_total", {"task": task}) == wanted
+        assert sample("unihead_shadow_compared_images_total", {"task": task}) == wanted
+
+
+def test_after_a_reload_to_other_classes_only_what_still_has_the_same_is_compared(metrics: Metrics) -> None:
+    before = Engine(FakeSession(), make_contract())
+    lives = [before]
+    shadow = Shadow(before, metrics, live=lambda: lives[-1], percent=100, limits=PictureLimits(), score_threshold=0.3)
+    shadow.offer(BODY)
+    while count(metrics, "images") < 1:
+        shadow._thread.join(0.001)
+    others = make_contract(
+        segmentation_classes=before.contract.segmentation_classes[::-1],
+        classification_classes=tuple(f"other {name}" for name in before.contract.classification_classes),
+    )
+    lives.append(Engine(FakeSession(), others))
+    for _ in range(3):
+        shadow.offer(BODY)
+    shadow.stop()
+    assert count(metrics, "images") == 4.0
+    for task, compared in (("classify", 1.0), ("segment", 1.0), ("detect", 4.0)):
+        assert count(metrics, "compared_images", task=task) == compared
+        assert count(metrics, "agreement", task=task) == compared  # a ratio of 1, which does not sink
+
+
+@pytest.mark.anyio
+async def test_a_refused_shadow_leaves_no_thread_behind(
+    tiny_model: Path, tmp_path: Path, write_tiny_model: Callable[..., Path]
+) -> None:
+    other = write_tiny_model(tmp_path / "other.onnx", make_contract(detection_classes=tuple("abcd")))
+    app = create_app(Settings(model=tiny_model, shadow=other, threads=2))
+    before = {thread.name for thread in threading.enumerate()}
+    with pytest.raises(ContractError, match="has other detection classes"):
+        async with app.router.lifespan_context(app):
+            pass
+    left = {thread.name for thread in threading.enumerate()} - before
+    assert not [name for name in left if name.startswith(("picture", "cached", "shadow"))]
 
 
 @pytest.mark.anyio

@@ -71,6 +71,20 @@ async def test_requests_about_one_picture_share_its_pass(harness: Harness) -> No
     assert harness.passes == 1.0
 
 
+async def test_owners_share_neither_what_is_under_way_nor_what_is_kept(harness: Harness) -> None:
+    harness.session.gate.clear()
+    first = harness.begin(body_of(0), owner="a")
+    await until(lambda: harness.session.inside == 1)
+    other = harness.begin(body_of(0), owner="b")
+    await until(lambda: harness.session.inside == 2)
+    harness.session.gate.set()
+    assert [result for _, result in await asyncio.gather(first, other)] == ["miss", "miss"]
+    assert [(await harness.ask(body_of(0), owner=owner))[1] for owner in ("a", "b", "c", "")] == [
+        *("hit", "hit", "miss", "miss")
+    ]
+    assert harness.passes == 4.0
+
+
 async def test_later_requests_find_the_answer_in_the_cache(harness: Harness) -> None:
     one, first = await harness.ask(body_of(0))
     two, second = await harness.ask(body_of(0))

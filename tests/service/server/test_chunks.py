@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from service.api.scope import BODY_FAULT
+from service.server.places import Places
 from service.server.protocol import Protocol
 from service.settings import Settings
 
@@ -31,7 +32,7 @@ class CountingApp:
 
 def make_protocol() -> Callable[[], Protocol]:
     config = uvicorn.Config(CountingApp(), http=Protocol, lifespan="off", log_config=None)
-    return lambda: Protocol(config, ServerState(), {}, settings=Settings(), max_connections=2)
+    return lambda: Protocol(config, ServerState(), {}, settings=Settings(), places=Places(2))
 
 
 @pytest.mark.anyio

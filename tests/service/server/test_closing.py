@@ -34,6 +34,9 @@ class FakeStream:
     def get_write_buffer_size(self) -> int:
         return self.unsent
 
+    def get_extra_info(self, name: str) -> None:
+        """There is no socket, and so no system that could tell more."""
+
 
 def make() -> tuple[FakeStream, LingeringTransport]:
     stream = FakeStream()
@@ -85,9 +88,11 @@ def cut_off_at(*unsent_by_second: int) -> int | None:
     """The second at which a connection is given up whose unsent bytes are these."""
     stream, transport = make()
     for second, unsent in enumerate(unsent_by_second):
+        transport._held = [bytes(max(0, unsent - stream.unsent))]
+        transport.flush()
         stream.unsent = unsent
         transport.sweep(second)
-        if stream.said:
+        if "abort" in stream.said:
             return second
     return None
 
@@ -97,7 +102,7 @@ def test_who_takes_nothing_is_cut_off_in_time() -> None:
 
 
 def test_who_takes_a_little_now_and_then_is_cut_off_as_soon() -> None:
-    assert cut_off_at(*[MIB - KIB * second for second in range(30)]) == 10
+    assert cut_off_at(*[MIB - KIB * second for second in range(30)]) == 12
 
 
 def test_asking_for_more_wins_no_time() -> None:
@@ -106,6 +111,41 @@ def test_asking_for_more_wins_no_time() -> None:
 
 def test_who_takes_enough_is_waited_for() -> None:
     assert cut_off_at(*[MIB - 8 * KIB * second for second in range(129)]) is None
+
+
+def test_who_takes_it_in_large_steps_is_waited_for_until_the_promised_rate_would_be_there() -> None:
+    """As a system with a large buffer does: a megabyte at once, then nothing for as long as that takes at the rate."""
+    steps = [4 * MIB] * 10 + [3 * MIB] * 160 + [2 * MIB] * 160 + [MIB] * 160
+    assert cut_off_at(*steps) is None
+    assert cut_off_at(*[4 * MIB] * 9, *[3 * MIB] * 1000) == 9 + 10 + 160 - 9
+
+
+def test_what_is_taken_before_anybody_looks_counts() -> None:
+    """Four megabytes into the buffers of the two systems; then nothing, until the client's has room again."""
+    stream, transport = make()
+    transport._held = [bytes(5 * MIB)]
+    transport.flush()
+    stream.unsent = 4 * MIB
+    for second in range(200):
+        transport.sweep(second)
+        if "abort" in stream.said:
+            break
+    assert second == 10 + 160
+
+
+def test_who_has_taken_much_at_once_rests_for_a_bounded_time_all_the_same() -> None:
+    assert cut_off_at(*[100 * MIB] * 2, *[MIB] * 1000) == 2 + 320
+
+
+def test_what_is_answered_meanwhile_costs_nobody_its_time() -> None:
+    """A kept connection whose newest answer is always under way, as over a satellite."""
+    stream, transport = make()
+    for second in range(100):
+        transport._held = [bytes(500)]  # and what was written before has been taken
+        transport.flush()
+        stream.unsent = 500
+        transport.sweep(second)
+    assert "abort" not in stream.said
 
 
 def test_the_rest_of_an_answer_may_be_less_than_that() -> None:

@@ -14,6 +14,7 @@ from service.engine.golden import GOLDEN_PICTURES
 from tests.attacks.framing import FRAMINGS, Framing
 from tests.attacks.sockets import connect, drip, read_answer, read_to_end, statuses
 from tests.attacks.watching import look, scrape
+from tests.service.fakes import encode, make_picture
 
 pytestmark = pytest.mark.slow
 
@@ -142,20 +143,62 @@ def test_outcomes_of_the_protocol_are_counted(service: Spawned) -> None:
     assert count() == before + 1
 
 
-def test_the_connection_after_the_last_is_told_so(narrow: Spawned) -> None:
+def test_the_connection_after_the_last_is_told_so_and_health_is_answered(narrow: Spawned) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(25):
-            stack.enter_context(connect(narrow))
+            busy = stack.enter_context(connect(narrow))
+            busy.sendall(HEAD + b"Content-Length: 100\r\n\r\n")
         time.sleep(0.2)
         with connect(narrow) as connection:
+            connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(PICTURE) + PICTURE)
             status, headers, body = read_answer(connection)
             assert connection.recv(1) == b""
         assert (status, json.loads(body)["code"], headers["retry-after"]) == (503, "overloaded", "1")
         assert headers["connection"] == "close"
+        for path in ("healthz", "readyz", "metrics"):
+            with connect(narrow) as connection:
+                connection.sendall(f"GET /{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                assert read_answer(connection)[0] == 200
     time.sleep(0.2)
     with connect(narrow) as connection:
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(PICTURE) + PICTURE)
         assert read_answer(connection)[0] == 200
+
+
+def test_half_headers_keep_nobody_out(narrow: Spawned) -> None:
+    with contextlib.ExitStack() as stack:
+        for number in range(100):
+            half = stack.enter_context(connect(narrow))
+            half.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: "[: number % 40])
+        for path in ("/healthz", "/info"):
+            with connect(narrow) as connection:
+                connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                assert read_answer(connection)[0] == 200
+
+
+def test_who_sends_no_more_is_answered(service: Spawned) -> None:
+    with connect(service) as connection:
+        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(PICTURE) + PICTURE)
+        connection.shutdown(socket.SHUT_WR)
+        assert statuses(read_to_end(connection)) == [200]
+
+
+def test_who_reads_a_large_answer_at_the_promised_rate_is_not_cut_off(service: Spawned) -> None:
+    picture = encode(make_picture(3000, 3000), "PNG")  # a mask of 12 MB, against 64 KiB in 2 s
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+        connection.settimeout(5)
+        connection.connect((service.host, service.port))
+        ask = b"POST /segment?mask=raw HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+        connection.sendall(ask % len(picture) + picture)
+        received, until = connection.recv(2**14), time.monotonic() + 7  # the write timeout is 2 s, lingering takes 5
+        while time.monotonic() < until:
+            received += connection.recv(2**14)
+            time.sleep(0.4)
+        while piece := connection.recv(2**16):
+            received += piece
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"content-length: %d\r\n" % len(body) in head.lower() + b"\r\n"
 
 
 def test_bodies_together_have_a_limit_that_slow_clients_do_not_take(narrow: Spawned) -> None:

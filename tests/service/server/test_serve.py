@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.server.serve import StartError, _listen
+from service.server.serve import StartError, _allow_hosts, _listen
 from service.settings import Settings
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - the service must refuse it
@@ -49,3 +49,20 @@ def has_ipv6() -> bool:
     except OSError:
         return False
     return True
+
+
+@pytest.mark.parametrize(
+    ("host", "given", "allowed"),
+    [
+        ("127.0.0.1", (), ("localhost", "127.0.0.1")),
+        ("localhost", (), ("localhost", "localhost")),
+        ("127.0.0.1", ("example.org",), ("example.org",)),
+        (EVERYWHERE, (), ()),
+    ],
+)
+def test_on_loopback_no_name_is_answered_that_is_not_this_machines(
+    host: str, given: tuple[str, ...], allowed: tuple[str, ...]
+) -> None:
+    settings = Settings(host=host, port=0, auth="off", allowed_hosts=given)
+    with _listen(settings) as listener:
+        assert _allow_hosts(settings, listener).allowed_hosts == allowed

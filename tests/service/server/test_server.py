@@ -8,12 +8,11 @@ from typing import cast
 import pytest
 import uvicorn
 
-from service.server.server import close_most_idle, fit_connections, sweep_connections
+from service.server.server import find_fault_of_limit, fit_connections, sweep_connections
 
 
 class FakeConnection:
-    def __init__(self, idle_until: float | None = None, *, broken: bool = False) -> None:
-        self.idle_until = idle_until
+    def __init__(self, *, broken: bool = False) -> None:
         self.broken = broken
         self.swept = self.closed = self.told = 0
 
@@ -27,13 +26,6 @@ class FakeConnection:
 
     def shutdown(self) -> None:
         self.told += 1
-
-
-def test_the_connection_that_idles_longest_is_closed() -> None:
-    busy, late, early = FakeConnection(), FakeConnection(20), FakeConnection(10)
-    assert close_most_idle([busy, late, early])
-    assert [busy.closed, late.closed, early.closed] == [0, 0, 1]
-    assert not close_most_idle([busy])
 
 
 async def sweep_for(seconds: float, *fakes: FakeConnection, serving: bool) -> None:
@@ -75,7 +67,7 @@ async def test_the_connection_that_came_last_hears_of_the_shutdown_too(monkeypat
         (256, resource.RLIM_INFINITY, 1024, 1024, 1152),
         (resource.RLIM_INFINITY, resource.RLIM_INFINITY, 1024, 1024, None),
         (256, 1000, 1024, 872, 1000),
-        (100, 100, 1024, 1, 100),
+        (256, 256, 1024, 128, 256),
     ],
 )
 def test_as_many_connections_are_taken_as_files_may_be_open(
@@ -86,3 +78,17 @@ def test_as_many_connections_are_taken_as_files_may_be_open(
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
     assert fit_connections(wanted) == fitting
     assert asked == ([] if raised_to is None else [(raised_to, hard)])
+
+
+@pytest.mark.parametrize(
+    ("most", "is_enough"), [(resource.RLIM_INFINITY, True), (256, True), (255, False), (64, False)]
+)
+def test_too_few_files_are_a_sentence_that_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, most: int, is_enough: bool
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, most))
+    fault = find_fault_of_limit()
+    assert (fault is None) == is_enough
+    if fault is not None:
+        assert fault.startswith(f"this process may open {most} files and sockets, and needs 256 at least: raise")
+        assert "`ulimit -n 4096`" in fault

@@ -30,8 +30,10 @@ from uvicorn.server import ServerState
 
 # The socket code, and by which names it calls what it has of uvicorn. Nothing else in this file knows our modules.
 import service.server.closing
+import service.server.ending
 import service.server.head
 import service.server.message
+import service.server.places
 import service.server.protocol
 import service.server.serve
 import service.server.server
@@ -39,13 +41,19 @@ from tests.checkout import ROOT
 
 OURS = (
     service.server.closing,
+    service.server.ending,
+    service.server.places,
     service.server.server,
     service.server.protocol,
     service.server.head,
     service.server.message,
     service.server.serve,
 )
-SUBCLASSES = {"protocol": service.server.protocol.Protocol, "server": service.server.server.GracefulServer}
+SUBCLASSES = (
+    ("protocol", service.server.ending.EndingProtocol),
+    ("protocol", service.server.protocol.Protocol),
+    ("server", service.server.server.GracefulServer),
+)
 
 CLASSES = {"protocol": HttpToolsProtocol, "cycle": RequestResponseCycle, "flow": FlowControl, "server": uvicorn.Server}
 # For each of uvicorn's objects: what is called, with its arguments, and what is read or set, with its type.
@@ -55,6 +63,7 @@ NAMES: dict[str, dict[str, str | type]] = {
         "__init__": "(self, config, server_state, app_state, _loop=None)",
         "connection_made": "(self, transport)",
         "connection_lost": "(self, exc)",
+        "eof_received": "(self)",
         "data_received": "(self, data)",
         "on_message_begin": "(self)",
         "on_header": "(self, name, value)",
@@ -71,7 +80,6 @@ NAMES: dict[str, dict[str, str | type]] = {
         "access_log": bool,
         "access_logger": logging.Logger,
         "app": object,
-        "connections": set,
         "cycle": RequestResponseCycle,
         "expect_100_continue": bool,
         "flow": FlowControl,
@@ -96,6 +104,7 @@ NAMES: dict[str, dict[str, str | type]] = {
         "message_event": asyncio.Event,
         "more_body": bool,
         "response_complete": bool,
+        "response_started": bool,
         "scope": dict,
         "waiting_for_100_continue": bool,
     },
@@ -217,7 +226,7 @@ def find_used(module: ModuleType) -> Iterator[tuple[str, str]]:
             yield from (("types", alias.name) for alias in node.names)
         elif isinstance(node, ast.Call) and ast.unparse(node.func) == "RequestResponseCycle":
             yield "cycle", "__init__"
-    for kind, ours in SUBCLASSES.items():
+    for kind, ours in SUBCLASSES:
         if ours.__module__ == module.__name__:
             own = {one.attr for one in ast.walk(tree) if isinstance(one, ast.Attribute) and _last_name(one) == "self"}
             names = own | set(vars(ours)) - set(vars(type("Plain", (), {}))) | {"__init__"}

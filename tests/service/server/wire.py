@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from uvicorn.server import ServerState
 
 from service.api.state import ServiceState
+from service.server.places import Places
 from service.server.protocol import Protocol
 
 # Of the sweep that closes what is too slow; no test depends on how often it comes.
@@ -74,7 +75,7 @@ class Stream(asyncio.Transport):
 class Wire:
     """A client's end of one connection."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: FastAPI, places: Places | None = None) -> None:
         self.clock = Clock(asyncio.get_running_loop())
         self._began = self.clock.now
         self._stream = Stream()
@@ -86,7 +87,7 @@ class Wire:
             {},
             cast("asyncio.AbstractEventLoop", self.clock),
             settings=state.settings,
-            max_connections=state.settings.max_connections,
+            places=places or Places(state.settings.max_connections),
         )
         self.protocol.connection_made(self._stream)
 
@@ -97,6 +98,15 @@ class Wire:
     @property
     def ended(self) -> bool:
         return self._stream.ended
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of answers that the client has not taken."""
+        return self._stream.unsent
+
+    @unsent.setter
+    def unsent(self, count: int) -> None:
+        self._stream.unsent = count
 
     @property
     def lasted_s(self) -> float:
@@ -114,6 +124,14 @@ class Wire:
             self.clock.now = min(until, self.clock.now + _SWEEP_S)
             self.protocol.sweep(self.clock.now)
             await self._settle()
+
+    async def end(self) -> bool:
+        """Send no more, as `shutdown(SHUT_WR)` and `close` do; returns whether the server goes on."""
+        stays = self.protocol.eof_received()
+        if not stays:  # then an event loop closes
+            self._stream.close()
+        await self._settle()
+        return stays
 
     async def drip(self, pieces: bytes, every_s: float = 0.2) -> None:
         """Send a byte at a time until the connection ends."""
