@@ -65,7 +65,7 @@ def available_cpus(
         affinity: CPUs that the scheduler may put this process on; None asks the system.
     """
     limits = [float(affinity or _count_affinity())]
-    for folder in _cgroup_folders(cgroup, membership):
+    for folder in _cgroup_folders("cpu", cgroup, membership):
         limits += _quotas(folder)
     return max(1, int(min(limits)))
 
@@ -75,7 +75,29 @@ def _count_affinity() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _cgroup_folders(cgroup: Path, membership: Path) -> Iterator[Path]:
+def find_memory_limit(
+    cgroup: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup"), installed: int | None = None
+) -> int | None:
+    """Bytes of memory that this process may use: the least of all cgroup limits above it; None where there is none.
+
+    A limit that the machine does not reach is none: version 1 writes a number of 19 digits where there is none.
+
+    Args:
+        cgroup: where the cgroup file systems (v1 or v2) are mounted.
+        membership: the file that names this process's cgroups.
+        installed: bytes of memory in the machine; None asks the system.
+    """
+    most = installed or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = []
+    for folder in _cgroup_folders("memory", cgroup, membership):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+                limits.append(int((folder / name).read_text()))
+    least = min(limits, default=most)
+    return least if least < most else None
+
+
+def _cgroup_folders(controller: str, cgroup: Path, membership: Path) -> Iterator[Path]:
     """This process's cgroup folders and all above them; inside a container only the mount's root may exist."""
     try:
         lines = membership.read_text().splitlines()
@@ -83,7 +105,7 @@ def _cgroup_folders(cgroup: Path, membership: Path) -> Iterator[Path]:
         lines = []
     for line in ["0::/", *lines]:
         _, controllers, path = line.split(":", 2)
-        if controllers in {"", "cpu", "cpu,cpuacct", "cpuacct,cpu"}:
+        if not controllers or controller in controllers.split(","):
             root = cgroup / controllers
             own = root / path.lstrip("/")
             yield own

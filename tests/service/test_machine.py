@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.machine import available_cpus, find_version
+from service.machine import available_cpus, find_memory_limit, find_version
 
 # Minor page faults of the fiftieth picture that takes eight buffers: none where freed memory is kept.
 COUNT_FAULTS = """
@@ -63,7 +63,9 @@ def test_freed_memory_goes_back_when_that_is_asked_for() -> None:
 
 def make_cgroup(root: Path, lines: str, **files: str) -> tuple[Path, Path]:
     for name, text in files.items():
-        file = root / name.replace("__", "/").replace("_max", ".max").replace("cpu_cfs", "cpu.cfs")
+        file = root / name.replace("__", "/").replace("_max", ".max").replace("cpu_cfs", "cpu.cfs").replace(
+            "y_limit", "y.limit"
+        )
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
     (root / "membership").write_text(lines)
@@ -100,6 +102,30 @@ def test_no_v1_quota_is_no_limit(tmp_path: Path) -> None:
 def test_without_cgroups_the_affinity_counts(tmp_path: Path) -> None:
     assert available_cpus(tmp_path / "no", tmp_path / "none", affinity=5) == 5
     assert available_cpus() >= 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "files", "limit"),
+    [
+        ("0::/\n", {"memory_max": "1073741824\n"}, 2**30),
+        ("0::/\n", {"memory_max": "max\n"}, None),
+        ("0::/pod/app\n", {"pod__app__memory_max": "max", "pod__memory_max": "4000", "memory_max": "5000"}, 4000),
+        ("4:memory:/docker/abc\n0::/\n", {"memory__memory_limit_in_bytes": "536870912\n"}, 2**29),
+        ("4:memory:/docker/abc\n", {"memory__docker__abc__memory_limit_in_bytes": "7000"}, 7000),
+        ("4:memory:/\n", {"memory__memory_limit_in_bytes": "9223372036854771712\n"}, None),  # as v1 says "none"
+        ("0::/\n", {"memory_max": str(64 * 2**30)}, None),  # more than the machine has
+        ("3:cpu:/\n", {"cpu__memory_max": "100"}, None),
+    ],
+)
+def test_the_tightest_limit_of_memory_above_a_process_counts(
+    tmp_path: Path, lines: str, files: dict[str, str], limit: int | None
+) -> None:
+    assert find_memory_limit(*make_cgroup(tmp_path, lines, **files), installed=32 * 2**30) == limit
+
+
+def test_without_cgroups_memory_has_no_limit(tmp_path: Path) -> None:
+    assert find_memory_limit(tmp_path / "no", tmp_path / "none") is None
+    assert (find_memory_limit() or 1) > 0
 
 
 def test_an_installed_package_tells_its_version() -> None:
