@@ -139,7 +139,7 @@ async def _run_engine(state: ServiceState, engine: Engine | None) -> AsyncIterat
     else:
         await asyncio.to_thread(engine.warm_up)
     await asyncio.to_thread(_warm_up_decoder)
-    scheduler = _build_scheduler(engine, settings, metrics)
+    scheduler = _build_scheduler(engine, state)
     reloader = Reloader(
         name="model",
         load=partial(load_live, settings, must_carry_answers=True),
@@ -152,7 +152,7 @@ async def _run_engine(state: ServiceState, engine: Engine | None) -> AsyncIterat
     watcher = asyncio.ensure_future(_watch(scheduler, metrics))
     shadow = None
     try:
-        shadow = await asyncio.to_thread(_build_shadow, scheduler, settings, metrics)
+        shadow = await asyncio.to_thread(_build_shadow, scheduler, state)
         state.scheduler, state.reloader = scheduler, reloader
         yield
     finally:
@@ -174,7 +174,8 @@ async def _watch(scheduler: Scheduler, metrics: Metrics) -> None:
         scheduler.relieve_workers()
 
 
-def _build_scheduler(engine: Engine, settings: Settings, metrics: Metrics) -> Scheduler:
+def _build_scheduler(engine: Engine, state: ServiceState) -> Scheduler:
+    settings, metrics = state.settings, state.metrics
     runner = PassRunner(
         metrics, parallel=settings.cpu_threads, max_batch=settings.max_batch, max_delay_ms=settings.max_delay_ms
     )
@@ -183,18 +184,21 @@ def _build_scheduler(engine: Engine, settings: Settings, metrics: Metrics) -> Sc
         runner,
         metrics,
         admission=Admission(limit=settings.queue_limit, count_refusal=metrics.count_refusal),
+        memory=state.memory,
         cache=Cache(max_bytes=settings.cache_max_bytes, max_age_s=settings.cache_max_age_s),
         workers=settings.workers,
         limits=settings.picture_limits,
     )
 
 
-def _build_shadow(scheduler: Scheduler, settings: Settings, metrics: Metrics) -> Shadow | None:
+def _build_shadow(scheduler: Scheduler, state: ServiceState) -> Shadow | None:
+    settings = state.settings
     if settings.shadow is None:
         return None
     shadow = Shadow(
         load_verified(settings.shadow, settings),
-        metrics,
+        state.metrics,
+        memory=state.memory,
         live=lambda: scheduler.engine,
         percent=settings.shadow_percent,
         limits=settings.picture_limits,

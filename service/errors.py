@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, TypeAlias
 
-OverloadReason: TypeAlias = Literal["queue_full", "wait_too_long", "bodies", "connections"]
+OverloadReason: TypeAlias = Literal["queue_full", "wait_too_long", "memory", "connections"]
 
 
 class UniheadError(Exception):
@@ -180,7 +180,7 @@ class Overloaded(Unavailable):
     """More pictures have come than can be answered in time.
 
     Attributes:
-        reason: queue_full, wait_too_long, bodies or connections.
+        reason: queue_full, wait_too_long, memory or connections.
     """
 
     code = "overloaded"

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from service.errors import UniheadError
-from service.machine import available_cpus
+from service.machine import available_cpus, find_memory_limit
 from service.pictures.limits import DEFAULT_LIMITS, MOST_COUNTED, PictureLimits
 from service.telemetry.logs import LogFormat
 from service.words import check_hosts, check_origins, is_service_link, lower, split
@@ -19,6 +19,12 @@ from service.words import check_hosts, check_origins, is_service_link, lower, sp
 ENV_PREFIX = "UNIHEAD_"
 MAX_TIMEOUT_MS = 600_000
 _MOST_PIXELS = 178_956_970  # beyond which Pillow refuses a WebP
+# Where no cgroup sets a limit, resident memory stays below this.
+_USUAL_MEMORY = 2**30
+# Python, the libraries, the model and its passes, and what the C library keeps of freed memory (docs/deploy.md).
+_PROCESS_BYTES = 320 * 2**20
+# Bodies may take a half of the budget, and a picture needs some memory too.
+_BODIES_IN_MEMORY = 4
 
 
 class InvalidSetting(UniheadError):
@@ -156,8 +162,12 @@ class Settings(BaseSettings):
     max_connections: int = Field(
         1024, ge=1, description="connections open at once; where none of them idles, the next is refused with 503"
     )
-    max_bodies_bytes: int = Field(
-        256 * 2**20, ge=1, description="bytes of all bodies that are being read or worked on; more are refused with 503"
+    memory_bytes: int = Field(
+        0,
+        ge=0,
+        description="bytes of memory for bodies, pictures that are decoded, and answers that are made or not yet "
+        "written; what does not fit waits or is refused with 503. 0 takes the cgroup's limit, or 1 GiB where there is "
+        "none, less cache_max_bytes and 320 MiB for the process itself",
     )
     max_body_bytes: int = Field(10_000_000, ge=1, description="largest request body, in bytes")
     max_files: int = Field(
@@ -221,13 +231,22 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _check_bodies(self) -> Self:
-        if self.max_bodies_bytes < self.max_body_bytes:
+    def _check_memory(self) -> Self:
+        if 0 < self.memory_bytes < _BODIES_IN_MEMORY * self.max_body_bytes:
             raise ValueError(
-                f"max_bodies_bytes is {self.max_bodies_bytes}, and one body may have {self.max_body_bytes} "
-                "(max_body_bytes): no body of that size could ever be taken; raise the one or lower the other"
+                f"memory_bytes is {self.memory_bytes}, and one body may have {self.max_body_bytes} (max_body_bytes): "
+                f"it takes {_BODIES_IN_MEMORY} times as much; raise the one or lower the other"
             )
         return self
+
+    @property
+    def memory_budget(self) -> int:
+        """`memory_bytes`, with 0 turned into what keeps the process within its limit; never too little for a body."""
+        if self.memory_bytes:
+            return self.memory_bytes
+        limit = find_memory_limit() or _USUAL_MEMORY
+        rest = limit - _PROCESS_BYTES - self.cache_max_bytes
+        return max(rest, limit // 4, _BODIES_IN_MEMORY * self.max_body_bytes)
 
     @property
     def picture_limits(self) -> PictureLimits:

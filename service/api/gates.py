@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.key_ring import KeyRing
 from service.api.problems import document_problems, make_problem, make_problem_of
 from service.api.router import RouteTable
-from service.api.scope import OIP_ROOT, find_route_path
+from service.api.scope import OIP_ROOT, SHARE, find_route_path
 from service.api.state import ServiceState
 from service.errors import Overloaded, Unauthorized
 from service.telemetry.timing import Stopwatch
@@ -145,13 +145,18 @@ class ShedMiddleware:
     state: ServiceState
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse a picture if most are refused, pass everything else on."""
+        """Refuse a picture if most are refused, else open its share of memory; pass everything else on."""
         scheduler, route = self.state.scheduler, self.routes.find_picture_route(scope)
-        if scheduler is not None and route is not None:
+        if route is None:
+            await self.app(scope, receive, send)
+            return
+        if scheduler is not None:
             scope["route"] = route  # for the count of answers; routing replaces it
             try:
                 scheduler.shed()
             except Overloaded as error:
                 await make_problem_of(scope, error)(scope, receive, send)
                 return
-        await self.app(scope, receive, send)
+        with self.state.memory.open() as share:
+            scope["state"][SHARE] = share
+            await self.app(scope, receive, send)

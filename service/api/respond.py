@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from starlette.responses import Response
 
+from service.answers.cost import NOTHING, AnswerCost
 from service.answers.finish import Content
 from service.api.gates import trace_pictures
 from service.api.hints import find_hint
@@ -20,9 +22,11 @@ from service.api.router import PictureRequest
 from service.api.scope import listen_for_disconnect
 from service.api.state import ServiceState
 from service.engine.postprocess import Answer
-from service.engine.prepare import Picture
+from service.engine.prepare import Look, Picture
 from service.errors import ClientDisconnected, DamagedImage, UnsupportedImage
-from service.scheduling.flight import Effort, Job, OnDisconnect
+from service.memory import Share
+from service.pictures.limits import PictureHeader
+from service.scheduling.waiter import Effort, Job, OnDisconnect
 from service.telemetry.metrics import CacheResult, Task
 from service.telemetry.timing import Stopwatch, format_server_timing
 
@@ -30,9 +34,23 @@ if TYPE_CHECKING:
     from service.telemetry.spans import PictureTrace
 
 Made = TypeVar("Made")
-T = TypeVar("T")
-# Given a picture's file, what makes its answer.
-Recipe: TypeAlias = Callable[[bytes], Callable[[Answer, Stopwatch], Content]]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a request's answers are made.
+
+    Attributes:
+        finish: given a picture's file, what makes its answer.
+        estimate: given its header, what that costs.
+    """
+
+    finish: Callable[[bytes], Callable[[Answer, Stopwatch], Content]]
+    estimate: Callable[[PictureHeader], AnswerCost]
+
+    def cost_of(self, seen: Look) -> AnswerCost:
+        """What the answer about a file costs."""
+        return NOTHING if seen.header is None else self.estimate(seen.header)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +93,32 @@ class Question:
             on_disconnect=partial(listen_for_disconnect, request.scope, request.receive),
         )
 
+    def make_job(
+        self,
+        picture: Picture,
+        finish: Callable[[Answer, Stopwatch], Made],
+        watch: Stopwatch,
+        trace: PictureTrace | None,
+        look: Look,
+        making: int,
+        share: Share,
+    ) -> Job[Made]:
+        """Ask it about one picture; what follows `picture` is as in `Job`. The time since `watch` began counts."""
+        return Job(
+            picture,
+            finish,
+            watch,
+            timeout_s=self.timeout_s - watch.elapsed_ms() / 1000,
+            fresh=self.fresh,
+            owner=self.owner,
+            effort=self.effort,
+            trace=trace,
+            on_disconnect=self.on_disconnect,
+            look=look,
+            making=making,
+            share=share,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Reply(Generic[Made]):
@@ -85,15 +129,59 @@ class Reply(Generic[Made]):
     watch: Stopwatch
 
 
-async def run_beside(state: ServiceState, question: Question, task: Callable[[], T]) -> tuple[T, Question]:
-    """Do what a request needs before its pictures, in their queue; returns what came, and what is left of its time.
+async def run_beside(
+    request: PictureRequest, question: Question, call: Callable[[], Made], *, work: int, again: bool = False
+) -> tuple[Made, Question]:
+    """Have a worker do what a request needs beside its pictures, in their queue.
+
+    Args:
+        request: on whose behalf.
+        question: that it asks.
+        call: tens of milliseconds of work.
+        work: bytes of memory that it needs.
+        again: the request was admitted before, and is not refused now.
+
+    Returns:
+        What came, and the question with what is left of its time.
 
     Raises:
-        Unavailable: see `Scheduler.run`; or what the task raises.
+        RequestError, Unavailable, ClientDisconnected: see `Errands.run`; or what the call raises.
     """
-    began = time.monotonic()
-    made = await state.require_scheduler().run(task, question.timeout_s)
+    began, errands = time.monotonic(), request.service.require_scheduler().errands
+    made = await errands.run(
+        call,
+        work=work,
+        timeout_s=question.timeout_s,
+        share=request.share,
+        on_disconnect=question.on_disconnect,
+        again=again,
+    )
     return made, replace(question, timeout_s=max(0.0, question.timeout_s - (time.monotonic() - began)))
+
+
+@contextmanager
+def _note_failure(state: ServiceState, picture: Picture, watch: Stopwatch) -> Iterator[None]:
+    """Count a picture that fails; one that is none is told what it probably is."""
+    try:
+        yield
+    except BaseException as error:
+        state.metrics.statistics.note_failure(watch.elapsed_ms())
+        if isinstance(error, UnsupportedImage | DamagedImage) and isinstance(picture, bytes):
+            sentence = find_hint(picture)
+            if sentence is not None:
+                raise type(error)(sentence) from error
+        raise
+
+
+async def look(request: PictureRequest, question: Question, picture: Picture, watch: Stopwatch) -> Look:
+    """Look at a picture before anything waits for it.
+
+    Raises:
+        RequestError, NotReady: see `Scheduler.look`.
+    """
+    state = request.service
+    with _note_failure(state, picture, watch):
+        return await state.require_scheduler().look(picture, fresh=question.fresh)
 
 
 async def respond_to_one(request: PictureRequest, question: Question, recipe: Recipe, picture: bytes) -> Response:
@@ -102,12 +190,37 @@ async def respond_to_one(request: PictureRequest, question: Question, recipe: Re
     Raises:
         RequestError, Unavailable, ModelOutputInvalid, ClientDisconnected: see `Scheduler.submit`.
     """
-    watch = Stopwatch()
+    watch, share = Stopwatch(), request.share
     (trace,) = trace_pictures(request.scope, [watch])
-    answered = await ask(request.service, question, picture, recipe(picture), watch, trace)
+    seen = await look(request, question, picture, watch)
+    cost = recipe.cost_of(seen)
+    share.expect(cost.kept)
+    job = question.make_job(picture, recipe.finish(picture), watch, trace, seen, cost.making, share)
+    answered = await ask(request.service, question, job)
     request.scope["state"]["cache_result"] = answered.result
+    share.settle(len(answered.made.data))
     headers = {"Server-Timing": format_server_timing(watch.timings_ms), "X-Unihead-Cache": answered.result}
     return Response(answered.made.data, media_type=answered.made.media_type, headers=headers)
+
+
+async def look_at_each(
+    request: PictureRequest, question: Question, pictures: Sequence[Picture], watches: Sequence[Stopwatch]
+) -> list[Look | BaseException]:
+    """Look at all pictures of a request, so that the room for their answers can be taken in one step."""
+    looks = (look(request, question, picture, watch) for picture, watch in zip(pictures, watches, strict=True))
+    return await asyncio.gather(*looks, return_exceptions=True)
+
+
+def require_all(looks: Sequence[Look | BaseException]) -> list[Look]:
+    """Return the looks.
+
+    Raises:
+        RequestError, Unavailable: the first picture that is refused.
+    """
+    for one in looks:
+        if isinstance(one, BaseException):
+            raise one
+    return [one for one in looks if isinstance(one, Look)]
 
 
 async def respond_to_each(
@@ -117,13 +230,21 @@ async def respond_to_each(
 
     Raises:
         ClientDisconnected: the client disconnected.
+        TooManyPixels: all answers together are too large.
     """
     watches = [Stopwatch() for _ in pictures]
     traces = trace_pictures(request.scope, watches)
-    asked = (
-        ask(request.service, question, picture, recipe(picture), watch, trace)
-        for picture, watch, trace in zip(pictures, watches, traces, strict=True)
-    )
+    looks, share = await look_at_each(request, question, pictures, watches), request.share
+    share.expect(sum(recipe.cost_of(seen).kept for seen in looks if isinstance(seen, Look)))
+
+    async def ask_about(picture: bytes, seen: Look | BaseException, number: int) -> Reply[Content]:
+        if isinstance(seen, BaseException):
+            raise seen
+        making = recipe.cost_of(seen).making
+        job = question.make_job(picture, recipe.finish(picture), watches[number], traces[number], seen, making, share)
+        return await ask(request.service, question, job)
+
+    asked = (ask_about(picture, seen, i) for i, (picture, seen) in enumerate(zip(pictures, looks, strict=True)))
     outcomes = await asyncio.gather(*asked, return_exceptions=True)
     items, results, answered = [], [], []
     for outcome in outcomes:
@@ -141,43 +262,20 @@ async def respond_to_each(
     if answered:
         slowest = max(answered, key=lambda one: one.watch.timings_ms["total"])
         headers["Server-Timing"] = format_server_timing(slowest.watch.timings_ms)
-    return Response(b"[%b]" % b",".join(items), media_type="application/json", headers=headers)
+    content = b"[%b]" % b",".join(items)
+    share.settle(len(content))
+    return Response(content, media_type="application/json", headers=headers)
 
 
-async def ask(
-    state: ServiceState,
-    question: Question,
-    picture: Picture,
-    finish: Callable[[Answer, Stopwatch], Made],
-    watch: Stopwatch,
-    trace: PictureTrace | None,
-) -> Reply[Made]:
+async def ask(state: ServiceState, question: Question, job: Job[Made]) -> Reply[Made]:
     """Submit one picture with what is to be made of its answer, and count the stages.
 
     Raises:
         RequestError, Unavailable, ModelOutputInvalid, ClientDisconnected: see `Scheduler.submit`.
     """
-    with state.metrics.images_in_flight.track_inprogress():
-        job = Job(
-            picture,
-            finish,
-            watch,
-            timeout_s=question.timeout_s,
-            fresh=question.fresh,
-            owner=question.owner,
-            effort=question.effort,
-            trace=trace,
-            on_disconnect=question.on_disconnect,
-        )
-        try:
-            made, result = await state.require_scheduler().submit(job)
-        except BaseException as error:
-            state.metrics.statistics.note_failure(watch.elapsed_ms())
-            if isinstance(error, UnsupportedImage | DamagedImage) and isinstance(picture, bytes):
-                sentence = find_hint(picture)
-                if sentence is not None:
-                    raise type(error)(sentence) from error
-            raise
+    with state.metrics.images_in_flight.track_inprogress(), _note_failure(state, job.picture, job.watch):
+        made, result = await state.require_scheduler().submit(job)
+    watch = job.watch
     watch.finish()
     state.metrics.observe_task(question.task, watch.timings_ms, result)
     if state.profile is not None:

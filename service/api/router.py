@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
@@ -12,8 +12,9 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from service.api.parameters import read_query
-from service.api.scope import find_route_path
+from service.api.scope import SHARE, find_route_path
 from service.api.state import ServiceState, state_of
+from service.memory import Share
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -37,6 +38,11 @@ class PictureRequest(Request):
     def service(self) -> ServiceState:
         """What takes pictures."""
         return state_of(self)
+
+    @property
+    def share(self) -> Share:
+        """What it holds of the budget of memory, until it is answered; opened by the gates."""
+        return cast("Share", self.scope["state"][SHARE])
 
 
 class PictureRoute(APIRoute):

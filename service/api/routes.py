@@ -12,8 +12,8 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from service.answers.cost import estimate_json, estimate_overlay, estimate_png
 from service.answers.finish import (
-    Content,
     Look,
     Wanted,
     finish_json,
@@ -23,7 +23,7 @@ from service.answers.finish import (
 )
 from service.answers.schemas import ClassifyResponse, DetectResponse, PictureResponse, PredictResponse, SegmentResponse
 from service.api.bodies import read_body, read_pictures, unpack_pictures
-from service.api.fields.packing import require_packing
+from service.api.fields.packing import estimate_unpacking, require_packing
 from service.api.fields.preferences import find_packing, prefers_png
 from service.api.forms import FIELD_NAME
 from service.api.parameters import (
@@ -39,12 +39,10 @@ from service.api.problems import Problem, document_not_served, document_problems
 from service.api.respond import Question, Recipe, respond_to_each, respond_to_one, run_beside
 from service.api.router import PictureRequest, PictureRoute
 from service.engine.contract import MODEL_TASKS, ModelContract, ModelTask
-from service.engine.postprocess import Answer
 from service.errors import InvalidParameter
-from service.scheduling.flight import Effort
+from service.scheduling.waiter import Effort
 from service.settings import MAX_TIMEOUT_MS
 from service.telemetry.metrics import Task
-from service.telemetry.timing import Stopwatch
 
 Asked = TypeVar("Asked", bound=BaseModel)
 # What makes the answers, and how much that is.
@@ -107,11 +105,13 @@ async def segment(request: PictureRequest, query: Annotated[SegmentQuery, Query(
 
     Where Accept prefers image/png the PNG is the whole answer, whatever `mask` says.
     """
-    _get_contract(request).require_task("segment")
+    contract = _get_contract(request)
+    contract.require_task("segment")
     as_png = prefers_png(request.headers.get("accept"))
 
     def plan(query: SegmentQuery) -> Plan:
-        return _png if as_png else _json(Wanted(("segment",), **query.model_dump()), SegmentResponse), "some"
+        as_json = _json(Wanted(("segment",), **query.model_dump()), SegmentResponse, contract)
+        return _png(contract) if as_png else as_json, "some"
 
     response = await _respond(request, query, "segment", plan)
     response.headers["Vary"] = "Accept"
@@ -127,10 +127,11 @@ async def segment(request: PictureRequest, query: Annotated[SegmentQuery, Query(
 )
 async def detect(request: PictureRequest, query: Annotated[DetectQuery, Query()]) -> Response:
     """Answer with boxes in pixels of the upright original, highest score first."""
-    _get_contract(request).require_task("detect")
+    contract = _get_contract(request)
+    contract.require_task("detect")
 
     def plan(query: DetectQuery) -> Plan:
-        return _json(Wanted(("detect",), **query.model_dump()), DetectResponse), "little"
+        return _json(Wanted(("detect",), **query.model_dump()), DetectResponse, contract), "little"
 
     return await _respond(request, query, "detect", plan)
 
@@ -144,10 +145,11 @@ async def detect(request: PictureRequest, query: Annotated[DetectQuery, Query()]
 )
 async def classify(request: PictureRequest, query: Annotated[ClassifyQuery, Query()]) -> Response:
     """Answer with the most probable classes."""
-    _get_contract(request).require_task("classify")
+    contract = _get_contract(request)
+    contract.require_task("classify")
 
     def plan(query: ClassifyQuery) -> Plan:
-        return _json(Wanted(("classify",), **query.model_dump()), ClassifyResponse), "little"
+        return _json(Wanted(("classify",), **query.model_dump()), ClassifyResponse, contract), "little"
 
     return await _respond(request, query, "classify", plan)
 
@@ -169,13 +171,14 @@ async def predict(request: PictureRequest, query: Annotated[PredictQuery, Query(
     object or, with status 200 all the same, its problem. `X-Unihead-Cache` lists where their passes came from (`error`
     where there is no answer), `Server-Timing` is that of the slowest.
     """
+    contract = _get_contract(request)
 
     def plan(query: PredictQuery) -> Plan:
         tasks = _parse_tasks(query.tasks) if "tasks" in query.model_fields_set else None
         wanted = Wanted(tasks, **query.model_dump(exclude={"tasks"}))
         # Masks are what takes time.
-        effort: Effort = "some" if "segment" in wanted.find_tasks(_get_contract(request)) else "little"
-        return _json(wanted, PredictResponse), effort
+        effort: Effort = "some" if "segment" in wanted.find_tasks(contract) else "little"
+        return _json(wanted, PredictResponse, contract), effort
 
     return await _respond(request, query, "predict", plan, most=request.service.settings.max_files)
 
@@ -203,7 +206,11 @@ async def overlay(request: PictureRequest, query: Annotated[OverlayQuery, Query(
 
     def plan(query: OverlayQuery) -> Plan:
         look = Look(**query.model_dump())
-        return lambda picture: partial(finish_overlay, picture=picture, look=look, limits=limits), "pass"
+        recipe = Recipe(
+            lambda picture: partial(finish_overlay, picture=picture, look=look, limits=limits),
+            partial(estimate_overlay, look=look),
+        )
+        return recipe, "pass"
 
     return await _respond(request, query, "overlay", plan)
 
@@ -235,12 +242,13 @@ def _check_mask(query: BaseModel) -> None:
         raise InvalidParameter("mask=raw is for one picture; ask for png or rle where a form has several")
 
 
-def _png(_: bytes) -> Callable[[Answer, Stopwatch], Content]:
-    return finish_png
+def _png(contract: ModelContract) -> Recipe:
+    return Recipe(lambda _: finish_png, partial(estimate_png, contract=contract))
 
 
-def _json(wanted: Wanted, shape: type[PictureResponse]) -> Recipe:
-    return lambda _: partial(finish_json, wanted=wanted, shape=shape)
+def _json(wanted: Wanted, shape: type[PictureResponse], contract: ModelContract) -> Recipe:
+    finish = partial(finish_json, wanted=wanted, shape=shape)
+    return Recipe(lambda _: finish, partial(estimate_json, wanted=wanted, contract=contract))
 
 
 async def _respond(
@@ -255,27 +263,26 @@ async def _respond(
         plan: from a query to what makes the answers; refuses what does not go together.
         most: pictures in a form.
     """
-    state, headers = request.service, request.headers
+    headers, share, settings = request.headers, request.share, request.service.settings
     _check_most(query, _get_contract(request))
     recipe, effort = plan(query)
     question = Question.of(request, task, effort=effort)
     packing = find_packing(headers.getlist("content-encoding"))
     require_packing(packing)
-    with state.bodies.hold() as held:
-        if packing:
-            body, limit = await read_body(request, held, state.settings), state.settings.max_body_bytes
-            content_type = headers.get("content-type", "")
-            unpacking = partial(unpack_pictures, body, packing, content_type, limit, held.take, most=most)
-            sent, question = await run_beside(state, question, unpacking)
-        else:
-            sent = await read_pictures(request, held, state.settings, most=most)
-        if sent.fields:
-            query = read_query(request, type(query), sent.fields)
-            _check_most(query, _get_contract(request))
-            recipe, effort = plan(query)
-            question = dataclasses.replace(question, effort=effort)
-        first, *others = sent.pictures
-        if not others:
-            return await respond_to_one(request, question, recipe, first)
-        _check_mask(query)
-        return await respond_to_each(request, question, recipe, [first, *others])
+    if packing:
+        body, limit = await read_body(request, share, settings), settings.max_body_bytes
+        content_type = headers.get("content-type", "")
+        unpacking = partial(unpack_pictures, body, packing, content_type, limit, share.take_body, most=most)
+        sent, question = await run_beside(request, question, unpacking, work=estimate_unpacking(len(body), limit))
+    else:
+        sent = await read_pictures(request, share, settings, most=most)
+    if sent.fields:
+        query = read_query(request, type(query), sent.fields)
+        _check_most(query, _get_contract(request))
+        recipe, effort = plan(query)
+        question = dataclasses.replace(question, effort=effort)
+    first, *others = sent.pictures
+    if not others:
+        return await respond_to_one(request, question, recipe, first)
+    _check_mask(query)
+    return await respond_to_each(request, question, recipe, [first, *others])

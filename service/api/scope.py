@@ -21,6 +21,8 @@ LIMIT_FAULT = "limit_fault"
 BODY_FAULT = "body_fault"
 # The `Disconnect` of the request's connection.
 DISCONNECT = "disconnect"
+# Of a request about pictures, from the gates: its `Share` of the budget of memory.
+SHARE = "share"
 
 
 def find_route_path(scope: Scope) -> str:

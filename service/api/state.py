@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from starlette.requests import Request
 
-from service.api.bodies import BodyBudget
 from service.api.key_ring import KeyRing
 from service.engine.engine import Engine
 from service.errors import Draining, NotReady
+from service.memory import MemoryBudget
 from service.rollout.reload import Reloader
 from service.scheduling.scheduler import Scheduler
 from service.settings import Settings
@@ -31,7 +32,7 @@ class ServiceState:
 
     settings: Settings
     metrics: Metrics
-    bodies: BodyBudget = field(init=False)
+    memory: MemoryBudget = field(init=False)
     scheduler: Scheduler | None = None
     draining: bool = False
     reloader: Reloader[Engine] | None = None
@@ -40,9 +41,10 @@ class ServiceState:
     keys: KeyRing | None = None
 
     def __post_init__(self) -> None:
-        """Begin to count bodies."""
-        self.bodies = BodyBudget(self.settings.max_bodies_bytes, lambda: self.metrics.count_refusal("bodies"))
-        self.metrics.show_bodies(lambda: self.bodies.taken, self.bodies.limit)
+        """Begin to count bytes."""
+        self.memory = MemoryBudget(self.settings.memory_budget, lambda: self.metrics.count_refusal("memory"))
+        taken = self.memory.taken
+        self.metrics.show_memory({use: partial(taken.__getitem__, use) for use in taken}, self.memory.limit)
 
     def require_scheduler(self) -> Scheduler:
         """Return what takes pictures.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -20,8 +21,10 @@ from service.engine.engine import Engine
 from service.engine.postprocess import Answer, Detection
 from service.engine.prepare import prepare
 from service.errors import ContractError
+from service.memory import Hold, MemoryBudget
+from service.pictures.header import check_picture
 from service.pictures.imaging import UInt8Array
-from service.pictures.limits import PictureLimits
+from service.pictures.limits import PictureLimits, estimate_bytes
 from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger("unihead")
@@ -43,6 +46,7 @@ class Shadow:
         engine: Engine,
         metrics: Metrics,
         *,
+        memory: MemoryBudget,
         live: Callable[[], Engine],
         percent: float,
         limits: PictureLimits,
@@ -54,6 +58,7 @@ class Shadow:
         Args:
             engine: the model in the shadow, warm.
             metrics: where agreement and times are counted.
+            memory: that pictures take as long as they wait, and while they are decoded; what does not fit is dropped.
             live: the model that answers.
             percent: of the forward passes, 0..100.
             limits: of pictures, as the service has them.
@@ -66,12 +71,13 @@ class Shadow:
         require_same_classes(live(), engine)
         self._engine = engine
         self._metrics = metrics
+        self._memory = memory
         self._live = live
         self._share = percent / 100
         self._limits = limits
         self._score_threshold = score_threshold
         self._choose = choose
-        self._pictures: queue.Queue[bytes | None] = queue.Queue(_QUEUE_LIMIT)
+        self._pictures: queue.Queue[tuple[bytes, Hold] | None] = queue.Queue(_QUEUE_LIMIT)
         metrics.show_shadow(version=engine.contract.version, sha256=engine.sha256, tasks=engine.contract.tasks)
         self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
         self._thread.start()
@@ -80,10 +86,15 @@ class Shadow:
         """Perhaps take a picture that has been answered; never waits, and drops what is too much."""
         if self._choose() >= self._share:
             return
+        hold = self._memory.begin(len(body))
         try:
-            self._pictures.put_nowait(body)
+            if hold is None:
+                raise queue.Full
+            self._pictures.put_nowait((body, hold))
         except queue.Full:
             self._metrics.shadow_dropped.inc()
+            if hold is not None:
+                hold.close()
 
     def stop(self) -> None:
         """Finish what was taken, and end the thread."""
@@ -93,14 +104,26 @@ class Shadow:
     def _work(self) -> None:
         if sys.platform.startswith("linux"):  # elsewhere niceness is the whole process's
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-        while (body := self._pictures.get()) is not None:
+        while (taken := self._pictures.get()) is not None:
+            body, waiting = taken
             try:
                 self._look_at(body)
             except BaseException:  # the live model has answered this picture, so the shadow must not fall over it
                 logger.exception("the shadow model failed")
                 self._metrics.shadow_failures.inc()
+            waiting.close()
 
     def _look_at(self, body: bytes) -> None:
+        header = check_picture(body, self._limits)
+        sizes = (engine.contract.input_size for engine in (self._live(), self._engine))
+        hold = self._memory.begin(max(estimate_bytes(header, size) for size in sizes))
+        if hold is None:
+            self._metrics.shadow_dropped.inc()
+            return
+        with contextlib.closing(hold):
+            self._compare(body)
+
+    def _compare(self, body: bytes) -> None:
         live, live_ms = self._run(self._live(), body)
         shadow, shadow_ms = self._run(self._engine, body)
         agreement = compare(live, shadow, score_threshold=self._score_threshold)

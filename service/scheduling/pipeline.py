@@ -9,7 +9,8 @@ from service.engine.prepare import prepare
 from service.pictures.limits import PictureLimits
 from service.scheduling.admission import Admission
 from service.scheduling.batches import PassRunner
-from service.scheduling.flight import Flight, too_late
+from service.scheduling.flight import Flight
+from service.scheduling.waiter import too_late
 from service.telemetry.metrics import Metrics
 from service.telemetry.timing import SHARED_STAGES, Stage
 
@@ -54,6 +55,6 @@ class Pipeline:
         return Answer(prediction, place, contract, origin)
 
     def _require_wanted(self, flight: Flight) -> None:
-        if not flight.is_wanted():
+        if flight.close_unless_wanted():
             self.metrics.dropped_images.inc()
             raise too_late()

@@ -13,24 +13,25 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from service.engine.engine import Engine
 from service.engine.postprocess import Answer
-from service.engine.prepare import Picture, identify
-from service.errors import NotReady, Unavailable
+from service.engine.prepare import Look, Picture, count_bytes, identify
+from service.errors import Unavailable
+from service.memory import MemoryBudget
 from service.pictures.limits import PictureLimits
 from service.scheduling.admission import Admission
 from service.scheduling.batches import PassRunner
 from service.scheduling.cache import Cache
-from service.scheduling.flight import Flight, Flights, Job, Made, Waiter, too_late
+from service.scheduling.errands import Errands
+from service.scheduling.flight import Flight, Flights
 from service.scheduling.pipeline import Pipeline
+from service.scheduling.waiter import Job, Made, Waiter
 from service.scheduling.workers import WorkerPool
 from service.telemetry.metrics import CacheResult, Metrics
 
 logger = logging.getLogger("unihead")
-
-T = TypeVar("T")
 
 # Hashing more than this takes a millisecond, which the event loop does not have.
 _LOOK_ON_LOOP_BYTES = 2**18
@@ -42,6 +43,7 @@ class Scheduler:
     Attributes:
         engine: runs the flights that open from now on; those under way end on the one they began with.
         after_pass: called in a worker thread with each file that has been answered.
+        errands: other work for the same workers.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Scheduler:
         metrics: Metrics,
         *,
         admission: Admission,
+        memory: MemoryBudget,
         cache: Cache[Answer],
         workers: int,
         limits: PictureLimits,
@@ -62,6 +65,7 @@ class Scheduler:
             runner: of the passes.
             metrics: where passes, stages, and what was shared or refused are counted.
             admission: how many pictures may wait.
+            memory: that pictures need while they are decoded, and answers while they are made.
             cache: of answers.
             workers: threads that take pictures from bytes to answers.
             limits: beyond which a picture is refused before it waits.
@@ -70,20 +74,34 @@ class Scheduler:
         self.engine = engine
         self._metrics = metrics
         self._admission = admission
+        self._memory = memory
         self._cache = cache
         self._limits = limits
         self._flights = Flights(cache)
         self._pipeline = Pipeline(runner, metrics, admission, limits)
-        self._workers = WorkerPool(workers, name="picture")
+        self._workers = WorkerPool(workers, name="picture", memory=memory)
+        self.errands = Errands(self._workers, admission, memory, metrics)
         # Threads of their own, so that answers from the cache do not queue behind pictures.
         self._side = ThreadPoolExecutor(max(1, workers // 2), thread_name_prefix="cached")
-        self._stopped = False
         self._show_model()
         metrics.show_limits(queue=admission.limit, workers=workers)
         metrics.queue_images.set_function(lambda: admission.waiting)
         metrics.worker_images.set_function(lambda: admission.active)
         metrics.cache_bytes.set_function(lambda: cache.bytes_held)
         metrics.stuck_workers.set_function(self._workers.count_stuck)
+
+    async def look(self, picture: Picture, *, fresh: bool) -> Look:
+        """Look at a picture before anything waits for it.
+
+        Raises:
+            NotReady: after `stop`.
+            EmptyBody, UnsupportedImage, TooManyPixels, DamagedImage, PictureTooCostly: it is refused.
+        """
+        self.errands.require_running()
+        look = partial(identify, picture, self._limits, fresh=fresh)
+        if isinstance(picture, bytes) and len(picture) <= _LOOK_ON_LOOP_BYTES:
+            return look()
+        return await asyncio.get_running_loop().run_in_executor(self._side, look)
 
     async def submit(self, job: Job[Made]) -> tuple[Made, CacheResult]:
         """Ask about one picture; a request that leaves fails nobody else.
@@ -93,93 +111,78 @@ class Scheduler:
 
         Raises:
             NotReady: after `stop`.
-            Overloaded: the queue is full, or the wait would be longer than the timeout.
+            Overloaded: the queue is full, or the wait would be longer than the timeout; or the system has no memory.
             DeadlineExceeded: the timeout is over.
             ClientDisconnected: `on_disconnect` called back.
+            TooManyPixels: there will never be the memory that it needs.
             EmptyBody, UnsupportedImage, TooManyPixels, DamagedImage, PictureTooCostly: mostly before it is queued.
         """
         deadline = time.monotonic() + job.timeout_s
-        picture, loop = job.picture, asyncio.get_running_loop()
-        look = partial(identify, picture, self._limits, fresh=job.fresh)
-        on_loop = isinstance(picture, bytes) and len(picture) <= _LOOK_ON_LOOP_BYTES
-        digest = look() if on_loop else await loop.run_in_executor(self._side, look)
-        self._require_running()
-        waiter = Waiter(job.finish, job.watch, deadline, loop.create_future(), job.trace, job.effort)
-        result = self._share_or_open(digest and digest + job.owner.encode(), picture, waiter)
+        look = job.look or await self.look(job.picture, fresh=job.fresh)
+        self.errands.require_running()
+        waiter = Waiter(
+            deadline,
+            asyncio.get_running_loop().create_future(),
+            job.finish,
+            job.watch,
+            trace=job.trace,
+            effort=job.effort,
+            making=job.making,
+            share=job.share,
+        )
+        result = self._share_or_open(look, job.owner, job.picture, waiter)
         self._metrics.count_cache_result(result)
         if job.trace is not None:
             job.trace.cache_result = result
         try:
             return await waiter.wait(job.on_disconnect), result
+        except MemoryError as error:
+            raise self.errands.explain_no_memory() from error
         except BaseException:
             self._abandon(waiter.flight)
             raise
         finally:
             waiter.flight = None  # a cycle would keep the picture
 
-    async def run(self, task: Callable[[], T], timeout_s: float, *, again: bool = False) -> T:
-        """Have a worker do what a request needs beside its passes, in the same queue as the pictures.
-
-        Args:
-            task: tens of milliseconds of work.
-            timeout_s: seconds until it is of no use any more.
-            again: the request was admitted before, and is not refused now.
-
-        Raises:
-            NotReady, Overloaded, DeadlineExceeded: see `submit`.
-        """
-        self._require_running()
-        if again:
-            self._admission.readmit()
-        else:
-            self._admission.admit(timeout_s)
-        work = self._workers.submit(self._run_task, task)
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await asyncio.wrap_future(work)
-        except TimeoutError as error:
-            raise too_late() from error
-        finally:
-            if work.cancel():
-                self._admission.leave()
-
-    def _run_task(self, task: Callable[[], T]) -> T:
-        self._admission.start()
-        try:
-            return task()
-        finally:
-            self._admission.finish(None)
-
-    def _share_or_open(self, digest: bytes, picture: Picture, waiter: Waiter[Any]) -> CacheResult:
+    def _share_or_open(self, look: Look, owner: str, picture: Picture, waiter: Waiter[Any]) -> CacheResult:
         engine = self.engine
-        if not digest:
-            self._open(Flight(b"", engine, picture, [waiter]))
+        need = max(look.estimate_bytes(engine.contract.input_size), waiter.making)
+        self._memory.require_possible(need, waiter.share)
+        if not look.digest:
+            self._open(Flight(b"", engine, picture, [waiter], need))
             return "bypass"
-        key = digest + engine.sha256.encode()
+        key = look.digest + owner.encode() + engine.sha256.encode()
         flight = self._flights.find(key)
         if flight is not None and flight.join(waiter):
             return "coalesced"
         answer = self._cache.get(key) if flight is None else flight.answer
         if answer is not None:
-            self._serve(waiter, answer, picture)
+            self._serve(waiter, answer)
             return "hit" if flight is None else "coalesced"
-        self._open(Flight(key, engine, picture, [waiter]))
+        self._open(Flight(key, engine, picture, [waiter], need))
         return "miss"
 
-    def _serve(self, waiter: Waiter[Any], answer: Answer, picture: Picture) -> None:
-        """Answer from a pass that is over; after the queue where that takes a worker's time."""
-        if waiter.effort == "pass":
-            self._open(Flight(b"", self.engine, picture, [waiter], answer))
-        elif waiter.effort == "little":
+    def _serve(self, waiter: Waiter[Any], answer: Answer) -> None:
+        """Answer from a pass that is over; after the queue where that takes a worker's time, or memory is short."""
+        if waiter.effort == "little":
             waiter.serve_at_once(answer)
-        else:
-            self._side.submit(waiter.serve_from, answer)
+            return
+        # Who asks for no more than is free must not pass by those who wait for more.
+        if waiter.effort == "some" and not self._workers.is_short:
+            hold = self._memory.begin(waiter.making, waiter.share)
+            if hold is not None:
+                self._side.submit(waiter.serve_from, answer).add_done_callback(lambda _: hold.close())
+                return
+        self._open(Flight(b"", self.engine, b"", [waiter], waiter.making, answer))
 
     def _open(self, flight: Flight) -> None:
         (waiter,) = flight.waiters
         self._admission.admit(waiter.deadline - time.monotonic())
+        if waiter.share is not None:
+            flight.hold = waiter.share.move_body(count_bytes(flight.picture))
         self._flights.open(flight)
-        flight.work, waiter.flight = self._workers.submit(self._run, flight), flight
+        waiter.flight = flight
+        flight.work = self._workers.submit(self._run, flight, work=flight.need, share=waiter.share)
 
     def _run(self, flight: Flight) -> None:
         """In a worker thread: take a picture from bytes to everybody's answers."""
@@ -192,33 +195,37 @@ class Scheduler:
         except BaseException as error:  # noqa: BLE001 - all who wait must hear of it, whatever it is
             self._flights.fail(flight, error)
         else:
-            self._serve_all(self._flights.land(flight, answer), answer, flight.picture)
+            self._serve_all(self._flights.land(flight, answer), answer)
             # Of a picture that was stuck, others waited only until a spare worker came.
             took_s = min(time.monotonic() - started, self._workers.patience_s)
             if has_pass and self.after_pass is not None and isinstance(flight.picture, bytes):
                 self.after_pass(flight.picture)
         finally:
+            if flight.hold is not None:
+                flight.hold.close()
             self._admission.finish(took_s)
 
-    def _serve_all(self, waiters: Sequence[Waiter[Any]], answer: Answer, picture: Picture) -> None:
+    def _serve_all(self, waiters: Sequence[Waiter[Any]], answer: Answer) -> None:
         """In a worker thread: the cheap answers first; of the costly ones, only that of who opened the flight."""
         leader, *others = waiters
         if leader.effort != "pass":
             leader.serve(answer)
         for waiter in others:
-            if waiter.effort == "pass":
-                waiter.future.get_loop().call_soon_threadsafe(self._requeue, waiter, answer, picture)
+            hold = None if waiter.effort == "pass" else self._memory.begin(waiter.making, waiter.share)
+            if hold is None:
+                waiter.future.get_loop().call_soon_threadsafe(self._requeue, waiter, answer)
             else:
                 waiter.serve_from(answer)
+                hold.close()
         if leader.effort == "pass":
             leader.serve(answer)
 
-    def _requeue(self, waiter: Waiter[Any], answer: Answer, picture: Picture) -> None:
+    def _requeue(self, waiter: Waiter[Any], answer: Answer) -> None:
         if waiter.future.done():
             return
         try:
-            self._require_running()
-            self._serve(waiter, answer, picture)
+            self.errands.require_running()
+            self._serve(waiter, answer)
         except Unavailable as refusal:
             waiter.fail(refusal)
 
@@ -227,14 +234,12 @@ class Scheduler:
         if flight is None or flight.work is None or flight.is_wanted():
             return
         # A cancelled future can be cancelled again: the second of two requests that leave together must not count.
-        if not flight.work.cancelled() and flight.work.cancel():
+        if not flight.work.cancelled() and self._workers.cancel(flight.work):
+            if flight.hold is not None:
+                flight.hold.close()
             self._admission.leave()
             self._metrics.dropped_images.inc()
             self._flights.forget(flight)
-
-    def _require_running(self) -> None:
-        if self._stopped:
-            raise NotReady("the service is stopping; ask another one, or this one after its restart")
 
     def shed(self) -> None:
         """Refuse a picture whose body has not been read yet, if that is what mostly happens; see `Admission.shed`."""
@@ -270,6 +275,6 @@ class Scheduler:
 
     async def stop(self) -> None:
         """Take no more pictures; wait for those that were taken and do not hang."""
-        self._stopped = True
+        self.errands.is_stopped = True
         await asyncio.to_thread(self._workers.shutdown)
         await asyncio.to_thread(self._side.shutdown)

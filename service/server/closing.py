@@ -12,6 +12,8 @@ import termios
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from service.memory import FREE_ANSWER_BYTES, Hold
+
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -39,19 +41,23 @@ class LingeringTransport:
     the answer that it had not looked at (RFC 9112, sec. 9.6).
     """
 
-    def __init__(self, stream: asyncio.Transport, write_timeout_s: float, *, on_close: Callable[[], None]) -> None:
+    def __init__(
+        self, stream: asyncio.Transport, write_timeout_s: float, on_close: Callable[[], None], unsent: Hold
+    ) -> None:
         """Wrap a connection's transport.
 
         Args:
             stream: the transport.
             write_timeout_s: how long it may stand still while something is unsent.
             on_close: called when the transport is closed this way.
+            unsent: what its buffer holds of the budget of memory.
         """
         self._closed = False  # no answer follows
         self._held: list[bytes] = []
         self._stream = stream
         self._write_timeout_s = write_timeout_s
         self._on_close = on_close
+        self._unsent = unsent
         self._left_bytes = _LINGER_BYTES
         self._may_be_untaken = False
         # Positions in all that is written to this connection: its end, what the client had taken at the last sweep, and
@@ -92,7 +98,16 @@ class LingeringTransport:
             self._stream.writelines(self._held)
             self._written += sum(map(len, self._held))
             self._may_be_untaken = True
+            self.count_unsent()
         self._held = []
+
+    def count_unsent(self) -> None:
+        """Hold as much memory as the buffer, but for what every connection may have in it."""
+        size = self._stream.get_write_buffer_size()
+        if size > FREE_ANSWER_BYTES:
+            self._unsent.resize(size)
+        elif self._unsent.number:
+            self._unsent.resize(0)
 
     def close(self) -> None:
         """Send what has been written, then the end."""
@@ -123,6 +138,7 @@ class LingeringTransport:
         What it has taken is what its system has acknowledged: of what waits in ours this one would only hear in steps
         of a megabyte. Whoever reads at the promised rate since the beginning is never late, however uneven the steps.
         """
+        self.count_unsent()
         untaken = self._count_untaken()
         taken = self._written - untaken
         if taken >= self._due:  # what comes now is due anew; some of it may have been taken already

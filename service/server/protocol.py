@@ -17,6 +17,7 @@ from uvicorn.server import ServerState
 
 from service.api.scope import BODY_FAULT, DISCONNECT, LIMIT_FAULT, Disconnect
 from service.errors import Overloaded, RequestError, Unavailable
+from service.memory import MemoryBudget
 from service.server.closing import LingeringTransport, close_unless_continued
 from service.server.ending import EndingProtocol
 from service.server.head import (
@@ -57,11 +58,13 @@ class Protocol(EndingProtocol):
         *,
         settings: Settings,
         places: Places,
+        memory: MemoryBudget,
     ) -> None:
-        """Take what uvicorn hands to every connection; of the settings what a request may take, in time and size."""
+        """Take what uvicorn hands to every connection, what a request may take, and the budget of unsent answers."""
         super().__init__(config, server_state, app_state, _loop)
         self._settings = settings
         self._places = places
+        self._unsent = memory.hold("answers")
         self._is_spare = False
         self._disconnect = Disconnect()
 
@@ -69,7 +72,7 @@ class Protocol(EndingProtocol):
         """Begin to wait for a request, in a spare place where there is no other."""
         super().connection_made(transport)
         self._stream = transport
-        self._outgoing = LingeringTransport(transport, self._settings.write_timeout_s, on_close=self._linger)
+        self._outgoing = LingeringTransport(transport, self._settings.write_timeout_s, self._linger, self._unsent)
         self.transport = cast("asyncio.Transport", self._outgoing)
         self._message = IncomingMessage(self._settings, self.loop.time())
         self._deadline = self._message.head_deadline
@@ -79,6 +82,7 @@ class Protocol(EndingProtocol):
         """Tell whoever works for this client that it has disconnected."""
         super().connection_lost(exc)
         self._places.leave(self)
+        self._unsent.close()
         self._disconnect.tell()
 
     def data_received(self, data: bytes) -> None:

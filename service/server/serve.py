@@ -140,7 +140,7 @@ async def _run(settings: Settings, listener: socket.socket, log: LineWriter) -> 
     state: ServiceState = app.state.service
     log.watch_dropped(state.metrics.dropped_log_lines.inc)
     max_connections = fit_connections(settings.max_connections)
-    protocol = partial(Protocol, settings=settings, places=Places(max_connections))
+    protocol = partial(Protocol, settings=settings, places=Places(max_connections), memory=state.memory)
     server = GracefulServer(_configure(app, protocol), on_shutdown=state.drain, delay_s=settings.drain_delay_s)
     state.metrics.show_connections(lambda: len(server.server_state.connections), max_connections)
     ready, reloads = asyncio.Event(), set[asyncio.Task[None]]()

@@ -88,13 +88,23 @@ class Metrics:
         refusals = counter(
             "unihead_refused_requests",
             "Requests answered with 503 before a picture was decoded. queue_full: as many as may wait do. "
-            "wait_too_long: the foretold wait outlasts the deadline. bodies: all bodies together have too many bytes. "
+            "wait_too_long: the foretold wait outlasts the deadline. memory: the body does not fit into the budget. "
             "connections: too many are open.",
             ["reason"],
         )
         self._refusals = {reason: refusals.labels(reason) for reason in get_args(OverloadReason)}
-        self._body_bytes = gauge("unihead_body_bytes", "Bytes of the bodies that are being read or worked on.")
-        self._body_limit_bytes = gauge("unihead_body_limit_bytes", "Bytes that all bodies together may have.")
+        self._memory_bytes = gauge(
+            "unihead_memory_bytes",
+            "Bytes of the budget of memory that are taken. bodies: read, unpacked, kept until their picture is done. "
+            "work: what pictures need while they are decoded, and answers while they are made. answers: not yet "
+            "written to their clients.",
+            ["use"],
+        )
+        self._memory_limit_bytes = gauge("unihead_memory_limit_bytes", "Bytes of the budget of memory.")
+        self.memory_errors = counter(
+            "unihead_memory_errors",
+            "Pictures answered with 503 because the system had no memory left: the budget is too large for it.",
+        )
         self._connections = gauge("unihead_connections", "Connections that are open.")
         self._connection_limit = gauge(
             "unihead_connection_limit", "Connections that may be open; the next displaces an idle one or is refused."
@@ -197,10 +207,11 @@ class Metrics:
         """Count where one request's pass came from."""
         self._results[result].inc()
 
-    def show_bodies(self, taken: Callable[[], int], limit: int) -> None:
-        """Show how many bytes bodies hold, and may hold."""
-        self._body_bytes.set_function(taken)
-        self._body_limit_bytes.set(limit)
+    def show_memory(self, taken: Mapping[str, Callable[[], int]], limit: int) -> None:
+        """Show how many bytes of the budget are taken by each use, and how many there are."""
+        for use, count in taken.items():
+            self._memory_bytes.labels(use).set_function(count)
+        self._memory_limit_bytes.set(limit)
 
     def show_connections(self, count: Callable[[], int], limit: int) -> None:
         """Show how many connections are open, and may be."""

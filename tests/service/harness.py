@@ -13,13 +13,14 @@ from prometheus_client import CollectorRegistry
 
 from service.engine.engine import Engine
 from service.engine.postprocess import Answer
+from service.memory import MemoryBudget, Share
 from service.pictures.imaging import UInt8Array
 from service.pictures.limits import PictureLimits
 from service.scheduling.admission import Admission
 from service.scheduling.batches import PassRunner
 from service.scheduling.cache import Cache
-from service.scheduling.flight import Effort, Job
 from service.scheduling.scheduler import Scheduler
+from service.scheduling.waiter import Effort, Job
 from service.telemetry.metrics import CacheResult, Metrics
 from service.telemetry.timing import Stopwatch
 from tests.service.fakes import FakeSession, encode, make_contract, make_picture
@@ -59,15 +60,18 @@ class Harness:
         workers: int = 2,
         cache_max_bytes: int = 2**20,
         limits: PictureLimits = LIMITS,
+        memory_bytes: int = 2**30,
     ) -> None:
         self.session = GatedSession()
         self.metrics = Metrics(CollectorRegistry())
         self.admission = Admission(limit=queue_limit, count_refusal=self.metrics.count_refusal)
+        self.memory = MemoryBudget(memory_bytes)
         self.scheduler = Scheduler(
             Engine(self.session, make_contract(), sha256="c0ffee"),
             PassRunner(self.metrics, parallel=2),
             self.metrics,
             admission=self.admission,
+            memory=self.memory,
             cache=Cache(max_bytes=cache_max_bytes, max_age_s=60),
             workers=workers,
             limits=limits,
@@ -82,8 +86,20 @@ class Harness:
         fresh: bool = False,
         owner: str = "",
         effort: Effort = "some",
+        making: int = 0,
+        share: Share | None = None,
     ) -> tuple[Answer, CacheResult]:
-        job = Job(body, finish or keep, Stopwatch(), timeout_s=timeout_s, fresh=fresh, owner=owner, effort=effort)
+        job = Job(
+            body,
+            finish or keep,
+            Stopwatch(),
+            timeout_s=timeout_s,
+            fresh=fresh,
+            owner=owner,
+            effort=effort,
+            making=making,
+            share=share,
+        )
         return await self.scheduler.submit(job)
 
     def begin(self, *args: Any, **options: Any) -> asyncio.Task[tuple[Answer, CacheResult]]:  # noqa: ANN401 - of `ask`

@@ -158,7 +158,7 @@ def test_too_few_files_are_one_sentence() -> None:
         (["--auth", "on"], "--auth (UNIHEAD_AUTH) is 'on': input should be 'keys' or 'off'"),
         (["--auth", "keys"], "auth is `keys`, and there is no key file: name one with --keys (UNIHEAD_KEYS)"),
         (["--auth", "off", "--keys", "k"], "auth is `off`, and k is set as key file: leave one of them out"),
-        (["--max-bodies-bytes", "9999999"], "max_bodies_bytes is 9999999, and one body may have 10000000"),
+        (["--memory-bytes", "9999999"], "memory_bytes is 9999999, and one body may have 10000000"),
         (["--host", "0.0.0.0", "--port", "0"], "0.0.0.0 is an address that others may reach"),  # noqa: S104 - refused
         (["--cors-origins", "*"], "'*' is no origin; it must look like https://example.org"),
     ],

@@ -99,7 +99,32 @@ def test_a_pass_alone_has_four_threads_at_most_and_batches_need_workers(
     assert (settings.wide_threads, settings.workers) == (wide_threads, workers)
 
 
-def test_all_bodies_together_have_room_for_one() -> None:
-    assert Settings(max_body_bytes=77, max_bodies_bytes=77).max_bodies_bytes == 77
-    with pytest.raises(ValidationError, match="no body of that size could ever be taken"):
-        Settings(max_body_bytes=77, max_bodies_bytes=76)
+def test_a_budget_that_is_set_has_room_for_a_body_and_its_picture() -> None:
+    assert Settings(max_body_bytes=77, memory_bytes=4 * 77).memory_budget == 308
+    with pytest.raises(ValidationError, match="one body may have 77"):
+        Settings(max_body_bytes=77, memory_bytes=307)
+
+
+@pytest.mark.parametrize(
+    ("limit_mib", "cache_mib", "budget_mib"),
+    [
+        (None, 64, 640),  # no limit: resident memory stays below 1 GiB
+        (1024, 64, 640),
+        (4096, 64, 3712),
+        (4096, 1024, 2752),
+        (512, 64, 128),
+        (256, 64, 64),  # too small a container gets a quarter, and whoever runs it finds out in the documents
+    ],
+)
+def test_the_budget_follows_from_the_containers_limit(
+    monkeypatch: pytest.MonkeyPatch, limit_mib: int | None, cache_mib: int, budget_mib: int
+) -> None:
+    limit = None if limit_mib is None else limit_mib * 2**20
+    monkeypatch.setattr("service.settings.find_memory_limit", lambda: limit)
+    assert Settings(cache_max_bytes=cache_mib * 2**20).memory_budget == budget_mib * 2**20
+    assert Settings(memory_bytes=10**9).memory_budget == 10**9
+
+
+def test_the_budget_has_room_for_a_body_however_small_the_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.settings.find_memory_limit", lambda: 64 * 2**20)
+    assert Settings().memory_budget == 4 * 10_000_000

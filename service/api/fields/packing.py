@@ -11,6 +11,7 @@ _WINDOWS = {"gzip": 31, "deflate": 15}  # zlib's wbits
 _COMPRESSION_LEVEL = 1
 # In and out at once; zlib copies what it has not looked at yet, so that large steps would cost their square.
 _STEP_BYTES = 2**16
+_MOST_RATIO = 1032  # of deflate
 
 
 def require_packing(packing: str) -> None:
@@ -44,6 +45,16 @@ def unpack(body: bytes, packing: str, limit: int, count: Callable[[int], None]) 
         count(len(piece))
         pieces.append(piece)
     return b"".join(pieces)
+
+
+def estimate_unpacking(size: int, limit: int) -> int:
+    """Bytes of memory that unpacking takes beside what comes out of it: that once more, while its pieces are joined.
+
+    Args:
+        size: of the body, packed.
+        limit: bytes that may come out.
+    """
+    return min(limit, size * _MOST_RATIO + _STEP_BYTES)
 
 
 def _unpack_steps(body: bytes, packing: str) -> Iterator[bytes]:

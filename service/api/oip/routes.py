@@ -19,8 +19,9 @@ from fastapi import APIRouter
 from numpy.typing import NDArray
 from starlette.responses import Response
 
+from service.answers.cost import NOTHING, AnswerCost
 from service.api.bodies import read_body
-from service.api.fields.packing import pack, require_packing, unpack
+from service.api.fields.packing import estimate_unpacking, pack, require_packing, unpack
 from service.api.fields.preferences import choose_packing, find_packing
 from service.api.gates import trace_pictures
 from service.api.oip.metadata import (
@@ -43,17 +44,20 @@ from service.api.oip.wire import (
     read_request,
     write_answer,
 )
-from service.api.respond import Question, Reply, ask, run_beside
+from service.api.respond import Question, Reply, ask, look_at_each, require_all, run_beside
 from service.api.router import PictureRequest, PictureRoute, declare
 from service.engine.contract import ModelContract
 from service.engine.postprocess import Answer
-from service.engine.prepare import Picture
-from service.errors import MalformedRequest, RequestError
-from service.pictures.header import read_header
+from service.engine.prepare import Look, Picture
+from service.errors import MalformedRequest
 from service.telemetry.timing import Stopwatch, format_server_timing
 
 # So much is read and packed by the event loop itself, in half a millisecond.
 _LITTLE_BYTES = 2**16
+# Of a request while it is read: texts as JSON has them, and as bytes.
+_READING_COPIES = 2
+# Of a class id in JSON, with its comma.
+_JSON_DIGITS = 4
 _INFER_BODY = {
     "requestBody": {
         "required": True,
@@ -93,47 +97,48 @@ class Wanted:
 async def infer(request: PictureRequest) -> Response:
     """Answer with the outputs named, or with all; each picture is a picture like any other to queue and cache."""
     require_known(request.path_params)
-    state, headers = request.service, request.headers
+    state, headers, share = request.service, request.headers, request.share
     contract = state.require_scheduler().engine.contract
     question = Question.of(request, "infer")
-    with state.bodies.hold() as held:
-        body = await read_body(request, held, state.settings)
-        asked, question = await _read(request, question, body, held.take)
-        wanted = _choose_outputs(asked, contract, state.settings.max_pixels)
-        pictures = list(asked.values)
-        _foresee_masks(pictures, wanted)
-        ends = time.monotonic() + question.timeout_s
-        replies = await _ask_all(request, question, pictures, wanted)
+    body = await read_body(request, share, state.settings)
+    asked, question = await _read(request, question, body)
+    del body
+    wanted = _choose_outputs(asked, contract, state.settings.max_pixels)
+    ends = time.monotonic() + question.timeout_s
+    replies = await _ask_all(request, question, list(asked.values), wanted, contract)
     request.scope["state"]["cache_result"] = " ".join(sorted({reply.result for reply in replies}))
     content, answer_headers = _write(asked, wanted, [reply.made for reply in replies])
     packing = choose_packing(headers.get("accept-encoding", ""))
     if packing:
         packed = partial(pack, content, packing)
-        little = len(content) <= _LITTLE_BYTES
-        left_s = max(0.0, ends - time.monotonic())
-        content = packed() if little else await state.require_scheduler().run(packed, left_s, again=True)
+        if len(content) <= _LITTLE_BYTES:
+            content = packed()
+        else:
+            question = replace(question, timeout_s=max(0.0, ends - time.monotonic()))
+            content, _ = await run_beside(request, question, packed, work=len(content), again=True)
         answer_headers["Content-Encoding"] = packing
+    share.settle(len(content))
     answer_headers["Vary"] = "Accept-Encoding"
     answer_headers["X-Unihead-Cache"] = ", ".join(reply.result for reply in replies)
     answer_headers["Server-Timing"] = format_server_timing(replies[0].watch.timings_ms)
     return Response(content, headers=answer_headers)
 
 
-async def _read(
-    request: PictureRequest, question: Question, body: bytes, count: Callable[[int], None]
-) -> tuple[InferRequest, Question]:
+async def _read(request: PictureRequest, question: Question, body: bytes) -> tuple[InferRequest, Question]:
     """Unpack and read a request, in the queue of the pictures if it may take its time; and how long it then waits."""
-    state, headers = request.service, request.headers
+    state, headers, share = request.service, request.headers, request.share
     packing, header_length = find_packing(headers.getlist("content-encoding")), headers.get(HEADER_LENGTH)
     require_packing(packing)
     limit, specs = state.settings.max_body_bytes, describe_inputs(state)
 
     def read() -> InferRequest:
-        plain = unpack(body, packing, limit, count) if packing else body
+        plain = unpack(body, packing, limit, share.take_body) if packing else body
         return read_request(plain, header_length, specs, raw_input=FILES)
 
     if packing or read_json_length(header_length, len(body)) > _LITTLE_BYTES:
-        asked, question = await run_beside(state, question, read)
+        unpacking = estimate_unpacking(len(body), limit) if packing else 0
+        work = unpacking + _READING_COPIES * (unpacking or len(body))
+        asked, question = await run_beside(request, question, read, work=work)
     else:
         asked = read()
     if asked.timeout_us is not None:
@@ -151,16 +156,20 @@ def _choose_outputs(asked: InferRequest, contract: ModelContract, max_pixels: in
 
 
 async def _ask_all(
-    request: PictureRequest, question: Question, pictures: Sequence[Picture], wanted: Wanted
+    request: PictureRequest, question: Question, pictures: Sequence[Picture], wanted: Wanted, contract: ModelContract
 ) -> list[Reply[Outputs]]:
-    """Ask about each picture; where one fails, all do."""
-    watches = [Stopwatch() for _ in pictures]
+    """Ask about each picture, once the room for all answers is foretold; where one fails, all do."""
+    watches, share = [Stopwatch() for _ in pictures], request.share
     traces = trace_pictures(request.scope, watches)
+    looks = require_all(await look_at_each(request, question, pictures, watches))
+    costs = [_estimate(seen, wanted, contract) for seen in looks]
+    share.expect(sum(cost.kept for cost in costs))
     collect = partial(_collect, wanted=wanted)
-    tasks = [
-        asyncio.ensure_future(ask(request.service, question, picture, collect, watch, trace))
-        for picture, watch, trace in zip(pictures, watches, traces, strict=True)
-    ]
+    jobs = (
+        question.make_job(picture, collect, watch, trace, seen, cost.making, share)
+        for picture, watch, trace, seen, cost in zip(pictures, watches, traces, looks, costs, strict=True)
+    )
+    tasks = [asyncio.ensure_future(ask(request.service, question, job)) for job in jobs]
     try:
         return await asyncio.gather(*tasks)
     except BaseException:
@@ -169,25 +178,24 @@ async def _ask_all(
         raise
 
 
-def _foresee_masks(pictures: Sequence[Picture], wanted: Wanted) -> None:
-    """Refuse masks that are too large by the headers of small files, before their passes.
+def _estimate(seen: Look, wanted: Wanted, contract: ModelContract) -> AnswerCost:
+    """Foretell what a picture's outputs cost in memory, of which only masks can be large.
 
-    Of large files the header takes longer to read, and whoever sends them pays for the pass.
+    Raises:
+        MalformedRequest: the masks of all pictures, if they are like this one's, are too large for one answer.
     """
-    for picture in pictures if "mask" in wanted.outputs else ():
-        if isinstance(picture, bytes) and len(picture) <= _LITTLE_BYTES:
-            try:
-                header = read_header(picture)
-            except RequestError:
-                continue  # it is told in the picture's turn
-            _check_mask((header.height, header.width), wanted)
+    binary = wanted.outputs.get("mask")
+    if binary is None:
+        return NOTHING
+    shape = (seen.height, seen.width) if wanted.as_files else contract.output_shapes["mask"]
+    _check_mask(shape, wanted)
+    text = math.prod(shape) * (1 if binary else _JSON_DIGITS)
+    return AnswerCost(making=math.prod(shape) + 2 * text, kept=2 * text)  # of each picture, and all of them joined
 
 
 def _collect(answer: Answer, watch: Stopwatch, *, wanted: Wanted) -> Outputs:
     """In a worker thread: write one picture's outputs, those that were asked for; laps `postprocess` and `encode`."""
     prediction, place, most = answer.prediction, answer.place, answer.contract.max_detections
-    if "mask" in wanted.outputs:
-        _check_mask((place.height, place.width) if wanted.as_files else prediction.mask.shape, wanted)
     make: dict[str, Callable[[], NDArray[Any]]] = {
         "boxes": lambda: _pad(place.boxes_to_original(prediction.boxes), most),
         "scores": lambda: _pad(prediction.scores, most),

@@ -10,8 +10,6 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from service.api.bodies import BodyBudget
-from service.errors import ClientDisconnected
 from tests.service.clients import PICTURE, ask, refuse
 from tests.service.fakes import make_form
 
@@ -71,19 +69,10 @@ async def test_they_wait_in_the_queue_and_are_refused_where_it_is_full(
         assert "retry-after" in response.headers
 
 
-async def test_bytes_that_come_out_count_for_all_bodies(
-    client: httpx.AsyncClient, app: FastAPI, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bodies = app.state.service.bodies
-    monkeypatch.setattr(bodies, "limit", 100_000)
+async def test_bytes_that_come_out_count_for_all_bodies(client: httpx.AsyncClient, app: FastAPI) -> None:
+    memory = app.state.service.memory
+    others = memory.hold("bodies")
+    others.resize(memory.most_bodies - 100_000)
     await refuse(client, "/classify", gzip.compress(bytes(150_000)), 503, "overloaded", Content_Encoding="gzip")
-    assert bodies.taken == 0
-
-
-def test_a_request_that_is_over_takes_nothing_more() -> None:
-    budget = BodyBudget(100, lambda: None)
-    with budget.hold() as held:
-        held.take(10)
-    with pytest.raises(ClientDisconnected):
-        held.take(10)
-    assert budget.taken == 0
+    others.close()
+    assert memory.taken["bodies"] == 0

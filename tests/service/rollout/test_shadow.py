@@ -13,6 +13,7 @@ from service.app import create_app
 from service.engine.contract import MODEL_TASKS, ModelTask
 from service.engine.engine import Engine
 from service.errors import ContractError
+from service.memory import MemoryBudget
 from service.pictures.imaging import UInt8Array
 from service.pictures.limits import PictureLimits
 from service.rollout.shadow import Shadow, require_same_classes
@@ -37,11 +38,19 @@ def metrics() -> Metrics:
     return Metrics(CollectorRegistry())
 
 
-def build(metrics: Metrics, session: FakeSession, chosen: Iterator[float], *, percent: float = 5) -> Shadow:
+def build(
+    metrics: Metrics,
+    session: FakeSession,
+    chosen: Iterator[float],
+    *,
+    percent: float = 5,
+    memory: MemoryBudget | None = None,
+) -> Shadow:
     live = Engine(FakeSession(), make_contract())
     return Shadow(
         Engine(session, make_contract(version="shadow")),
         metrics,
+        memory=memory or MemoryBudget(2**30),
         live=lambda: live,
         percent=percent,
         limits=PictureLimits(max_pixels=10_000),
@@ -93,6 +102,26 @@ def test_what_comes_too_fast_is_dropped_and_never_waited_for(metrics: Metrics) -
     assert 8 <= count(metrics, "images") <= 10
 
 
+def test_what_there_is_no_memory_for_is_dropped(metrics: Metrics) -> None:
+    memory = MemoryBudget(4 * 2**20)
+    shadow = build(metrics, FakeSession(), iter([0.0] * 3), memory=memory)
+    full = memory.begin(3 * 2**20)
+    assert full is not None
+    shadow.offer(BODY)  # there is room for its bytes, and none to decode it
+    while not count(metrics, "dropped_images"):
+        pass
+    others = memory.begin(2**20)
+    assert others is not None
+    shadow.offer(BODY)
+    assert count(metrics, "dropped_images") == 2.0
+    full.close()
+    others.close()
+    shadow.offer(BODY)
+    shadow.stop()
+    assert (count(metrics, "images"), count(metrics, "failures")) == (1.0, 0.0)
+    assert memory.total() == 0
+
+
 def test_a_failing_shadow_is_counted_and_goes_on(metrics: Metrics, caplog: pytest.LogCaptureFixture) -> None:
     class Moody(FakeSession):
         def run(self, images: UInt8Array) -> Mapping[str, NDArray[np.generic]]:
@@ -118,6 +147,7 @@ def test_other_classes_are_refused(metrics: Metrics) -> None:
         Shadow(
             Engine(FakeSession(), other),
             metrics,
+            memory=MemoryBudget(2**30),
             live=lambda: live,
             percent=5,
             limits=PictureLimits(),
@@ -136,6 +166,7 @@ def test_a_shadow_is_compared_in_what_both_serve(metrics: Metrics, tasks: tuple[
     shadow = Shadow(
         lives[0],
         metrics,
+        memory=MemoryBudget(2**30),
         live=lambda: lives[-1],
         percent=100,
         limits=PictureLimits(),
@@ -156,7 +187,15 @@ def test_a_shadow_is_compared_in_what_both_serve(metrics: Metrics, tasks: tuple[
 def test_after_a_reload_to_other_classes_only_what_still_has_the_same_is_compared(metrics: Metrics) -> None:
     before = Engine(FakeSession(), make_contract())
     lives = [before]
-    shadow = Shadow(before, metrics, live=lambda: lives[-1], percent=100, limits=PictureLimits(), score_threshold=0.3)
+    shadow = Shadow(
+        before,
+        metrics,
+        memory=MemoryBudget(2**30),
+        live=lambda: lives[-1],
+        percent=100,
+        limits=PictureLimits(),
+        score_threshold=0.3,
+    )
     shadow.offer(BODY)
     while count(metrics, "images") < 1:
         shadow._thread.join(0.001)

@@ -18,9 +18,9 @@ async def test_a_worker_does_it_and_what_it_raises_arrives(harness: Harness) -> 
     def fail() -> None:
         raise MalformedRequest("as it should")
 
-    assert (await harness.scheduler.run(threading.current_thread, 10)).name == "picture"
+    assert (await harness.scheduler.errands.run(threading.current_thread, work=0, timeout_s=10)).name == "picture"
     with pytest.raises(MalformedRequest):
-        await harness.scheduler.run(fail, 10)
+        await harness.scheduler.errands.run(fail, work=0, timeout_s=10)
     await until(lambda: harness.admission.active == 0)
     assert harness.admission.waiting == 0
 
@@ -30,11 +30,11 @@ async def test_it_waits_behind_pictures_and_is_refused_where_the_queue_is_full(b
     harness.session.gate.clear()
     first = harness.begin(body_of(1))
     await until(lambda: harness.admission.active == 1)
-    waiting = asyncio.ensure_future(harness.scheduler.run(lambda: "done", 10))
+    waiting = asyncio.ensure_future(harness.scheduler.errands.run(lambda: "done", work=0, timeout_s=10))
     await until(lambda: harness.admission.waiting == 1)
     with pytest.raises(Overloaded):
-        await harness.scheduler.run(lambda: "never", 10)
-    again = asyncio.ensure_future(harness.scheduler.run(lambda: "again", 10, again=True))
+        await harness.scheduler.errands.run(lambda: "never", work=0, timeout_s=10)
+    again = asyncio.ensure_future(harness.scheduler.errands.run(lambda: "again", work=0, timeout_s=10, again=True))
     await until(lambda: harness.admission.waiting == 2)
     harness.session.gate.set()
     assert [await waiting, await again] == ["done", "again"]
@@ -49,15 +49,15 @@ async def test_it_has_a_deadline_and_gives_its_place_back(build: Callable[..., H
     await until(lambda: harness.admission.active == 1)
     done: list[int] = []
     with pytest.raises(DeadlineExceeded):
-        await harness.scheduler.run(lambda: done.append(1), 0.01)
+        await harness.scheduler.errands.run(lambda: done.append(1), work=0, timeout_s=0.01)
     assert harness.admission.waiting == 0
     harness.session.gate.set()
     await first
-    await harness.scheduler.run(lambda: done.append(2), 10)
+    await harness.scheduler.errands.run(lambda: done.append(2), work=0, timeout_s=10)
     assert done == [2]
 
 
 async def test_a_service_that_stops_does_nothing_more(harness: Harness) -> None:
     await harness.scheduler.stop()
     with pytest.raises(NotReady):
-        await harness.scheduler.run(lambda: None, 10)
+        await harness.scheduler.errands.run(lambda: None, work=0, timeout_s=10)

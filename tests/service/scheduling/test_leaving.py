@@ -10,7 +10,7 @@ import pytest
 
 from service.api.scope import Disconnect
 from service.errors import ClientDisconnected, DeadlineExceeded, Overloaded
-from service.scheduling.flight import Job, Waiter
+from service.scheduling.waiter import Job, Waiter
 from service.telemetry.timing import Stopwatch
 from tests.service.harness import Harness, body_of, keep, until
 
@@ -95,7 +95,7 @@ async def test_what_is_late_is_told_at_its_deadline_and_dropped(build: Callable[
 async def test_what_is_late_is_not_worked_on_even_before_the_event_loop_has_told_it() -> None:
     now, loop = time.monotonic(), asyncio.get_running_loop()
     late, early, left = (
-        Waiter(keep, Stopwatch(), now + patience_s, loop.create_future()) for patience_s in (-1, 60, 60)
+        Waiter(now + patience_s, loop.create_future(), keep, Stopwatch()) for patience_s in (-1, 60, 60)
     )
     left.future.cancel()
     assert [one.is_waiting() for one in (late, early, left)] == [False, True, False]

@@ -6,13 +6,21 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from functools import partial
+from random import Random
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from service.memory import MemoryBudget, Share
 from service.scheduling.workers import WorkerPool
 
 PATIENCE_S = 1.0
+# Of memory, so much that no answer is too small to be waited for.
+UNIT = 2**17
 
 
 class Clock:
@@ -48,7 +56,10 @@ def build(clock: Clock) -> Iterator[Callable[..., WorkerPool]]:
     pools: list[WorkerPool] = []
 
     def make(workers: int = 1, *, max_spares: int = 8) -> WorkerPool:
-        pools.append(WorkerPool(workers, name="test", patience_s=PATIENCE_S, max_spares=max_spares, clock=clock))
+        memory = MemoryBudget(1000)
+        pools.append(
+            WorkerPool(workers, name="test", memory=memory, patience_s=PATIENCE_S, max_spares=max_spares, clock=clock)
+        )
         return pools[-1]
 
     yield make
@@ -83,7 +94,7 @@ def test_tasks_run_in_the_order_they_came(build: Callable[..., WorkerPool]) -> N
 def test_results_and_errors_come_by_the_future(build: Callable[..., WorkerPool]) -> None:
     pool = build()
     assert pool.submit(divmod, 7, 2).result(5) == (3, 1)
-    assert pool.submit(int, "11", base=2).result(5) == 3
+    assert pool.submit(partial(int, "11", base=2)).result(5) == 3
     with pytest.raises(ZeroDivisionError):
         pool.submit(divmod, 1, 0).result(5)
     assert pool.submit(len, "the worker lives on").result(5) == 19
@@ -105,8 +116,8 @@ def test_what_waits_can_be_cancelled_and_what_runs_cannot(build: Callable[..., W
     pool, ran = build(), list[str]()
     task, running = hang(pool)
     waiting, last = pool.submit(ran.append, "waiting"), pool.submit(ran.append, "last")
-    assert waiting.cancel()
-    assert not running.cancel()
+    assert pool.cancel(waiting)
+    assert not pool.cancel(running)
     task.gate.set()
     last.result(5)
     assert ran == ["last"]
@@ -241,3 +252,110 @@ def test_a_task_cannot_end_its_worker(build: Callable[..., WorkerPool]) -> None:
     with pytest.raises(SystemExit):
         pool.submit(sys.exit, 3).result(5)
     assert pool.submit(len, "abc").result(5) == 3
+
+
+def test_a_task_that_does_not_fit_yet_lets_nobody_pass(build: Callable[..., WorkerPool]) -> None:
+    pool, order = build(3), list[str]()
+    task = Hanging()
+    running: Future[Any] = pool.submit(task, work=600)
+    assert task.begun.wait(5)
+    large = pool.submit(order.append, "large", work=900)
+    small = pool.submit(order.append, "small", work=1)
+    time.sleep(0.02)
+    assert not order
+    assert pool.is_short
+    task.gate.set()
+    wait([running, large, small], timeout=5)
+    assert order[0] == "large"
+    assert not pool.is_short
+
+
+def test_others_pass_by_a_task_that_only_a_stuck_one_could_make_room_for(
+    build: Callable[..., WorkerPool], clock: Clock
+) -> None:
+    pool = build(2)
+    task = Hanging()
+    stuck = pool.submit(task, work=600)
+    assert task.begun.wait(5)
+    large, small = pool.submit(len, "large", work=900), pool.submit(len, "small", work=400)
+    time.sleep(0.02)
+    assert not small.done()
+    clock.now += PATIENCE_S
+    pool.relieve()
+    assert small.result(5) == 5
+    assert not large.done()
+    task.gate.set()
+    assert large.result(5) == 5
+    stuck.result(5)
+
+
+def test_a_task_that_is_cancelled_lets_those_behind_it_pass(build: Callable[..., WorkerPool]) -> None:
+    pool, task = build(2), Hanging()
+    running = pool.submit(task, work=600)
+    assert task.begun.wait(5)
+    large, small = pool.submit(len, "large", work=900), pool.submit(len, "small", work=400)
+    assert pool.cancel(large)
+    assert small.result(5) == 5
+    task.gate.set()
+    running.result(5)
+
+
+def test_a_spare_thread_waits_for_memory_like_any_other(build: Callable[..., WorkerPool], clock: Clock) -> None:
+    pool, task = build(1), Hanging()
+    stuck = pool.submit(task, work=700)
+    assert task.begun.wait(5)
+    clock.now += PATIENCE_S
+    assert pool.relieve() == 1
+    waiting = pool.submit(len, "abc", work=400)
+    time.sleep(0.02)
+    assert not waiting.done()
+    task.gate.set()
+    assert (waiting.result(5), stuck.result(5)) == (3, "done at last")
+
+
+# Of each request: its work and its answer, and what its client does: it reads the answer, or leaves before or after.
+REQUESTS = st.lists(
+    st.tuples(st.integers(0, 750), st.integers(0, 250), st.sampled_from(["read", "leave early", "leave late"])),
+    max_size=12,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(REQUESTS, st.integers(1, 3), st.randoms(use_true_random=False))
+def test_whatever_fits_alone_ends_in_any_order_within_the_limit(
+    requests: list[tuple[int, int, str]], workers: int, chance: Random
+) -> None:
+    """Work takes all that it needs in one step and ends by itself, so nobody waits for who waits for them."""
+    memory = MemoryBudget(1000 * UNIT)
+    pool = WorkerPool(workers, name="test", memory=memory)
+    most, ended = [0], list[int]()
+
+    def look(number: int) -> None:
+        most[0] = max(most[0], memory.total())
+        ended.append(number)
+
+    tasks: list[tuple[Share, Future[None], int, str]] = []
+    for number, (work, answer, client) in enumerate(requests):
+        share = Share(memory)
+        share.expect(answer * UNIT)
+        tasks.append((share, pool.submit(look, number, work=work * UNIT, share=share), answer, client))
+    chance.shuffle(tasks)
+    stayed = []
+    for share, future, answer, client in tasks:
+        if client == "leave early":
+            pool.cancel(future)
+            share.close()
+        else:
+            stayed.append((share, future, answer, client))
+    while stayed:  # each answer that is made is read, in any order; those that wait for its room come after
+        done = wait([future for _, future, _, _ in stayed], timeout=5, return_when=FIRST_COMPLETED).done
+        assert done, "all wait for each other"
+        for one in [one for one in stayed if one[1] in done]:
+            stayed.remove(one)
+            if one[3] == "read":
+                one[0].settle(one[2] * UNIT)
+            one[0].close()
+    pool.shutdown()
+    assert most[0] <= memory.limit
+    assert memory.total() == 0
+    assert len(ended) >= sum(client != "leave early" for _, _, client in requests)

@@ -17,7 +17,7 @@ def service() -> Iterator[Spawned]:
 
 @pytest.fixture(scope="session")
 def narrow() -> Iterator[Spawned]:
-    """A service that takes few connections and few bytes of bodies at once."""
+    """A service that takes few connections, and little memory for bodies."""
     words = ["--max-connections", "25", "--header-timeout-s", "30", "--body-timeout-s", "5", "--log-level", "error"]
-    with spawn_service([*words, "--max-bodies-bytes", "100000", "--max-body-bytes", "100000"]) as spawned:
+    with spawn_service([*words, "--memory-bytes", "8000000", "--max-body-bytes", "2000000"]) as spawned:
         yield spawned

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from service.api.scope import BODY_FAULT
+from service.memory import MemoryBudget
 from service.server.places import Places
 from service.server.protocol import Protocol
 from service.settings import Settings
@@ -32,7 +33,8 @@ class CountingApp:
 
 def make_protocol() -> Callable[[], Protocol]:
     config = uvicorn.Config(CountingApp(), http=Protocol, lifespan="off", log_config=None)
-    return lambda: Protocol(config, ServerState(), {}, settings=Settings(), places=Places(2))
+    places, memory = Places(2), MemoryBudget(2**20)
+    return lambda: Protocol(config, ServerState(), {}, settings=Settings(), places=places, memory=memory)
 
 
 @pytest.mark.anyio

@@ -5,6 +5,7 @@ from typing import cast
 
 import pytest
 
+from service.memory import MemoryBudget
 from service.server.closing import LingeringTransport, compute_linger_deadline
 
 KIB = 1024
@@ -38,10 +39,10 @@ class FakeStream:
         """There is no socket, and so no system that could tell more."""
 
 
-def make() -> tuple[FakeStream, LingeringTransport]:
-    stream = FakeStream()
+def make(memory: MemoryBudget | None = None) -> tuple[FakeStream, LingeringTransport]:
+    stream, unsent = FakeStream(), (memory or MemoryBudget(2**20)).hold("answers")
     return stream, LingeringTransport(
-        cast("asyncio.Transport", stream), 10, on_close=lambda: stream.said.append("wait for the client")
+        cast("asyncio.Transport", stream), 10, lambda: stream.said.append("wait for the client"), unsent
     )
 
 
@@ -82,6 +83,20 @@ async def test_closing_says_so_once_and_waits_for_the_client() -> None:
     transport.close()
     assert transport.is_closing()
     assert stream.said == ["answer", "end", "wait for the client"]
+
+
+@pytest.mark.anyio
+async def test_what_is_unsent_of_an_answer_is_counted_until_it_is_written() -> None:
+    memory = MemoryBudget(100 * MIB)
+    stream, transport = make(memory)
+    stream.unsent = 30 * MIB
+    transport.write(b"head")
+    transport.write(b"body")
+    assert memory.taken["answers"] == 30 * MIB
+    for unsent, counted in ((20 * MIB, 20 * MIB), (65 * KIB, 65 * KIB), (64 * KIB, 0), (0, 0)):
+        stream.unsent = unsent
+        transport.sweep(0)
+        assert memory.taken["answers"] == counted
 
 
 def cut_off_at(*unsent_by_second: int) -> int | None:

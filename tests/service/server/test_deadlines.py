@@ -111,3 +111,12 @@ async def test_at_the_end_who_has_just_connected_is_answered(wire: Wire) -> None
     assert statuses(wire.received) == [200]
     assert b"connection: close" in wire.received
     assert wire.ended
+
+
+async def test_what_is_unsent_counts_until_the_connection_is_lost(app: FastAPI, wire: Wire) -> None:
+    memory = app.state.service.memory
+    wire.unsent = 10 * 2**20
+    await wire.send(GET)
+    assert memory.taken["answers"] == 10 * 2**20
+    wire.protocol.connection_lost(None)
+    assert memory.total() == 0

@@ -18,6 +18,7 @@ from service.api.scope import DISCONNECT
 from service.app import create_app
 from service.engine.contract import ModelContract
 from service.engine.engine import Engine
+from service.memory import MemoryBudget
 from service.server.places import Places
 from service.server.protocol import Protocol
 from service.settings import Settings
@@ -101,7 +102,8 @@ async def talk(sent: bytes) -> AsyncIterator[Talk]:
     """Send something that is one request, as far as the app is concerned."""
     app = WaitingApp()
     config = uvicorn.Config(app, http=Protocol, lifespan="off", log_config=None)
-    protocol = Protocol(config, ServerState(), {}, settings=Settings(), places=Places(1))
+    places, memory = Places(1), MemoryBudget(2**20)
+    protocol = Protocol(config, ServerState(), {}, settings=Settings(), places=places, memory=memory)
     server = await asyncio.get_running_loop().create_server(lambda: protocol, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname(), limit=2**12)
     try:

@@ -9,6 +9,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from service.memory import MemoryBudget
 from service.server.places import Places
 from service.server.protocol import Protocol
 from service.settings import Settings
@@ -27,7 +28,8 @@ async def answer(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: A
 async def test_no_request_behind_the_last_one_keeps_the_connection_longer(behind: bytes) -> None:
     loop, state = asyncio.get_running_loop(), ServerState()
     config = uvicorn.Config(answer, http=Protocol, lifespan="off", log_config=None)
-    protocol = Protocol(config, state, {}, settings=Settings(body_timeout_s=60), places=Places(1))
+    settings, memory = Settings(body_timeout_s=60), MemoryBudget(2**20)
+    protocol = Protocol(config, state, {}, settings=settings, places=Places(1), memory=memory)
     server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)
     async with server, asyncio.timeout(10):
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())

@@ -203,18 +203,19 @@ def test_who_reads_a_large_answer_at_the_promised_rate_is_not_cut_off(service: S
 
 def test_bodies_together_have_a_limit_that_slow_clients_do_not_take(narrow: Spawned) -> None:
     with contextlib.ExitStack() as stack:
-        for _ in range(20):  # they announce two megabytes, and send little
+        for _ in range(20):  # they announce forty megabytes, and send little
             slow = stack.enter_context(connect(narrow))
-            slow.sendall(HEAD + b"Content-Length: 100000\r\n\r\n" + PICTURE[:100])
+            slow.sendall(HEAD + b"Content-Length: 2000000\r\n\r\n" + PICTURE[:100])
         with connect(narrow) as connection:
             connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(PICTURE) + PICTURE)
             assert read_answer(connection)[0] == 200
-        big = stack.enter_context(connect(narrow))
-        big.sendall(HEAD + b"Content-Length: 95000\r\n\r\n" + bytes(90_000))
+        for size in (1_990_000, 1_990_000):
+            big = stack.enter_context(connect(narrow))
+            big.sendall(HEAD + b"Content-Length: 2000000\r\n\r\n" + bytes(size))
         time.sleep(0.3)
-        assert scrape(narrow)["unihead_body_bytes", ()] == pytest.approx(92_000)
+        assert scrape(narrow)["unihead_memory_bytes", (("use", "bodies"),)] == pytest.approx(3_982_000)
         with connect(narrow) as connection:
             connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(PICTURE) + PICTURE)
             status, headers, body = read_answer(connection)
         assert (status, json.loads(body)["code"], headers["retry-after"]) == (503, "overloaded", "1")
-        assert scrape(narrow)["unihead_refused_requests_total", (("reason", "bodies"),)] == 1
+        assert scrape(narrow)["unihead_refused_requests_total", (("reason", "memory"),)] == 1

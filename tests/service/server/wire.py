@@ -88,6 +88,7 @@ class Wire:
             cast("asyncio.AbstractEventLoop", self.clock),
             settings=state.settings,
             places=places or Places(state.settings.max_connections),
+            memory=state.memory,
         )
         self.protocol.connection_made(self._stream)
 
