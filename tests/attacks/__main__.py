@@ -18,7 +18,7 @@ from pathlib import Path
 
 from service.commands.spawn import Spawned, spawn_service
 from service.machine import available_cpus
-from tests.attacks import costly, doors, feeding, mutants, slow, soak, whole
+from tests.attacks import costly, doors, feeding, memory, mutants, slow, soak, whole
 from tests.attacks.arsenal import make_bombs
 from tests.attacks.goals import Figure, at_least, at_most, none_of, write_table
 from tests.benchmarks import overload
@@ -29,6 +29,8 @@ BEGIN, END = "<!-- goals: written by make hostile -->", "<!-- end of goals -->"
 _PATHS = ("/predict", "/detect", "/segment", "/classify", "/overlay")
 _MUTANTS, _SEED = 100_000, 0
 _JPEG_MUTANTS = 20_000
+# What the shipped container may have (docs/deploy.md).
+_MEMORY_MB = 1024
 _SETTLED_FILES, _SETTLED_MUTANTS = 1000, 5000
 # What is a test already: these files, with what they leave out of the quick suite.
 TESTS = {
@@ -140,6 +142,18 @@ def check_connections(_: argparse.Namespace) -> list[Figure]:
         return [*figures, *asyncio.run(slow.measure_readers(service, readers=16, write_timeout_s=10, seconds=60))]
 
 
+def check_memory(_: argparse.Namespace) -> list[Figure]:
+    """Pictures and answers that cost much memory, against the settings as they come."""
+    with serve() as service:
+        pictures = memory.make_costly_pictures(5000)
+        figures = asyncio.run(memory.send_costly_pictures(service, pictures, _MEMORY_MB))
+    with serve() as service:
+        return [
+            *figures,
+            *asyncio.run(memory.read_slowly(service, readers=40, seconds=60, side=5000, bar_mb=_MEMORY_MB)),
+        ]
+
+
 def check_overload(_: argparse.Namespace) -> list[Figure]:
     """Five times the capacity for a minute."""
     if shutil.which("h2load") is None:
@@ -191,6 +205,7 @@ CHECKS: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "corpus": check_corpus,
     "slow": check_slow,
     "connections": check_connections,
+    "memory": check_memory,
     "overload": check_overload,
     "tests": check_tests,
 }
