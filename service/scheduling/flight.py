@@ -3,19 +3,65 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from service.engine.engine import Engine
 from service.engine.postprocess import Answer
 from service.engine.prepare import Picture
-from service.memory import Hold
+from service.memory import Hold, Share
 from service.scheduling.cache import Cache
-from service.scheduling.waiter import Waiter
+from service.scheduling.job import Effort, Made, Waiting
+from service.telemetry.timing import Stopwatch
+
+if TYPE_CHECKING:
+    from service.telemetry.spans import PictureTrace
 
 # Of an answer in the cache: keys, objects and array headers.
 _OVERHEAD_BYTES = 2048
+
+
+@dataclass(slots=True, eq=False)
+class Waiter(Waiting[Made]):
+    """One request that waits for a pass; without its picture, which a flight that is stuck may keep longer than it.
+
+    Attributes:
+        finish, watch, trace, effort, making, share: of its job.
+        flight: that it waits for.
+    """
+
+    finish: Callable[[Answer, Stopwatch], Made]
+    watch: Stopwatch
+    trace: PictureTrace | None = None
+    effort: Effort = "some"
+    making: int = 0
+    share: Share | None = None
+    flight: Flight | None = None
+
+    def serve(self, answer: Answer) -> None:
+        """Finish the answer in this thread and hand it to the event loop."""
+        self.hand_over(partial(self._make, answer))
+
+    def _make(self, answer: Answer) -> Made:
+        if self.trace is not None:
+            self.trace.origin = answer.origin
+        return self.finish(answer, self.watch)
+
+    def serve_from(self, answer: Answer) -> None:
+        """Finish likewise, after waiting for the pass of another request."""
+        self.watch.lap("queue")
+        self.serve(answer)
+
+    def serve_at_once(self, answer: Answer) -> None:
+        """On the event loop: finish an answer of little effort from a pass that is over."""
+        self.watch.lap("queue")
+        try:
+            self.future.set_result(self._make(answer))
+        except BaseException as error:  # noqa: BLE001 - as in a thread
+            self.fail(error)
 
 
 @dataclass(slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""Requests that wait for a worker: what they ask, and until when."""
+"""What requests ask of the workers, and how they wait for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from service.memory import Share
 from service.telemetry.timing import Stopwatch
 
 if TYPE_CHECKING:
-    from service.scheduling.flight import Flight
     from service.telemetry.spans import PictureTrace
 
 Made = TypeVar("Made")
@@ -116,46 +115,6 @@ class Waiting(Generic[Made]):
             failure = RuntimeError(f"a worker failed with {type(error).__name__}")
             failure.__cause__, error = error, failure
         self.future.get_loop().call_soon_threadsafe(_settle, self.future, None, error)
-
-
-@dataclass(slots=True, eq=False)
-class Waiter(Waiting[Made]):
-    """One request that waits for a pass; without its picture, which a flight that is stuck may keep longer than it.
-
-    Attributes:
-        finish, watch, trace, effort, making, share: of its job.
-        flight: that it waits for.
-    """
-
-    finish: Callable[[Answer, Stopwatch], Made]
-    watch: Stopwatch
-    trace: PictureTrace | None = None
-    effort: Effort = "some"
-    making: int = 0
-    share: Share | None = None
-    flight: Flight | None = None
-
-    def serve(self, answer: Answer) -> None:
-        """Finish the answer in this thread and hand it to the event loop."""
-        self.hand_over(partial(self._make, answer))
-
-    def _make(self, answer: Answer) -> Made:
-        if self.trace is not None:
-            self.trace.origin = answer.origin
-        return self.finish(answer, self.watch)
-
-    def serve_from(self, answer: Answer) -> None:
-        """Finish likewise, after waiting for the pass of another request."""
-        self.watch.lap("queue")
-        self.serve(answer)
-
-    def serve_at_once(self, answer: Answer) -> None:
-        """On the event loop: finish an answer of little effort from a pass that is over."""
-        self.watch.lap("queue")
-        try:
-            self.future.set_result(self._make(answer))
-        except BaseException as error:  # noqa: BLE001 - as in a thread
-            self.fail(error)
 
 
 def too_late() -> DeadlineExceeded:
