@@ -70,6 +70,11 @@ def available_cpus(
     return max(1, int(min(limits)))
 
 
+def _count_affinity() -> int:
+    # Where this cannot be asked (macOS, Windows) a process may use all CPUs.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def find_memory_limit(
     cgroup: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup"), installed: int | None = None
 ) -> int | None:
@@ -90,11 +95,6 @@ def find_memory_limit(
                 limits.append(int((folder / name).read_text()))
     least = min(limits, default=most)
     return least if least < most else None
-
-
-def _count_affinity() -> int:
-    # Where this cannot be asked (macOS, Windows) a process may use all CPUs.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cgroup_folders(controller: str, cgroup: Path, membership: Path) -> Iterator[Path]:

@@ -26,7 +26,7 @@ from service.engine.prepare import Look, Picture
 from service.errors import ClientDisconnected, DamagedImage, UnsupportedImage
 from service.memory import Share
 from service.pictures.limits import PictureHeader
-from service.scheduling.waiter import Effort, Job, OnDisconnect
+from service.scheduling.job import Effort, Job, OnDisconnect
 from service.telemetry.metrics import CacheResult, Task
 from service.telemetry.timing import Stopwatch, format_server_timing
 

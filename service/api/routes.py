@@ -40,7 +40,7 @@ from service.api.respond import Question, Recipe, respond_to_each, respond_to_on
 from service.api.router import PictureRequest, PictureRoute
 from service.engine.contract import MODEL_TASKS, ModelContract, ModelTask
 from service.errors import InvalidParameter
-from service.scheduling.waiter import Effort
+from service.scheduling.job import Effort
 from service.settings import MAX_TIMEOUT_MS
 from service.telemetry.metrics import Task
 

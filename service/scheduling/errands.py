@@ -9,7 +9,7 @@ from collections.abc import Callable
 from service.errors import NotReady, Overloaded
 from service.memory import MemoryBudget, Share
 from service.scheduling.admission import Admission
-from service.scheduling.waiter import Made, OnDisconnect, Waiting
+from service.scheduling.job import Made, OnDisconnect, Waiting
 from service.scheduling.workers import WorkerPool
 from service.telemetry.metrics import Metrics
 

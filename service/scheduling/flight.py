@@ -1,4 +1,4 @@
-"""Pictures under way, and the requests that wait for their passes; the word is that of Go's `singleflight`."""
+"""Pictures under way, and the requests that wait for them; the word is that of Go's `singleflight`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.engine.postprocess import Answer
 from service.engine.prepare import Picture
 from service.memory import Hold, Share
 from service.scheduling.cache import Cache
-from service.scheduling.waiter import Effort, Made, Waiting
+from service.scheduling.job import Effort, Made, Waiting
 from service.telemetry.timing import Stopwatch
 
 if TYPE_CHECKING:

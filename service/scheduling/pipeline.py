@@ -10,7 +10,7 @@ from service.pictures.limits import PictureLimits
 from service.scheduling.admission import Admission
 from service.scheduling.batches import PassRunner
 from service.scheduling.flight import Flight
-from service.scheduling.waiter import too_late
+from service.scheduling.job import too_late
 from service.telemetry.metrics import Metrics
 from service.telemetry.timing import SHARED_STAGES, Stage
 

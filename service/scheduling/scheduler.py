@@ -26,8 +26,8 @@ from service.scheduling.batches import PassRunner
 from service.scheduling.cache import Cache
 from service.scheduling.errands import Errands
 from service.scheduling.flight import Flight, Flights, Waiter
+from service.scheduling.job import Job, Made
 from service.scheduling.pipeline import Pipeline
-from service.scheduling.waiter import Job, Made
 from service.scheduling.workers import WorkerPool
 from service.telemetry.metrics import CacheResult, Metrics
 

@@ -19,8 +19,8 @@ from service.pictures.limits import PictureLimits
 from service.scheduling.admission import Admission
 from service.scheduling.batches import PassRunner
 from service.scheduling.cache import Cache
+from service.scheduling.job import Effort, Job
 from service.scheduling.scheduler import Scheduler
-from service.scheduling.waiter import Effort, Job
 from service.telemetry.metrics import CacheResult, Metrics
 from service.telemetry.timing import Stopwatch
 from tests.service.fakes import FakeSession, encode, make_contract, make_picture

@@ -77,6 +77,8 @@ def test_work_takes_its_memory_and_the_room_of_its_answer_in_one_step_or_neither
     with budget.open() as one, budget.open() as two:
         one.expect(200 * MB)
         two.expect(100 * MB)
+        assert budget.begin(900 * MB, one) is None
+        assert budget.total() == 0
         work = budget.begin(500 * MB, one)
         assert taken(budget) == {"bodies": 0, "work": 500, "answers": 200}
         assert work is not None

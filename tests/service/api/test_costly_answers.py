@@ -10,7 +10,7 @@ import pytest
 
 from service.engine.postprocess import Answer
 from service.errors import DeadlineExceeded, NotReady, Overloaded
-from service.scheduling.waiter import Effort
+from service.scheduling.job import Effort
 from service.telemetry.timing import Stopwatch
 from tests.service.harness import Harness, body_of, keep, until
 

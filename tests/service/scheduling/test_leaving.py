@@ -11,7 +11,7 @@ import pytest
 from service.api.scope import Disconnect
 from service.errors import ClientDisconnected, DeadlineExceeded, Overloaded
 from service.scheduling.flight import Waiter
-from service.scheduling.waiter import Job
+from service.scheduling.job import Job
 from service.telemetry.timing import Stopwatch
 from tests.service.harness import Harness, body_of, keep, until
 

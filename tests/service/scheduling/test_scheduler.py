@@ -19,7 +19,7 @@ from service.errors import (
     TooManyPixels,
     UnsupportedImage,
 )
-from service.scheduling.waiter import Job
+from service.scheduling.job import Job
 from service.telemetry.timing import Stopwatch
 from tests.attacks import bombs
 from tests.service.fakes import FakeSession, encode, make_contract, make_picture

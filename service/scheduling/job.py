@@ -1,4 +1,4 @@
-"""What requests ask, and how they wait for what a worker makes."""
+"""What requests ask of the workers, and how they wait for it."""
 
 from __future__ import annotations
 
