@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import torch
 
+from service.machine import find_memory_limit
 from training.files import write_whole
 
 ENVIRONMENT_NAME = "environment.jsonl"
@@ -93,27 +94,7 @@ def find_memory_limit_bytes(cgroup: Path = Path("/sys/fs/cgroup"), membership: P
         cgroup: where the cgroup file systems (v1 or v2) are mounted.
         membership: the file that names this process's cgroups.
     """
-    try:
-        lines = membership.read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        lines = []
-    limits = [_find_memory_bytes()]
-    for line in ["0::/", "0:memory:/", *lines]:  # inside a container only the mount's root may exist
-        _, controllers, path = line.split(":", 2)
-        if controllers in {"", "memory"}:
-            root = cgroup / controllers
-            own = root / path.lstrip("/")
-            for folder in (own, *(one for one in own.parents if one.is_relative_to(root))):
-                limits += _read_limits(folder)
-    return min(limits)
-
-
-def _read_limits(folder: Path) -> Iterator[int]:
-    for name in ("memory.max", "memory.limit_in_bytes"):  # of v2 and v1
-        try:
-            yield int((folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
+    return find_memory_limit(cgroup, membership) or _find_memory_bytes()
 
 
 def append_environment(out: Path, environment: Environment) -> None:
