@@ -8,12 +8,11 @@ import pytest
 
 from service.commands.spawn import Spawned, spawn_service
 from service.settings import Settings
-from training.files import CACHE_VARIABLE, NO_CACHE
 
 
 def pytest_configure() -> None:
     """Leave the caches of whoever runs the tests alone, in the processes that tests start too."""
-    os.environ[CACHE_VARIABLE] = NO_CACHE
+    os.environ["UNIHEAD_CACHE_DIR"] = "off"  # as training.files has it, which tests of the service do without
 
 
 @pytest.fixture(autouse=True)

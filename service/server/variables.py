@@ -10,7 +10,7 @@ from service.settings import ENV_PREFIX, Settings
 from service.words import is_service_link
 
 # Read by tests, the Makefile and training; no business of the service, and no typing error either.
-_OTHERS_VARIABLES = frozenset({"UNIHEAD_DATA", "UNIHEAD_BACKBONE_WEIGHTS"})
+_OTHERS_VARIABLES = frozenset({"UNIHEAD_DATA", "UNIHEAD_BACKBONE_WEIGHTS", "UNIHEAD_CACHE_DIR", "UNIHEAD_TEACHERS"})
 # What Kubernetes sets beside NAME_PORT=tcp://10.0.0.1:80.
 _LINK_NAME = re.compile(
     r"(.+?)_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)"

@@ -4,7 +4,14 @@ from service.server.variables import describe_odd_variables
 
 
 def test_mistyped_variables_are_noticed_and_other_peoples_are_not() -> None:
-    environment = {"UNIHEAD_PROT": "1", "UNIHEAD_PORT": "1", "UNIHEAD_DATA": "x", "UNIHEAD_ZZZZ": "", "PATH": "x"}
+    environment = {
+        "UNIHEAD_PROT": "1",
+        "UNIHEAD_PORT": "1",
+        "UNIHEAD_DATA": "x",
+        "UNIHEAD_CACHE_DIR": "off",
+        "UNIHEAD_ZZZZ": "",
+        "PATH": "x",
+    }
     port, other = describe_odd_variables(environment)
     assert port == "the environment sets UNIHEAD_PROT, which is no setting; did you mean UNIHEAD_PORT?"
     assert "UNIHEAD_ZZZZ" in other
