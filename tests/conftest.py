@@ -11,7 +11,8 @@ from service.settings import Settings
 
 
 def pytest_configure() -> None:
-    """Leave the caches of whoever runs the tests alone, in the processes that tests start too."""
+    """Leave the caches and the terminal of whoever runs the tests alone, in the processes that tests start too."""
+    os.environ.pop("COLUMNS", None)  # consoles that are made with it keep its width, whatever a test says
     os.environ["UNIHEAD_CACHE_DIR"] = "off"  # as training.files has it, which tests of the service do without
 
 

@@ -47,7 +47,7 @@ def open_stderr(kind: str) -> Iterator[int]:
 def ask_all(service: Running) -> None:
     """Ask everything once; one form is larger than what libraries keep in memory before they make a file of it."""
     form, form_type = make_form(file=PICTURE)
-    large_form, large_type = make_form(file=encode(make_picture(1600, 1200), "BMP"), more=bytes(2_000_000))
+    large_form, large_type = make_form(file=encode(make_picture(1900, 1300), "BMP"))
     assert len(large_form) > 7_000_000
     requests: list[tuple[str, bytes | None, dict[str, str], int]] = [
         ("/predict", PICTURE, {}, 200),

@@ -227,7 +227,7 @@ def test_the_shutdown_waits_for_all_that_was_taken(build: Callable[..., WorkerPo
     pool.shutdown()
     assert running.done()
     assert all(future.done() for future in waiting)
-    assert threads() == 0
+    until(lambda: threads() == 0)
     with pytest.raises(RuntimeError, match="shut down"):
         pool.submit(len, "")
 
