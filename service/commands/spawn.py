@@ -15,10 +15,18 @@ from typing import IO
 
 from service.commands.endpoint import EndpointError, get
 from service.errors import UniheadError
+from service.settings import ENV_PREFIX
 
 _HOST = "127.0.0.1"
-# What another service in this environment holds, or asks strangers for; those who spawn this one are none.
-_LEFT_OUT = frozenset({"UNIHEAD_AUTH", "UNIHEAD_KEYS", "UNIHEAD_METRICS_PORT", "UNIHEAD_PID_FILE"})
+# How pictures are answered. All else (keys, ports, files that are written, a shadow, how long a stop takes) is the
+# affair of a service that runs here already.
+KEPT_SETTINGS = (
+    *("model", "model_sha256", "golden", "threads", "providers", "max_batch", "max_delay_ms"),
+    *("cache_max_bytes", "cache_max_age_s", "memory_bytes", "queue_limit", "request_timeout_ms"),
+    *("max_body_bytes", "max_files", "max_pixels", "max_side", "max_aspect"),
+    *("max_scans", "max_scan_megapixels", "max_frames"),
+)
+_KEPT = frozenset(f"{ENV_PREFIX}{name.upper()}" for name in KEPT_SETTINGS)
 _START_S = 60
 _STOP_S = 30
 _POLL_S = 0.05
@@ -75,8 +83,12 @@ def spawn_service(words: Sequence[str]) -> Iterator[Spawned]:
 
 
 def leave_out_neighbours(environment: Mapping[str, str]) -> dict[str, str]:
-    """Keep the variables that a service of our own may have: not the keys and ports of one that runs here already."""
-    return {name: value for name, value in environment.items() if name not in _LEFT_OUT}
+    """Keep the variables that a service of our own may have: of settings those that say how pictures are answered."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.upper().startswith(ENV_PREFIX) or name.upper() in _KEPT
+    }
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: IO[str]) -> None:

@@ -7,14 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from service.commands.spawn import leave_out_neighbours, spawn_service
+from service.commands.spawn import KEPT_SETTINGS, leave_out_neighbours, spawn_service
+from service.settings import Settings
 from tests.service.fakes import write_keys
 
 
 def test_what_another_service_holds_is_left_out_of_the_environment() -> None:
-    own = {"UNIHEAD_MODEL": "m.onnx", "UNIHEAD_PORT": "1", "PATH": "/bin"}
-    held = {f"UNIHEAD_{name}": "x" for name in ("AUTH", "KEYS", "METRICS_PORT", "PID_FILE")}
+    own = {"UNIHEAD_MODEL": "m.onnx", "unihead_threads": "1", "PATH": "/bin"}
+    names = ("AUTH", "KEYS", "METRICS_PORT", "PID_FILE", "PROFILE", "SHADOW", "DRAIN_DELAY_S", "ALLOWED_HOSTS", "PORT")
+    held = {f"UNIHEAD_{name}": "x" for name in names}
     assert leave_out_neighbours(own | held) == own
+
+
+def test_every_setting_that_is_kept_is_one() -> None:
+    names = {f"UNIHEAD_{name.upper()}" for name in Settings.model_fields}
+    kept = leave_out_neighbours(dict.fromkeys([*names, "UNIHEAD_NO_SETTING"], "x"))
+    assert "UNIHEAD_MODEL" in kept
+    assert len(kept) == len(KEPT_SETTINGS)
 
 
 @pytest.mark.slow
