@@ -37,6 +37,7 @@ from service.settings import Settings, read_settings
 from service.telemetry.timing import Stage, Stopwatch
 
 _WARM_UP = 10
+_MOST_SECONDS = 3600
 _STAGES: tuple[Stage, ...] = ("decode", "preprocess", "forward", "postprocess", "encode")
 
 
@@ -113,7 +114,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         "--threads", type=int, default=defaults.threads, help="CPUs to use; 0: all (default: %(default)s)"
     )
     parser.add_argument("--pictures", type=Path, default=GOLDEN_PICTURES, help="folder (default: the shipped four)")
-    parser.add_argument("--seconds", type=float, default=5, help="of each measurement (default: %(default)s)")
+    parser.add_argument("--seconds", type=_seconds, default=5, help="of each measurement (default: %(default)s)")
     parser.add_argument(
         "--concurrency",
         type=_numbers,
@@ -126,6 +127,13 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     add_key_option(parser)
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
     return parser.parse_args(words)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= _MOST_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r}: a measurement takes more than 0 s, and {_MOST_SECONDS} at most")
+    return seconds
 
 
 def _numbers(text: str) -> list[int]:

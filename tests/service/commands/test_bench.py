@@ -75,6 +75,13 @@ def test_a_concurrency_that_is_none_is_named(capsys: pytest.CaptureFixture[str],
     assert (code, "--concurrency" in err) == (2, True)
 
 
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "x"])
+def test_a_time_in_which_nothing_can_be_measured_is_named(capsys: pytest.CaptureFixture[str], seconds: str) -> None:
+    code, _, err = run(capsys, "bench", f"--seconds={seconds}")
+    assert (code, "--seconds" in err) == (2, True)
+    assert "Traceback" not in err
+
+
 def test_a_wrong_variable_is_one_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNIHEAD_THREADS", "many")
     code, out, err = run(capsys, "bench")
