@@ -53,6 +53,8 @@ def start(out: Path, pictures: Path, *teachers: Path) -> subprocess.Popen[str]:
     words = [word for teacher in teachers for word in ("--teacher", str(teacher))]
     # Without torch, which labelling does not need.
     code = "import sys; sys.modules['torch'] = None; from training.data.cli import main; main()"
+    # A shell that runs the tests in the background has its children ignore Ctrl-C.
+    code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {code}"
     command = [sys.executable, "-c", code, "label", *words, "--pictures", str(pictures), "--out", str(out)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment)
