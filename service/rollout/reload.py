@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from service.machine import give_back_freed_memory
 from service.telemetry.metrics import Outcome
@@ -106,32 +105,20 @@ class Reloader(Generic[Loaded]):
 
     def _begin_loading(self) -> asyncio.Future[Loaded]:
         """Read in a thread of its own: one that never ends takes no place from others, and keeps no process alive."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Loaded] = loop.create_future()
+        done: Future[Loaded] = Future()
+        done.set_running_or_notify_cancel()  # who waits no more cannot take back what a thread has begun
 
         def read() -> None:
             try:
-                settle = partial(_settle, future, self.load(), None)
+                done.set_result(self.load())
             except BaseException as error:  # noqa: BLE001 - who waits must hear of it, whatever it is
-                settle = partial(_settle, future, None, error)
-            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(settle)
+                done.set_exception(error)
 
         self._thread = threading.Thread(target=read, name=f"reload of {self.name}", daemon=True)
         self._thread.start()
-        return future
+        return asyncio.wrap_future(done)
 
     async def stop(self) -> None:
         """Let what is being read be read to its end, for a moment: native code should not outlive the interpreter."""
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, _STOP_S)
-
-
-def _settle(future: asyncio.Future[Any], loaded: object, error: BaseException | None) -> None:
-    """On the event loop: hand over what was read, unless nobody waits for it any more."""
-    if future.done():
-        return
-    if error is None:
-        future.set_result(loaded)
-    else:
-        future.set_exception(error)
