@@ -51,7 +51,7 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
 )
 # What people can do about those that their devices write.
 _HINTS = {
-    "a HEIC": " (an iPhone writes JPEGs from then on with Settings > Camera > Formats > Most Compatible)",
+    "a HEIC": " (an iPhone takes JPEGs with Settings > Camera > Formats > Most Compatible)",
     "an AVIF": " (a browser that shows it can copy it as PNG)",
     "a GIF": " (of an animation, one frame)",
     "a BMP": " (PNG keeps every pixel of it)",
