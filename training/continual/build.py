@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from training.config import Task
 from training.continual.agem import AGem
 from training.continual.averaging import StageAveraging
 from training.continual.distillation import Distillation
@@ -12,6 +13,7 @@ from training.files import find_cache_folder
 from training.hooks.context import StageContext
 from training.hooks.hook import Hook
 from training.teachers.loss import build_teacher_loss
+from training.teachers.points import build_point_loss
 from training.teachers.storage import ANSWERS_NAME
 
 
@@ -26,7 +28,11 @@ def build_hooks(context: StageContext) -> list[Hook]:
     """
     stage, model = context.stage, context.model
     answers = find_cache_folder(ANSWERS_NAME)
-    hooks: list[Hook] = [build_teacher_loss(context, folder=answers)] if stage.teachers else []
+    hooks: list[Hook] = []
+    if any((one.task or stage.task) is not Task.DETECTION for one in stage.teachers):
+        hooks.append(build_teacher_loss(context, folder=answers))
+    if points := build_point_loss(context):
+        hooks.append(points)
     if stage.mask_boxes and context.taxonomy.same:
         hooks.append(MaskBoxes(context))
     moving = any(stage.lr_factor(part) for part in model.parts() if part != str(stage.task))

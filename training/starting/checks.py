@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from training.checkpoint import CHECKPOINT_NAME, Checkpoint
-from training.config import Config, StageConfig
+from training.config import Config, StageConfig, Task
 from training.data.datasets import DataSets
 from training.data.feed.dataset import TaskDataset, load_sample
 from training.data.loaders import divide
 from training.files import find_cache_folder
 from training.teachers.cache import cache_answers
+from training.teachers.points import open_point_teacher
 from training.teachers.sources import open_teacher
 from training.teachers.storage import ANSWERS_NAME
 from training.teachers.teacher import TeacherError
@@ -69,14 +70,19 @@ def try_teachers(
         stage_bytes = 0
         for one in stage.teachers:
             try:
-                teacher = open_teacher(one.source, one.task or stage.task, taxonomy=taxonomy, device=device)
-                stage_bytes += cache_answers(teacher, first, taxonomy).nbytes * len(pictures)
-                found[one.source] = teacher.sha256
-                was = (known or {}).get(one.source, teacher.sha256)
-                if was != teacher.sha256:
+                task = one.task or stage.task
+                if task is Task.DETECTION:  # it answers in every step, and nothing is kept
+                    sha256 = open_point_teacher(one.source, config, taxonomy).sha256
+                else:
+                    teacher = open_teacher(one.source, task, taxonomy=taxonomy, device=device)
+                    stage_bytes += cache_answers(teacher, first, taxonomy).nbytes * len(pictures)
+                    sha256 = teacher.sha256
+                found[one.source] = sha256
+                was = (known or {}).get(one.source, sha256)
+                if was != sha256:
                     raise TeacherError(
                         f"the teacher {one.source} is not the one that the run was begun with: its SHA-256 was "
-                        f"{was[:12]}..., and is {teacher.sha256[:12]}..."
+                        f"{was[:12]}..., and is {sha256[:12]}..."
                     )
             except TeacherError as error:
                 raise TeacherError(_explain(stage, one.source, error, goes_on=known is not None)) from error

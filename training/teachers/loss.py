@@ -87,7 +87,7 @@ class TeacherLoss(Hook):
 
 
 def build_teacher_loss(context: StageContext, *, folder: Path | None = None) -> TeacherLoss:
-    """Open the teachers of a stage, ask them about its training pictures, and keep only their answers.
+    """Open a stage's teachers of masks and classes, ask them about its training pictures, and keep only their answers.
 
     Args:
         context: of the stage; its `teachers` say whom to ask.
@@ -100,6 +100,8 @@ def build_teacher_loss(context: StageContext, *, folder: Path | None = None) -> 
     lessons = []
     for config in context.stage.teachers:
         task = config.task or context.stage.task
+        if task is Task.DETECTION:  # whose teachers are asked in every step: training.teachers.points
+            continue
         teacher = open_teacher(config.source, task, taxonomy=context.taxonomy, device=context.device)
         answers = cache_answers(teacher, dataset, context.taxonomy, folder=folder)
         lessons.append(Lesson(task, answers, config.weight, config.temperature))

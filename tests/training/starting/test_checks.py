@@ -49,7 +49,7 @@ def test_every_teacher_answers_about_a_picture_and_its_sha256_is_noted(sets: Dat
         ("efficientnet_lite7", {}, "stage classification: 'efficientnet_lite7' is no teacher"),
         ("early.pt", {}, r"has learned \['segmentation'\]; wanted classification"),
         ("strange.pt", {}, "does not know the data's classes of classification"),
-        ("whole.pt", {"task": "detection"}, "detection cannot be taught"),
+        ("whole.pt", {"task": "detection"}, r"whole\.pt' cannot teach detection; wanted FILE\.toml"),
     ],
 )
 def test_a_teacher_that_cannot_teach_is_told_with_its_stage(

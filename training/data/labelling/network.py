@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,12 +53,13 @@ class Network:
         names: classes that its answers are positions of.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1) -> None:
+    def __init__(self, path: Path, *, threads: int = 1, change: Callable[[bytes], bytes] | None = None) -> None:
         """Load a teacher.
 
         Args:
             path: its TOML, or its ONNX file with the TOML beside it.
             threads: of one pass; with one the answers do not depend on the machine's number of cores.
+            change: what is run in place of the file, which goes by the file's `sha256` and `key` all the same.
 
         Raises:
             LabellingError: there is no such teacher, or its file is not what its description says.
@@ -73,7 +74,7 @@ class Network:
         described = self.description.model_dump_json(exclude={"model"})
         self.key = hashlib.sha256(f"{self.sha256}|{described}".encode()).hexdigest()
         try:
-            self._session = _open(model, threads)
+            self._session = _open(change(model) if change else model, threads)
             self._inputs = {one.name: one for one in self._session.get_inputs()}
             self._feed = self._check_inputs()
             self._outputs = self._choose_outputs()
@@ -108,13 +109,25 @@ class Network:
         Raises:
             LabellingError: ONNX Runtime cannot run it.
         """
+        return self.run_batch(canvas[None], original)
+
+    def run_batch(self, canvases: UInt8Array, original: tuple[int, int]) -> Mapping[str, NDArray[Any]]:
+        """One pass over [N, height, width, 3]: more than one, or of another size, where the file leaves that open.
+
+        Args:
+            canvases: RGB.
+            original: width and height of the pictures, for a network that is told; in pixels.
+
+        Raises:
+            LabellingError: as `run`.
+        """
         shape = self.description.input
-        pixels: NDArray[Any] = canvas[..., ::-1] if shape.colour == "bgr" else canvas
+        pixels: NDArray[Any] = canvases[..., ::-1] if shape.colour == "bgr" else canvases
         if self._feed is not np.uint8:
             mean, std = (np.array(values, dtype=np.float32) for values in (shape.mean, shape.std))
             pixels = (pixels.astype(np.float32) * np.float32(shape.scale / 255) - mean) / std
-        pixels = pixels if shape.layout == "nhwc" else pixels.transpose(2, 0, 1)
-        feed = {self._image: np.ascontiguousarray(pixels[None], dtype=self._feed)}
+        pixels = pixels if shape.layout == "nhwc" else pixels.transpose(0, 3, 1, 2)
+        feed = {self._image: np.ascontiguousarray(pixels, dtype=self._feed)}
         if shape.size_name is not None:
             output = self.description.output
             is_original = isinstance(output, BoxLists) and output.unit == "original"

@@ -140,3 +140,29 @@ def write_grid(path: Path, cells: Mapping[int, Sequence[float]], *, count: int =
     ]
     constants = {"grid": grid, "nothing": np.zeros_like(grid), "zero": np.array(0, dtype=np.float32)}
     return write_graph(path, nodes, {"images": (FLOAT, ["n", 3, 32, 32])}, {"output": (FLOAT, 3)}, constants)
+
+
+def write_grids(path: Path, *, size: int = 64, classes: int = 3, strides: Sequence[int] = (8, 16, 32)) -> Path:
+    """Write a detector with a grid a stride, as its makers export one: for one picture of one size.
+
+    Every cell has a box in its middle, of twice its stride; its objectness is the cell's mean red, and the score of
+    class c is its mean green, divided by c + 1.
+    """
+    weights = np.zeros((5 + classes, 3, 1, 1), dtype=np.float32)
+    weights[4, 0] = 1
+    weights[5:, 1, 0, 0] = 1 / (1 + np.arange(classes))
+    bias = np.array([0.5, 0.5, np.log(2), np.log(2), *([0] * (1 + classes))], dtype=np.float32)
+    nodes = []
+    for stride in strides:
+        pool = {"kernel_shape": [stride] * 2, "strides": [stride] * 2}
+        nodes += [
+            helper.make_node("AveragePool", ["images"], [f"cells{stride}"], **pool),
+            helper.make_node("Conv", [f"cells{stride}", "weights", "bias"], [f"said{stride}"]),
+            helper.make_node("Reshape", [f"said{stride}", "shape"], [f"row{stride}"]),
+        ]
+    nodes += [
+        helper.make_node("Concat", [f"row{stride}" for stride in strides], ["rows"], axis=2),
+        helper.make_node("Transpose", ["rows"], ["output"], perm=[0, 2, 1]),
+    ]
+    constants = {"weights": weights, "bias": bias, "shape": np.array([1, 5 + classes, -1])}
+    return write_graph(path, nodes, {"images": (FLOAT, [1, 3, size, size])}, {"output": (FLOAT, 3)}, constants)
