@@ -11,6 +11,7 @@ import numpy as np
 import typer
 
 from training.commands.ablate import ablate
+from training.commands.chain import chain
 from training.commands.options import DataOption, DeviceOption, RootOption
 from training.commands.run import run
 from training.commands.weights import weights
@@ -105,6 +106,7 @@ def summary(
 
 
 app.command()(weights)
+app.command()(chain)
 app.command()(ablate)
 
 

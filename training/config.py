@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -138,8 +138,13 @@ def _keep_tasks_of_stage(stage: StageConfig, learned: Collection[Task], *, is_fi
     return stage.model_copy(update=changes)
 
 
-def load_config(source: str | Path, **overrides: Any) -> Config:  # noqa: ANN401 - any field of Config
-    """Load a shipped preset by name ("seed"), or a TOML file by path; `overrides` replace top-level keys.
+def load_config(source: str | Path, *, settings: Sequence[str] = (), **overrides: Any) -> Config:  # noqa: ANN401 - any field of Config
+    """Load a shipped preset by name ("seed"), or a TOML file by path.
+
+    Args:
+        source: the name or the path.
+        settings: "KEY=VALUE" each, that change one value: see `change_values`.
+        overrides: replace top-level keys.
 
     Raises:
         ConfigError: no such preset or file, not TOML, an unknown key, or a value out of its range.
@@ -150,8 +155,45 @@ def load_config(source: str | Path, **overrides: Any) -> Config:  # noqa: ANN401
         known = sorted(entry.name.removesuffix(".toml") for entry in presets.iterdir() if entry.name.endswith(".toml"))
         raise ConfigError(f"{path} does not exist; presets are {', '.join(known)}, or give the path of a TOML file")
     try:
-        return Config.model_validate(tomllib.loads(path.read_text(encoding="utf-8")) | overrides)
+        values = tomllib.loads(path.read_text(encoding="utf-8")) | overrides
+        for setting in settings:
+            change_values(values, setting)
+        return Config.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{path}: {describe_faults(error)}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def change_values(values: dict[str, Any], setting: str) -> None:
+    """Change one value of a preset.
+
+    Args:
+        values: as the TOML has them; changed in place.
+        setting: "KEY=VALUE". The key's parts are joined by dots and begin with a task for what is its stage's, as in
+            "detection.epochs=20", or are those of the file, as in "model.reg_max=7". The value is one of TOML;
+            what is none, such as a bare word, is a string.
+
+    Raises:
+        ConfigError: it has no such form, or leads through what is no table.
+    """
+    key, equals, text = setting.partition("=")
+    first, *rest = (part.strip() for part in key.split("."))
+    if not equals or not all((first, *rest)):
+        raise ConfigError(f"{setting!r} is no setting; wanted KEY=VALUE such as detection.epochs=20")
+    try:
+        value = tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    place: Any = values
+    if first in tuple(Task):
+        stages = [stage for stage in values.get("stages", ()) if stage.get("task") == first]
+        if not stages or not rest:
+            raise ConfigError(f"{setting!r}: wanted {first}.KEY=VALUE, of a preset that has this stage")
+        place, (first, *rest) = stages[0], rest
+    for part in rest:
+        place = place.setdefault(first, {})
+        if not isinstance(place, dict):
+            raise ConfigError(f"{setting!r}: {first} is no table")
+        first = part
+    place[first] = value

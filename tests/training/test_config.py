@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
@@ -204,3 +205,40 @@ def test_a_config_comes_back_from_json_as_it_was(name: str) -> None:
 def test_a_config_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         setattr(load_config("tiny"), "seed", 1)  # noqa: B010 - mypy knows it too
+
+
+@pytest.mark.parametrize(
+    ("setting", "find", "value"),
+    [
+        ("detection.epochs=7", lambda config: config.stages[1].epochs, 7),
+        ("model.neck_channels = 48", lambda config: config.model.neck_channels, 48),
+        ("seed=5", lambda config: config.seed, 5),
+        ("model.head=branches", lambda config: config.model.head, "branches"),
+        ("detection.augment.sizes=[64, 96]", lambda config: config.stages[1].augment.sizes, (64, 96)),
+        (
+            'classification.teachers=[{source="a=b.toml", weight=0.5}]',
+            lambda config: [teacher.source for teacher in config.stages[2].teachers],
+            ["a=b.toml"],
+        ),
+    ],
+)
+def test_one_value_of_a_preset_is_changed(setting: str, find: Callable[[Config], object], value: object) -> None:
+    more = ["model.neck=fpn"] if "head" in setting else []
+    assert find(load_config("tiny", settings=[setting, *more])) == value
+    assert find(load_config("tiny")) != value
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("detection.epochs", "is no setting; wanted KEY=VALUE"),
+        ("=3", "is no setting"),
+        ("detection=3", r"wanted detection\.KEY=VALUE"),
+        ("detection.epoch=3", "epoch: Extra inputs are not permitted"),
+        ("detection.epochs=many", "epochs"),
+        ("input_size.of=3", "input_size is no table"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(setting: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        load_config("tiny", settings=[setting])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +40,14 @@ def run(
     preset: Annotated[
         str | None,
         typer.Option(help="A shipped preset (default, seed, tiny) or the path of a TOML file; default if not given."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change one value of the preset: detection.epochs=20 for a stage's, model.reg_max=7 for another.",
+        ),
     ] = None,
     backbone_weights: Annotated[
         Path | None,
@@ -87,7 +96,7 @@ def run(
     --stop-after, SIGTERM and the first Ctrl-C stop it at the next step, for --resume; it exits with 75, 143 or 130.
     """
     watch = _set_watch(stop_after, save_every)
-    if resume and any(value is not None for value in (preset, seed, only, init_from, stage, through)):
+    if resume and any(value is not None for value in (preset, set_, seed, only, init_from, stage, through)):
         raise typer.BadParameter(
             "the run in --out keeps its own preset, seed, tasks and weights", param_hint="--resume"
         )
@@ -107,7 +116,7 @@ def run(
             _check(training.checkpoint, sets, chosen, out, goes_on=True)
         else:
             origin = None if init_from is None else open_origin(init_from)
-            config, segment = _choose_config(preset, seed, only, sets, stage, through)
+            config, segment = _choose_config(preset, set_ or (), seed, only, sets, stage, through)
             beginning = begin(config, sets.taxonomy, weights=backbone_weights, origin=origin, segment=segment)
             _check(beginning.checkpoint, sets, chosen, out, goes_on=False)
             if beginning.takeover is not None and workers.is_main:
@@ -156,9 +165,15 @@ def _set_watch(stop_after: str, save_every: str) -> Watch:
 
 
 def _choose_config(
-    preset: str | None, seed: int | None, only: Task | None, sets: DataSets, stage: str | None, through: str | None
+    preset: str | None,
+    settings: Sequence[str],
+    seed: int | None,
+    only: Task | None,
+    sets: DataSets,
+    stage: str | None,
+    through: str | None,
 ) -> tuple[Config, Segment]:
-    config = load_config(preset or DEFAULT_PRESET, **({} if seed is None else {"seed": seed}))
+    config = load_config(preset or DEFAULT_PRESET, settings=settings, **({} if seed is None else {"seed": seed}))
     config = config if only is None else keep_one_task(config, only)
     segment = choose_segment(config, stage, through)
     taxonomy = sets.taxonomy

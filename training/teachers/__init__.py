@@ -1,1 +1,1 @@
-"""Larger networks whose outputs are learned beside the labels, asked once about the training pictures."""
+"""Larger networks whose outputs are learned beside the labels: those of detection are asked in every step."""

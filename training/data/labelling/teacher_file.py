@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self, TypeAlias
@@ -152,7 +153,11 @@ class Classes(Frozen):
 class TeacherFile(Frozen):
     """What a teacher's TOML says."""
 
-    model: str | None = Field(None, description="the ONNX file, from the TOML's folder; of the same name if not given")
+    model: str | None = Field(
+        None,
+        description="the ONNX file, from the TOML's folder; of the same name if not given. $NAME stands for a variable "
+        "of the environment",
+    )
     input: Input
     output: Output
     classes: Classes
@@ -205,4 +210,6 @@ def load_teacher_file(path: Path) -> tuple[TeacherFile, Path]:
         raise LabellingError(f"{place}: {error}; wanted TOML with [input], [output] and [classes]") from error
     if path.suffix == ".onnx":
         return described, path
-    return described, place.parent / described.model if described.model else place.with_suffix(".onnx")
+    if described.model:
+        return described, place.parent / os.path.expandvars(described.model)
+    return described, place.with_suffix(".onnx")
