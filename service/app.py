@@ -21,7 +21,7 @@ from service.api.middleware import HeadMiddleware, RequestMiddleware, allow_orig
 from service.api.oip import metadata
 from service.api.oip import routes as oip
 from service.api.problems import Problem, install_problem_handlers
-from service.api.router import RouteTable
+from service.api.router import RouteTable, declare_path_parameters, name_operation
 from service.api.source import SourceMiddleware
 from service.api.state import ServiceState
 from service.engine.engine import Engine
@@ -57,9 +57,10 @@ _WATCH_EVERY_S = 0.25
 
 class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        """Add the shape of problems, which no route returns by itself, and keys if there are some."""
+        """Add what no route says by itself: the shape of problems, parameters of paths, and keys if there are some."""
         schema = super().openapi()
         schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        declare_path_parameters(schema)
         if self.state.service.keys is not None:
             describe_keys(schema, self.state.routes)
         return schema
@@ -97,6 +98,8 @@ def create_app(settings: Settings, engine: Engine | None = None, tracing: Tracin
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        servers=[{"url": "."}],  # where the document itself is, behind whatever prefix
+        generate_unique_id_function=name_operation,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # it asks at every request whether there is any
     )
     app.state.service = state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar, cast, get_type_hints
 
@@ -82,6 +83,22 @@ def declare(
         return endpoint
 
     return decorate
+
+
+def name_operation(route: APIRoute) -> str:
+    """Name a route in the OpenAPI document as its endpoint is named; generators make a function of that name."""
+    return route.name
+
+
+def declare_path_parameters(document: dict[str, Any]) -> None:
+    """Add to an OpenAPI document the parameters of paths that no endpoint has as arguments."""
+    for path, operations in document["paths"].items():
+        for name in re.findall(r"\{(\w+)\}", path):
+            parameter = {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for operation in operations.values():
+                declared = operation.setdefault("parameters", [])
+                if all((one["name"], one["in"]) != (name, "path") for one in declared):
+                    declared.insert(0, parameter)
 
 
 class RouteTable:

@@ -42,29 +42,38 @@ VERSION_PATH = f"{MODEL_PATH}/versions/{{version}}"
 router = APIRouter(tags=["Open Inference Protocol v2"], responses=ERRORS)
 
 
-@router.get(OIP_ROOT, summary="What serves here")
+@router.get(OIP_ROOT, operation_id="server_metadata", summary="What serves here")
 async def server() -> dict[str, Any]:
     """Name the server and the protocol's extensions that it knows."""
     extensions = ["binary_tensor_data", "model_configuration", "statistics"]
     return {"name": "unihead", "version": find_version("unihead"), "extensions": extensions}
 
 
-@declare(router, HealthRoute, "GET", f"{OIP_ROOT}/health/live", summary="The process answers")
+@declare(
+    router, HealthRoute, "GET", f"{OIP_ROOT}/health/live", operation_id="server_live", summary="The process answers"
+)
 async def live() -> dict[str, bool]:
     """Answer as long as the event loop turns."""
     return {"live": True}
 
 
-@declare(router, HealthRoute, "GET", f"{OIP_ROOT}/health/ready", summary="The model is loaded and warm")
+@declare(
+    router,
+    HealthRoute,
+    "GET",
+    f"{OIP_ROOT}/health/ready",
+    operation_id="server_ready",
+    summary="The model is loaded and warm",
+)
 async def ready(request: Request) -> dict[str, bool]:
     """Answer 200 while pictures should be sent here; 503 before the model is warm, and from SIGTERM on."""
     state_of(request).require_ready()
     return {"live": True, "ready": True}
 
 
-@router.get(f"{OIP_ROOT}/models/stats", summary="What all models have done")
-@router.get(f"{VERSION_PATH}/stats", summary="What this version has done")
-@router.get(f"{MODEL_PATH}/stats", summary="What the model has done")
+@router.get(f"{OIP_ROOT}/models/stats", operation_id="all_stats", summary="What all models have done")
+@router.get(f"{VERSION_PATH}/stats", operation_id="version_stats", summary="What this version has done")
+@router.get(f"{MODEL_PATH}/stats", operation_id="model_stats", summary="What the model has done")
 async def stats(request: Request) -> dict[str, Any]:
     """Count pictures and nanoseconds, those of all routes, in the words of Triton's statistics extension."""
     require_known(request.path_params)
@@ -72,8 +81,8 @@ async def stats(request: Request) -> dict[str, Any]:
     return {"model_stats": [{"name": MODEL, "version": VERSION, **state.metrics.statistics.describe()}]}
 
 
-@router.get(f"{VERSION_PATH}/ready", summary="This version is loaded and warm")
-@router.get(f"{MODEL_PATH}/ready", summary="The model is loaded and warm")
+@router.get(f"{VERSION_PATH}/ready", operation_id="version_ready", summary="This version is loaded and warm")
+@router.get(f"{MODEL_PATH}/ready", operation_id="model_ready", summary="The model is loaded and warm")
 async def model_ready(request: Request) -> dict[str, Any]:
     """Answer 200 while pictures should be sent here; 503 before the model is warm, and from SIGTERM on."""
     require_known(request.path_params)
@@ -81,8 +90,8 @@ async def model_ready(request: Request) -> dict[str, Any]:
     return {"name": MODEL, "ready": True}
 
 
-@router.get(f"{VERSION_PATH}/config", summary="How this version is served")
-@router.get(f"{MODEL_PATH}/config", summary="How the model is served")
+@router.get(f"{VERSION_PATH}/config", operation_id="version_config", summary="How this version is served")
+@router.get(f"{MODEL_PATH}/config", operation_id="model_config", summary="How the model is served")
 async def config(request: Request) -> dict[str, Any]:
     """Write the configuration as Triton's ModelConfig; shapes are whole, which is what `max_batch_size` of 0 says."""
     require_known(request.path_params)
@@ -116,7 +125,7 @@ async def config(request: Request) -> dict[str, Any]:
     return found
 
 
-@router.get(VERSION_PATH, summary="Inputs and outputs of this version")
+@router.get(VERSION_PATH, operation_id="version_metadata", summary="Inputs and outputs of this version")
 @router.get(MODEL_PATH, summary="Inputs and outputs of the model")
 async def model_metadata(request: Request) -> dict[str, Any]:
     """Say what the model takes and gives, the outputs of the tasks that it serves; -1 is any size."""

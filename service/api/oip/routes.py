@@ -92,8 +92,8 @@ class Wanted:
     max_pixels: int
 
 
-@_declare_infer(f"{VERSION_PATH}/infer", summary="Ask this version about pictures")
-@_declare_infer(f"{MODEL_PATH}/infer", summary="Ask the model about pictures")
+@_declare_infer(f"{VERSION_PATH}/infer", operation_id="version_infer", summary="Ask this version about pictures")
+@_declare_infer(f"{MODEL_PATH}/infer", operation_id="infer", summary="Ask the model about pictures")
 async def infer(request: PictureRequest) -> Response:
     """Answer with the outputs named, or with all; each picture is a picture like any other to queue and cache."""
     require_known(request.path_params)
