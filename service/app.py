@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from service.answers.finish import DEFAULTS
 from service.api import routes, status
+from service.api.deepstack import routes as deepstack
 from service.api.gates import AuthMiddleware, ShedMiddleware, TracingMiddleware, describe_keys
 from service.api.key_ring import KeyRing
 from service.api.middleware import HeadMiddleware, RequestMiddleware, allow_origins
@@ -104,6 +105,8 @@ def create_app(settings: Settings, engine: Engine | None = None, tracing: Tracin
     )
     app.state.service = state
     routers = [routes.router, status.router, metadata.router, oip.router]
+    if settings.deepstack:
+        routers.append(deepstack.router)
     if settings.metrics_port is None:
         routers.append(status.metrics_router)
     if settings.docs:
@@ -117,7 +120,8 @@ def create_app(settings: Settings, engine: Engine | None = None, tracing: Tracin
         app.add_middleware(TracingMiddleware, routes=table, state=state)
     if state.keys is not None:
         count = state.metrics.unauthorized_requests.inc
-        app.add_middleware(AuthMiddleware, routes=table, ring=state.keys, count=count)
+        form_keys = settings.deepstack_form_keys
+        app.add_middleware(AuthMiddleware, routes=table, ring=state.keys, count=count, form_keys=form_keys)
     share = {"share": partial(allow_origins, origins=settings.cors_origins)} if settings.cors_origins else {}
     hosts, origins = settings.allowed_hosts, settings.cors_origins
     app.add_middleware(

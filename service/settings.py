@@ -81,8 +81,7 @@ class Settings(BaseSettings):
         False, description="compare Origin with X-Forwarded-Host, too: for a proxy that sets it and changes Host"
     )
     model: Path = Field(
-        Path(__file__).parent / "models" / "unihead.onnx",
-        description="ONNX file made by `unihead-export onnx`",
+        Path(__file__).parent / "models" / "unihead.onnx", description="ONNX file made by `unihead-export onnx`"
     )
     model_sha256: str | None = Field(
         None,
@@ -177,10 +176,7 @@ class Settings(BaseSettings):
         description="pictures in one form to /predict, or in one request to /v2; together they have a body's bytes",
     )
     max_pixels: int = Field(
-        DEFAULT_LIMITS.max_pixels,
-        ge=1,
-        le=_MOST_PIXELS,
-        description="largest picture, width times height, in pixels",
+        DEFAULT_LIMITS.max_pixels, ge=1, le=_MOST_PIXELS, description="largest picture, width times height, in pixels"
     )
     max_side: int = Field(DEFAULT_LIMITS.max_side, ge=1, description="longest side of a picture, in pixels")
     max_aspect: int = Field(
@@ -210,6 +206,13 @@ class Settings(BaseSettings):
         description="of the log on stderr: json, text, or auto, which is text on a terminal and json elsewhere",
     )
     docs: bool = Field(True, description="serve /docs and /openapi.json")
+    deepstack: bool = Field(True, description="answer clients of DeepStack and CodeProject.AI, below /v1")
+    deepstack_max_detections: int = Field(20, ge=1, description="boxes of such an answer; Frigate fails on the 21st")
+    deepstack_form_keys: bool = Field(
+        False,
+        description="look for the key of a request below /v1 in the form field api_key, too; the whole body is read "
+        "before anybody is refused then: who has no key may fill the network and the memory for bodies",
+    )
 
     _lower = field_validator("auth", "golden", "log_level", "log_format", mode="before")(lower)
     _split = field_validator("providers", "cors_origins", "allowed_hosts", mode="before")(split)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from starlette.requests import ClientDisconnect, Request
 
 from service.api.fields.numbers import read_decimal
-from service.api.fields.packing import unpack
+from service.api.fields.packing import estimate_unpacking, require_packing, unpack
+from service.api.fields.preferences import find_packing
 from service.api.forms import FormReader, is_form
-from service.api.scope import BODY_FAULT, body_too_late
+from service.api.gates import require_form_key
+from service.api.respond import Question, find_owner, run_beside
+from service.api.router import PictureRequest
+from service.api.scope import BODY_FAULT, KEY_IN_FORM, body_too_late
 from service.errors import BodyTooLarge, MalformedRequest, RequestError
 from service.memory import Share
 from service.settings import Settings
@@ -35,30 +40,46 @@ class Sent:
     fields: list[tuple[str, str]]
 
 
-async def read_pictures(request: Request, share: Share, settings: Settings, *, most: int = 1) -> Sent:
+async def read_pictures(request: PictureRequest, question: Question, *, most: int = 1) -> tuple[Sent, Question]:
     """Take the pictures out of a request; any declared type but multipart/form-data means that the body is the picture.
 
     Args:
-        request: its body has not been read yet, and comes in no content coding.
-        share: what the request holds of the budget of memory.
-        settings: limits; those of the body hold for all pictures together, and for the envelope too.
+        request: its body has not been read yet.
+        question: that it asks; a content coding is undone by a worker, in the queue, within its time.
         most: pictures in a form.
 
+    Returns:
+        What was sent, and the question with what is left of its time.
+
     Raises:
+        Unauthorized: its key is to be in the form, and is not.
         BodyTooLarge, RequestTimeout, Overloaded: see `read_body`.
-        MalformedRequest: the form cannot be read, or has no `file` or more than `most`; or the client disconnected.
-        EmptyBody: the form's only `file` has no bytes.
+        MalformedRequest: the form cannot be read, or has no field of the name wanted or more than `most`; or the client
+            disconnected.
+        EmptyBody: the form's only such field has no bytes.
+        RequestError, Unavailable, ClientDisconnected: see `run_beside`.
     """
-    content_type = request.headers.get("content-type", "")
+    headers, share, settings = request.headers, request.share, request.service.settings
+    content_type, packing = headers.get("content-type", ""), find_packing(headers.getlist("content-encoding"))
+    require_packing(packing)
+    if packing:
+        body, limit = await read_body(request, share, settings), settings.max_body_bytes
+        unpacking = partial(
+            _unpack_pictures, body, packing, content_type, limit, share.take_body, field=question.field, most=most
+        )
+        return await run_beside(request, question, unpacking, work=estimate_unpacking(len(body), limit))
     if not is_form(content_type):
-        return Sent([await read_body(request, share, settings)], [])
-    form = FormReader(content_type, most=most)
+        return Sent([await read_body(request, share, settings)], []), question
+    form = FormReader(content_type, field=question.field, most=most)
     await _receive(request, share, settings, form.write)
-    return Sent(form.finish(), form.fields)
+    if KEY_IN_FORM in request.scope["state"]:
+        require_form_key(request, form.fields)
+        question = replace(question, owner=find_owner(request))
+    return Sent(form.finish(), form.fields), question
 
 
-def unpack_pictures(
-    body: bytes, packing: str, content_type: str, limit: int, count: Callable[[int], None], *, most: int
+def _unpack_pictures(
+    body: bytes, packing: str, content_type: str, limit: int, count: Callable[[int], None], *, field: str, most: int
 ) -> Sent:
     """Take the pictures out of a body that came in a content coding; to be called in a thread.
 
@@ -68,6 +89,7 @@ def unpack_pictures(
         content_type: of what is in it.
         limit: bytes that may come out.
         count: as `unpack` wants it.
+        field: of a form that holds them.
         most: pictures in a form.
 
     Raises:
@@ -76,7 +98,7 @@ def unpack_pictures(
     plain = unpack(body, packing, limit, count)
     if not is_form(content_type):
         return Sent([plain], [])
-    form = FormReader(content_type, most=most)
+    form = FormReader(content_type, field=field, most=most)
     for start in range(0, len(plain), _FORM_STEP_BYTES):
         form.write(plain[start : start + _FORM_STEP_BYTES])
     return Sent(form.finish(), form.fields)

@@ -31,18 +31,19 @@ def is_form(content_type: str) -> bool:
 
 
 class FormReader:
-    """Takes the pieces of a body, and gives the bytes of the parts named `file`; file names are never looked at.
+    """Takes the pieces of a body, and gives the bytes of the parts of one name; file names are never looked at.
 
     Attributes:
         fields: names and values of the other parts, in their order; what they say is not checked here.
     """
 
-    def __init__(self, content_type: str, *, most: int = 1) -> None:
+    def __init__(self, content_type: str, *, field: str = FIELD_NAME, most: int = 1) -> None:
         """Prepare for a form.
 
         Args:
             content_type: the request's.
-            most: parts named `file`.
+            field: name of the parts that hold pictures.
+            most: such parts.
 
         Raises:
             MalformedRequest: it names no boundary that can be used.
@@ -50,7 +51,7 @@ class FormReader:
         boundary = _read_option(content_type.encode("latin-1"), b"boundary")
         if not boundary:
             raise MalformedRequest(f"the content type {FORM_TYPE} names no boundary")
-        self._most = most
+        self._field, self._most = field, most
         self._name = ""
         self._parts = 0
         self._files: list[list[bytes]] = []
@@ -88,7 +89,7 @@ class FormReader:
         """Return the files, in their order; the body has ended.
 
         Raises:
-            MalformedRequest: the form is cut short, or no part or too many are named `file`.
+            MalformedRequest: the form is cut short, or no part or too many have that name.
             EmptyBody: the only such part has no bytes.
         """
         if not self._ended:
@@ -96,12 +97,12 @@ class FormReader:
         count = len(self._files)
         if not 1 <= count <= self._most:
             wanted = f"1 to {self._most} pictures, one in each" if self._most > 1 else "exactly one picture in it"
-            raise MalformedRequest(f"the form has {count} fields named `{FIELD_NAME}`; send {wanted}")
+            raise MalformedRequest(f"the form has {count} fields named `{self._field}`; send {wanted}")
         files = []
         while self._files:  # so that no more than one is held twice
             files.append(b"".join(self._files.pop(0)))
         if files == [b""]:
-            raise EmptyBody(f"the form's field `{FIELD_NAME}` has no bytes; put the picture's bytes into it")
+            raise EmptyBody(f"the form's field `{self._field}` has no bytes; put the picture's bytes into it")
         return files
 
     def _begin_part(self) -> None:
@@ -122,24 +123,24 @@ class FormReader:
     def _end_headers(self) -> None:
         self._parts += 1
         if self._parts > self._most + _MAX_OTHER_PARTS:
-            raise MalformedRequest(f"the form has more than {self._parts - 1} parts; send one, `{FIELD_NAME}`")
+            raise MalformedRequest(f"the form has more than {self._parts - 1} parts; send one, `{self._field}`")
         self._name = _read_option(self._disposition, b"name").decode("utf-8", "replace")
-        if self._name == FIELD_NAME:
+        if self._name == self._field:
             self._files.append([])
 
     def _add_data(self, data: bytes, start: int, end: int) -> None:
-        if self._name == FIELD_NAME:
+        if self._name == self._field:
             self._files[-1].append(data[start:end])
         elif len(self._text) + end - start > _MAX_VALUE_BYTES:
             raise MalformedRequest(
                 f"the form's field {self._name[:80]!r} has more than {_MAX_VALUE_BYTES} bytes; a picture goes into a "
-                f"field named `{FIELD_NAME}`"
+                f"field named `{self._field}`"
             )
         else:
             self._text += data[start:end]
 
     def _end_part(self) -> None:
-        if self._name != FIELD_NAME:
+        if self._name != self._field:
             self.fields.append((self._name, self._text.decode("utf-8", "replace")))
             self._text.clear()
 

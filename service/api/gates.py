@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.forms import is_form
 from service.api.key_ring import KeyRing
-from service.api.problems import document_problems, make_problem, make_problem_of
-from service.api.router import RouteTable
-from service.api.scope import OIP_ROOT, SHARE, find_route_path
+from service.api.problems import document_problems, make_problem_of
+from service.api.router import FormKeyRoute, PictureRequest, RouteTable
+from service.api.scope import KEY_IN_FORM, OIP_ROOT, SHARE, VISION_ROOT, find_route_path
 from service.api.state import ServiceState
 from service.errors import Overloaded, Unauthorized
 from service.telemetry.timing import Stopwatch
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from service.telemetry.spans import PictureTrace, RequestTrace
 
 API_KEY = "X-API-Key"
+KEY_FIELD = "api_key"
 _BLANKS = b" \t"  # before and behind a header's value they are not of it (RFC 9110, sec. 5.5)
 _DETAIL = f"bring one key that is in force, once: `Authorization: Bearer KEY` or `{API_KEY}: KEY`"
 
@@ -32,13 +34,15 @@ class AuthMiddleware:
         app: what is guarded.
         routes: of the app.
         ring: the keys in force, looked up at every request.
-        count: told of every request that is refused.
+        count: told of every request that is refused here.
+        form_keys: whether a request that presents nothing goes on to a `FormKeyRoute`, which looks into its form.
     """
 
     app: ASGIApp
     routes: RouteTable
     ring: KeyRing
     count: Callable[[], None]
+    form_keys: bool = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on if its path is open or its key is in force; `key_id` in its state then says which."""
@@ -51,18 +55,26 @@ class AuthMiddleware:
             scope.setdefault("state", {})["key_id"] = key_id
             await self.app(scope, receive, send)
             return
+        route = self.routes.find_picture_route(scope)
+        if self.form_keys and isinstance(route, FormKeyRoute) and _may_bring_key_in_form(scope["headers"]):
+            scope.setdefault("state", {})[KEY_IN_FORM] = True
+            await self.app(scope, receive, send)
+            return
         self.count()
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
             return
-        scope["route"] = self.routes.find_picture_route(scope)  # for the count of answers
-        headers = {"WWW-Authenticate": "Bearer"}
-        problem = make_problem(scope, Unauthorized.status, Unauthorized.code, _DETAIL, headers)
-        await problem(scope, receive, send)
+        scope["route"] = route  # for the count of answers
+        await make_problem_of(scope, Unauthorized(_DETAIL))(scope, receive, send)
 
 
 def find_presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     """Return what a request presents as its key; None if it presents nothing, or several things."""
+    presented = _list_presented(headers)
+    return presented[0] if len(presented) == 1 else None
+
+
+def _list_presented(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
     presented: list[bytes] = []
     for name, value in headers:
         if name == b"x-api-key":
@@ -70,7 +82,32 @@ def find_presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
         elif name == b"authorization":
             scheme, _, key = value.partition(b" ")
             presented.append(key.strip(_BLANKS) if scheme.lower() == b"bearer" else b"")
-    return presented[0] if len(presented) == 1 else None
+    return presented
+
+
+def _may_bring_key_in_form(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether a request presents nothing, and has a form that can be read without unpacking it first."""
+    first = dict(reversed(headers))
+    content_type = first.get(b"content-type", b"").decode("latin-1")
+    return is_form(content_type) and b"content-encoding" not in first and not _list_presented(headers)
+
+
+def require_form_key(request: PictureRequest, fields: Iterable[tuple[str, str]]) -> None:
+    """Let a request on if its form has one key that is in force; its state then says which, as of any other.
+
+    Args:
+        request: that has come past `AuthMiddleware` without a key.
+        fields: of its form, name and value of each that is no picture.
+
+    Raises:
+        Unauthorized: it has none, or more than one.
+    """
+    service, presented = request.service, [value for name, value in fields if name == KEY_FIELD]
+    key_id = service.keys.keys.find(presented[0].encode()) if service.keys and len(presented) == 1 else None
+    if key_id is None:
+        service.metrics.unauthorized_requests.inc()
+        raise Unauthorized(f"{_DETAIL}, or the form field `{KEY_FIELD}`")
+    request.scope["state"]["key_id"] = key_id
 
 
 def describe_keys(document: dict[str, Any], routes: RouteTable) -> None:
@@ -86,7 +123,7 @@ def describe_keys(document: dict[str, Any], routes: RouteTable) -> None:
                 operation["security"] = []
                 continue
             refusal = dict(document_problems(Unauthorized.status)[Unauthorized.status])
-            if path.startswith(OIP_ROOT):
+            if path.startswith((OIP_ROOT, VISION_ROOT)):
                 refusal["content"] = operation["responses"]["400"]["content"]
             operation["responses"][str(Unauthorized.status)] = refusal
 

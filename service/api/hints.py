@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 
+from service.api.forms import FIELD_NAME
+
 _SEND_BYTES = (
-    "send the picture's own bytes (curl --data-binary @photo.jpg), or a form with them (curl -F file=@photo.jpg)"
+    "send the picture's own bytes (curl --data-binary @photo.jpg), or a form with them "
+    f"(curl -F {FIELD_NAME}=@photo.jpg)"
 )
 _INFER = "POST /v2/models/unihead/infer takes `inputs` of the Open Inference Protocol (no `instances`)"
 _BEGINNING = 256
@@ -41,11 +44,18 @@ _PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
 _LONG = 1000
 
 
-def find_hint(body: bytes) -> str | None:
-    """Name what a body that is no picture looks like; None where it looks like nothing that is known here."""
+def find_hint(body: bytes, field: str = FIELD_NAME) -> str | None:
+    """Name what a body that is no picture looks like; None where it looks like nothing that is known here.
+
+    Args:
+        body: of the request, or what its form has in the picture's place.
+        field: of a form that may hold the picture.
+    """
     beginning = body[:_BEGINNING]
     if beginning.startswith(_PICTURES):
         if b"\r" in body or b"\n" in body or (b"\0" in body and len(body) < _LONG and b"PNG\x1a" not in beginning):
             return None
-        return f"the picture has lost its line ends, as `curl -d` takes them out of files; {_SEND_BYTES}"
-    return next((sentence for pattern, sentence in _PATTERNS if pattern.match(beginning)), None)
+        sentence = f"the picture has lost its line ends, as `curl -d` takes them out of files; {_SEND_BYTES}"
+    else:
+        sentence = next((sentence for pattern, sentence in _PATTERNS if pattern.match(beginning)), "")
+    return sentence.replace(f"{FIELD_NAME}=@", f"{field}=@") or None

@@ -14,13 +14,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
-from service.api.scope import OIP_ROOT, find_route_path
+from service.api.scope import OIP_ROOT, VISION_ROOT, find_route_path
 from service.errors import (
     ClientDisconnected,
     ModelOutputInvalid,
     RequestError,
     RequestTimeout,
     TaskNotServed,
+    Unauthorized,
     Unavailable,
 )
 
@@ -66,11 +67,13 @@ class Problem(BaseModel):
 def make_problem(
     scope: Scope, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Build the answer to a request that cannot be answered; clients of the Open Inference Protocol read `error`."""
+    """Build the answer to a request that cannot be answered, in the words that clients of its protocol read."""
     path = find_route_path(scope)
     scope["state"]["problem_code"] = code  # for the request's line in the log, and its trace
     if path == OIP_ROOT or path.startswith(f"{OIP_ROOT}/"):
         return JSONResponse({"error": detail}, status, headers)
+    if path.startswith(f"{VISION_ROOT}/"):
+        return JSONResponse({"success": False, "error": detail, "code": status}, status, headers)
     return Response(_fill(scope, status, code, detail).model_dump_json(exclude_none=True), status, headers, MEDIA_TYPE)
 
 
@@ -142,6 +145,8 @@ def make_problem_of(scope: Scope, error: RequestError | Unavailable) -> Response
         headers = {"Retry-After": str(error.retry_after_s)}
     elif isinstance(error, RequestTimeout):
         headers = {"Connection": "close"}  # what is still to come of the body belongs to no request
+    elif isinstance(error, Unauthorized):
+        headers = {"WWW-Authenticate": "Bearer"}
     return make_problem(scope, error.status, error.code, str(error), headers)
 
 

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from service.answers.cost import NOTHING, AnswerCost
 from service.answers.finish import Content
+from service.api.forms import FIELD_NAME
 from service.api.gates import trace_pictures
 from service.api.hints import find_hint
 from service.api.parameters import TIMEOUT_HEADER, read_timeout_s, wants_fresh
@@ -59,6 +60,7 @@ class Question:
 
     Attributes:
         task: the route.
+        field: of a form that holds its pictures.
         timeout_s: seconds until they are of no use any more.
         fresh: neither take a pass from others nor leave one to them.
         owner: whose passes it shares: the id of its key; empty where there are none, or all share.
@@ -68,6 +70,7 @@ class Question:
     """
 
     task: Task
+    field: str
     timeout_s: float
     fresh: bool
     owner: str
@@ -76,20 +79,21 @@ class Question:
     on_disconnect: OnDisconnect
 
     @classmethod
-    def of(cls, request: PictureRequest, task: Task, *, effort: Effort = "some") -> Question:
+    def of(cls, request: PictureRequest, task: Task, *, effort: Effort = "some", field: str = FIELD_NAME) -> Question:
         """Read what a request says of it.
 
         Raises:
             InvalidParameter: its timeout is none.
         """
-        headers, settings, state = request.headers, request.service.settings, request.scope["state"]
+        headers, settings = request.headers, request.service.settings
         return cls(
             task=task,
+            field=field,
             timeout_s=read_timeout_s(headers.get(TIMEOUT_HEADER), settings.request_timeout_ms),
             fresh=wants_fresh(headers.get("cache-control", "")),
-            owner="" if settings.share_across_keys else state.get("key_id", ""),
+            owner=find_owner(request),
             effort=effort,
-            request_id=state["request_id"],
+            request_id=request.scope["state"]["request_id"],
             on_disconnect=partial(listen_for_disconnect, request.scope, request.receive),
         )
 
@@ -118,6 +122,11 @@ class Question:
             making=making,
             share=share,
         )
+
+
+def find_owner(request: PictureRequest) -> str:
+    """Return whose passes a request shares, as `Question` has it; once its key is known."""
+    return "" if request.service.settings.share_across_keys else request.scope["state"].get("key_id", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +169,14 @@ async def run_beside(
 
 
 @contextmanager
-def _note_failure(state: ServiceState, picture: Picture, watch: Stopwatch) -> Iterator[None]:
+def _note_failure(state: ServiceState, question: Question, picture: Picture, watch: Stopwatch) -> Iterator[None]:
     """Count a picture that fails; one that is none is told what it probably is."""
     try:
         yield
     except BaseException as error:
         state.metrics.statistics.note_failure(watch.elapsed_ms())
         if isinstance(error, UnsupportedImage | DamagedImage) and isinstance(picture, bytes):
-            sentence = find_hint(picture)
+            sentence = find_hint(picture, question.field)
             if sentence is not None:
                 raise type(error)(sentence) from error
         raise
@@ -180,7 +189,7 @@ async def look(request: PictureRequest, question: Question, picture: Picture, wa
         RequestError, NotReady: see `Scheduler.look`.
     """
     state = request.service
-    with _note_failure(state, picture, watch):
+    with _note_failure(state, question, picture, watch):
         return await state.require_scheduler().look(picture, fresh=question.fresh)
 
 
@@ -273,7 +282,7 @@ async def ask(state: ServiceState, question: Question, job: Job[Made]) -> Reply[
     Raises:
         RequestError, Unavailable, ModelOutputInvalid, ClientDisconnected: see `Scheduler.submit`.
     """
-    with state.metrics.images_in_flight.track_inprogress(), _note_failure(state, job.picture, job.watch):
+    with state.metrics.images_in_flight.track_inprogress(), _note_failure(state, question, job.picture, job.watch):
         made, result = await state.require_scheduler().submit(job)
     watch = job.watch
     watch.finish()

@@ -69,6 +69,10 @@ class PictureRoute(APIRoute):
         return handle
 
 
+class FormKeyRoute(PictureRoute):
+    """May find its key in a field of the form, once that is read, where the setting `deepstack_form_keys` says so."""
+
+
 def declare(
     router: APIRouter,
     kind: type[APIRoute],

@@ -22,9 +22,8 @@ from service.answers.finish import (
     require_drawable,
 )
 from service.answers.schemas import ClassifyResponse, DetectResponse, PictureResponse, PredictResponse, SegmentResponse
-from service.api.bodies import read_body, read_pictures, unpack_pictures
-from service.api.fields.packing import estimate_unpacking, require_packing
-from service.api.fields.preferences import find_packing, prefers_png
+from service.api.bodies import read_pictures
+from service.api.fields.preferences import prefers_png
 from service.api.forms import FIELD_NAME
 from service.api.parameters import (
     TIMEOUT_HEADER,
@@ -36,7 +35,7 @@ from service.api.parameters import (
     read_query,
 )
 from service.api.problems import Problem, document_not_served, document_problems
-from service.api.respond import Question, Recipe, respond_to_each, respond_to_one, run_beside
+from service.api.respond import Question, Recipe, respond_to_each, respond_to_one
 from service.api.router import PictureRequest, PictureRoute
 from service.engine.contract import MODEL_TASKS, ModelContract, ModelTask
 from service.errors import InvalidParameter
@@ -263,19 +262,10 @@ async def _respond(
         plan: from a query to what makes the answers; refuses what does not go together.
         most: pictures in a form.
     """
-    headers, share, settings = request.headers, request.share, request.service.settings
     _check_most(query, _get_contract(request))
     recipe, effort = plan(query)
     question = Question.of(request, task, effort=effort)
-    packing = find_packing(headers.getlist("content-encoding"))
-    require_packing(packing)
-    if packing:
-        body, limit = await read_body(request, share, settings), settings.max_body_bytes
-        content_type = headers.get("content-type", "")
-        unpacking = partial(unpack_pictures, body, packing, content_type, limit, share.take_body, most=most)
-        sent, question = await run_beside(request, question, unpacking, work=estimate_unpacking(len(body), limit))
-    else:
-        sent = await read_pictures(request, share, settings, most=most)
+    sent, question = await read_pictures(request, question, most=most)
     if sent.fields:
         query = read_query(request, type(query), sent.fields)
         _check_most(query, _get_contract(request))

@@ -11,6 +11,8 @@ from starlette.types import Receive, Scope
 from service.errors import RequestTimeout
 
 OIP_ROOT = "/v2"
+# Of DeepStack and CodeProject.AI.
+VISION_ROOT = "/v1"
 
 # In a scope's state, from the server (`server.protocol`); where another server runs the app, none of them is there.
 # The error that is the answer, because the request cannot be read.
@@ -23,6 +25,8 @@ BODY_FAULT = "body_fault"
 DISCONNECT = "disconnect"
 # Of a request about pictures, from the gates: its `Share` of the budget of memory.
 SHARE = "share"
+# There if its key is yet to be read in its form.
+KEY_IN_FORM = "key_in_form"
 
 
 def find_route_path(scope: Scope) -> str:

@@ -13,7 +13,7 @@ from service.errors import OverloadReason
 from service.telemetry.statistics import Statistics
 from service.telemetry.timing import SHARED_STAGES, TASK_STAGES, Stage
 
-Task: TypeAlias = Literal["segment", "detect", "classify", "predict", "overlay", "infer"]
+Task: TypeAlias = Literal["segment", "detect", "classify", "predict", "overlay", "infer", "deepstack"]
 Outcome: TypeAlias = Literal["swapped", "unchanged", "refused"]
 CacheResult: TypeAlias = Literal["hit", "miss", "coalesced", "bypass"]
 

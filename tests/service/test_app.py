@@ -184,6 +184,8 @@ def test_the_api_description_names_every_route_body_and_problem(app: FastAPI) ->
         "/segment", "/detect", "/classify", "/predict", "/overlay", "/healthz", "/readyz", "/info", "/metrics",
         "/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/stats",
         *(f"{path}{end}" for path in versions for end in ("", "/ready", "/config", "/stats", "/infer")),
+        *(f"/v1/vision/{end}" for end in ("detection", "custom/list", "custom/{name}", "scene")),
+        *(f"/v1/status{end}" for end in ("", "/ping", "/updateavailable")),
     }  # fmt: skip
     for path in ("/segment", "/detect", "/classify", "/predict"):
         operation = document["paths"][path]["post"]

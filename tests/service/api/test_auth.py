@@ -31,7 +31,10 @@ pytestmark = pytest.mark.anyio
 
 PICTURE = encode(make_picture())
 KEY, OLD, OTHER = "uh_right", "uh_old", "uh_other"
-OPEN = {"/", "/static/{path:path}", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"}
+OPEN = {
+    "/", "/static/{path:path}", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready",
+    "/v1/status", "/v1/status/ping", "/v1/status/updateavailable",
+}  # fmt: skip
 BAD_HEADERS: dict[str, list[tuple[str, str]]] = {
     "none": [],
     "wrong": [("Authorization", "Bearer uh_wrong")],
@@ -80,7 +83,7 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def fill(template: str) -> str:
-    return template.replace("{path:path}", "page.css").format(model="unihead", version="1")
+    return template.replace("{path:path}", "page.css").format(model="unihead", version="1", name="general")
 
 
 def routes_of(app: FastAPI) -> list[tuple[str, str]]:
@@ -161,6 +164,8 @@ async def test_every_route_but_the_open_ones_refuses_before_the_body(
             assert answered["www-authenticate"] == "Bearer"
             if path.startswith("/v2"):
                 assert set(json.loads(body)) == {"error"}
+            elif path.startswith("/v1"):
+                assert set(json.loads(body)) == {"success", "error", "code"}
             else:
                 problem = json.loads(body)
                 assert answered["content-type"] == "application/problem+json"

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 from starlette.types import Message, Receive, Scope, Send
 
 from service.api import routes
+from service.api.deepstack import routes as deepstack
 from service.api.gates import ShedMiddleware
 from service.api.middleware import RequestMiddleware
 from service.api.oip import routes as oip
@@ -18,7 +19,7 @@ from service.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.anyio
 
-ROUTES = RouteTable([routes.router, oip.router])
+ROUTES = RouteTable([routes.router, oip.router, deepstack.router])
 
 
 class Full:
@@ -71,10 +72,18 @@ async def test_a_picture_is_refused_before_its_body_is_read() -> None:
     assert metrics.registry.get_sample_value("unihead_http_requests_total", labels) == 1.0
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/metrics", "/detect/", "/nothing"])
+@pytest.mark.parametrize("path", ["/healthz", "/metrics", "/detect/", "/nothing", "/v1/vision/custom/list"])
 async def test_everything_else_passes(path: str) -> None:
     status, _, body, _ = await ask(path, request, Full())
     assert (status, body) == (200, path.encode())
+
+
+@pytest.mark.parametrize("path", ["detection", "custom/unihead", "scene"])
+async def test_cameras_are_refused_in_their_words(path: str) -> None:
+    status, headers, body, _ = await ask(f"/v1/vision/{path}", never, Full())
+    assert (status, headers[b"retry-after"]) == (503, b"7")
+    said = json.loads(body)
+    assert (said["success"], said["code"]) == (False, 503)
 
 
 async def test_another_method_goes_on_to_be_told_so() -> None:

@@ -1,0 +1,1 @@
+"""What clients of DeepStack and CodeProject.AI ask: cameras, home automation, recorders."""
