@@ -43,7 +43,7 @@ test-unit: $(VENV)/.dev ## unit tests alone, one to three minutes
 	@$(say_inputs)
 	$(BIN)/pytest -m "not slow and not full" --ignore=tests/over_http --ignore=tests/page $(PYTEST_ARGS)
 
-test-all: $(VENV)/.dev ## the quick suite, and what needs browsers, other servers or long runs
+test-all: $(VENV)/.dev $(VENV)-clients/.done ## the quick suite, and what needs browsers, other servers or long runs
 	@$(say_inputs)
 	$(BIN)/pytest --numprocesses auto --dist worksteal $(PYTEST_ARGS)
 
@@ -142,6 +142,13 @@ $(VENV)-mlserver/.done: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)-mlserver
 	@$(VENV)-mlserver/bin/pip --disable-pip-version-check --quiet install 'mlserver==1.7.*' onnxruntime pillow simplejpeg cykooz.resizer pydantic-settings python-multipart
 	@$(VENV)-mlserver/bin/pip --disable-pip-version-check --quiet install --no-deps --editable .
+	@touch $@
+
+# Stock clients of other servers, and a generator of clients, which the suite asks in an environment of their own
+# (tests/over_http/test_outside_clients.py says why).
+$(VENV)-clients/.done: | $(VENV)/.base
+	@$(PYTHON) -m venv $(VENV)-clients
+	@$(VENV)-clients/bin/pip --disable-pip-version-check --quiet install 'deepstack-python>=0.9' 'deepstack-sdk>=0.2.1' 'codeproject-ai-api>=0.1' 'openapi-python-client>=0.29'
 	@touch $@
 
 # Training, export, tests and checks.

@@ -102,7 +102,7 @@ def declare_path_parameters(document: dict[str, Any]) -> None:
             for operation in operations.values():
                 declared = operation.setdefault("parameters", [])
                 if all((one["name"], one["in"]) != (name, "path") for one in declared):
-                    declared.insert(0, parameter)
+                    declared.append(parameter)
 
 
 class RouteTable:

@@ -31,6 +31,7 @@ pytestmark = pytest.mark.anyio
 PICTURE = encode(make_picture(600, 400))
 PIXELS = 600 * 400
 INFER = "/v2/models/unihead/infer"
+DETECTION = "/v1/vision/detection"
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ async def test_a_body_is_counted_until_its_answer_is_made_and_the_answer_until_i
         assert memory.total() == 0
 
 
-@pytest.mark.parametrize("path", ["/predict", "/overlay", INFER])
+@pytest.mark.parametrize("path", ["/predict", "/overlay", INFER, DETECTION])
 async def test_whatever_becomes_of_a_request_all_is_given_back(
     start: Callable[..., Any], session: GatedSession, path: str
 ) -> None:
@@ -127,10 +128,10 @@ async def test_whatever_becomes_of_a_request_all_is_given_back(
 async def test_a_body_that_does_not_fit_is_refused_with_a_time_to_come_back(start: Callable[..., Any]) -> None:
     async with start() as (app, memory), connect(app) as client:
         memory.hold("bodies").resize(memory.most_bodies - 1000)
-        for path in ("/predict", INFER):
+        for path in ("/predict", INFER, DETECTION):
             answer = await client.post(path, content=PICTURE)
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-        assert await count(client, 'unihead_refused_requests_total{reason="memory"}') == 2
+        assert await count(client, 'unihead_refused_requests_total{reason="memory"}') == 3
         for path in ("/healthz", "/readyz", "/metrics", "/info", "/v2/health/live"):
             assert (await client.get(path)).status_code == 200
         assert (await client.post("/predict", content=b"too little to be a picture")).status_code == 415
