@@ -16,7 +16,9 @@ DOCUMENTS = sorted(
     path.relative_to(ROOT)
     for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "service/models/README.md")
 )
-RUN = {"bash", "python"}
+# What runs a block in a language that the package has nothing to do with, where that is installed.
+PROGRAMS = {"typescript": "node", "go": "go"}
+RUN = {"bash", "python", *PROGRAMS}
 DATA = {"json", "yaml", "toml"}
 LANGUAGES = RUN | DATA | {"promql", "text"}
 # Why a block may stay unrun; `<!-- not run: docker -->` before it says so.
@@ -106,6 +108,12 @@ def write_commands(folder: Path) -> None:
         path.chmod(0o755)
 
 
+def is_runnable(block: Block) -> bool:
+    """Whether what runs its language is here."""
+    program = PROGRAMS.get(block.language)
+    return program is None or shutil.which(program) is not None
+
+
 def run_block(block: Block, folder: Path, commands: Path, port: int) -> None:
     """Run one block in a folder, beside a service on `port`, which is asked where the block says port 8000.
 
@@ -120,6 +128,11 @@ def run_block(block: Block, folder: Path, commands: Path, port: int) -> None:
         text = re.sub(r"\bcurl\b", "ask", text)
         text = _PRELUDE + _START.sub(r"\1 &\nawait_service $!", text)
         command = [shutil.which("bash") or "bash", "-c", text]
+    elif block.language == "typescript":  # without types, so that it is JavaScript, too
+        command = ["node", "--input-type=module", "--eval", text]
+    elif block.language == "go":
+        (folder / "main.go").write_text(text)
+        command = ["go", "run", "main.go"]
     else:
         command = [sys.executable, "-c", text]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("UNIHEAD_")}
