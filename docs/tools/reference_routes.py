@@ -104,7 +104,8 @@ def _describe_errors() -> Sequence[str]:
             rows.append((str(status), f"`{code}`", _first_sentence(kind)))
     text = (
         f"`{MEDIA_TYPE}` with the shape [Problem](#problem); `code` tells the kinds apart. Routes below `/v2` answer "
-        '`{"error": "..."}`, as their protocol wants it.'
+        '`{"error": "..."}`, those below `/v1` `{"success": false, "error": "...", "code": 404}`, as their protocols '
+        "want it."
     )
     return text, make_table(("status", "code", "when"), sorted(rows))
 

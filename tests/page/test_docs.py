@@ -46,7 +46,7 @@ def prefixed(served: Spawned, tmp_path_factory: pytest.TempPathFactory) -> Itera
     folders = " ".join(f"{name}_temp_path {name};" for name in FOLDERS)
     words = {"folders": folders, "port": port, "host": served.host, "upstream": served.port}
     (folder / "nginx.conf").write_text(CONFIG % words)
-    command = [find_command("nginx"), "-p", folder, "-c", "nginx.conf", "-e", "stderr"]
+    command = [find_command("nginx"), "-p", str(folder), "-c", "nginx.conf", "-e", "stderr"]
     with subprocess.Popen(command) as nginx:
         try:
             wait_for(f"http://127.0.0.1:{port}/some/prefix/readyz", nginx)
