@@ -6,17 +6,19 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from service.answers.finish import DEFAULTS, Wanted
 from service.commands.completion import add_completion_option
 from service.commands.endpoint import add_key_option, find_key
+from service.commands.files import STDIN
 from service.commands.local import WRONG_USAGE, Answerer, LocalAnswerer, RunEnded
 from service.engine.contract import MODEL_TASKS, ModelTask
 from service.errors import MissingPackage
 from service.machine import find_version, keep_freed_memory
 from service.rollout.loading import load_verified
 from service.settings import Settings
+from service.words import make_printable
 
 if TYPE_CHECKING:
     from service.client import Options
@@ -28,6 +30,7 @@ The model runs in this process, on all CPUs, unless --url names a service. Witho
 there is a line of text for each picture; with them, a table of the whole run on stderr."""
 _EPILOG = """examples:
   unihead-predict photo.jpg                        # a line of text
+  curl -s https://example.org/photo.jpg | unihead-predict - --json
   unihead-predict photos --recursive --out results # results/results.jsonl, a line of JSON a picture
   unihead-predict photos --out results --resume    # goes on where an earlier run has ended
   unihead-predict photos --out results --overlay   # and results/overlays: the pictures with mask and boxes drawn
@@ -51,6 +54,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(words)
     if options.resume and options.out is None:
         parser.error("--resume goes on in a folder; name it with --out")
+    if options.resume and STDIN in options.paths:
+        parser.error("--resume leaves out what has an answer, by name; what comes by stdin has none")
     if options.overlay and options.out is None:
         parser.error("--overlay draws into a folder; name it with --out")
     if options.url and options.model:
@@ -58,15 +63,23 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Exit with a sentence; it quotes words, which may be names of files that a shell has put in."""
+        super().error(make_printable(message))
+
+
 def build_parser() -> argparse.ArgumentParser:
     """What the command knows."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "unihead-predict",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("paths", metavar="PICTURE_OR_FOLDER", nargs="+", type=Path, help="files, and folders of them")
+    parser.add_argument(
+        "paths", metavar="PICTURE_OR_FOLDER", nargs="+", type=_path, help="files, folders of them, and - for stdin"
+    )
     parser.add_argument("--recursive", action="store_true", help="look into folders in folders, too")
     where = parser.add_argument_group("who answers")
     where.add_argument(
@@ -109,6 +122,10 @@ def build_parser() -> argparse.ArgumentParser:
     add_completion_option(parser)
     parser.add_argument("--version", action="version", version=f"unihead-predict {find_version('unihead')}")
     return parser
+
+
+def _path(text: str) -> Path:
+    return STDIN if text == "-" else Path(text)
 
 
 def _tasks(text: str) -> tuple[ModelTask, ...]:
