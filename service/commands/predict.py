@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from service.commands.exports import plan_exports, wants_exports
 from service.commands.files import (
     STDIN,
     draw_overlay,
@@ -29,11 +30,7 @@ from service.commands.results import (
     ResultFile,
     ResultFileError,
     format_record,
-    import_pyarrow,
     keep_answers,
-    read_records,
-    write_csv,
-    write_parquet,
 )
 from service.commands.summary import Progress, Tally, describe
 from service.errors import RequestError, UniheadError
@@ -70,8 +67,6 @@ def _complain(error: Exception, code: int) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.parquet is not None:
-        import_pyarrow()  # what is missing is told before the work begins
     found = find_pictures(options.paths, recursive=options.recursive, leave_out=options.out)
     if not any(picture == STDIN or os.path.exists(picture) for picture in found.pictures):  # noqa: PTH110 - never raises
         others = [f"; left out {path}: {why}" for path, why in found.left_out.items()]
@@ -82,6 +77,7 @@ def _run(options: argparse.Namespace) -> int:
         stack.callback(answerer.close)
         path = _choose_path(options, stack)
         done = _go_on(path, answerer.version, tally) if path is not None and path.exists() else set()
+        export = plan_exports(options, {*done, *map(name_picture, found.pictures)}, answerer.classes)
         results = stack.enter_context(ResultFile(path)) if path is not None else None
         todo = [picture for picture in found.pictures if name_picture(picture) not in done]
         overlays = options.out / "overlays" if options.overlay else None
@@ -89,13 +85,10 @@ def _run(options: argparse.Namespace) -> int:
         answer = partial(_answer, answerer, overlays, settings.picture_limits)
         code = _answer_all(todo, answer, jobs, results, tally, options)
         seconds = time.perf_counter() - started
-        if path is not None and options.csv is not None:
-            write_csv(options.csv, read_records(path))
-        if path is not None and options.parquet is not None:
-            write_parquet(options.parquet, read_records(path))
+        told = export(path) if path is not None else []
     if not options.quiet:
         sys.stdout.flush()
-        print(tally.format(seconds, found.left_out), file=sys.stderr)
+        print("\n".join([tally.format(seconds, found.left_out), *map(make_printable, told)]), file=sys.stderr)
     return code
 
 
@@ -107,7 +100,7 @@ def _choose_path(options: argparse.Namespace, stack: contextlib.ExitStack) -> Pa
             raise RunEnded(f"{path} is there already; --resume goes on with it, or name another folder", WRONG_USAGE)
         options.out.mkdir(parents=True, exist_ok=True)
         return path
-    if options.csv is not None or options.parquet is not None:
+    if wants_exports(options):
         return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="unihead-"))) / "results.jsonl"
     return None
 
