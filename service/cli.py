@@ -26,8 +26,13 @@ _RELOAD_S = 240
 _STDERR = 2
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; the service is imported only to be started, so that `health` takes milliseconds."""
+def main(arguments: Sequence[str] | None = None, descriptor: int | None = None) -> None:
+    """Run the command; the service is imported only to be started, so that `health` takes milliseconds.
+
+    Args:
+        arguments: of the command line; None: those of this process.
+        descriptor: of a socket for the service to listen on, see `service.commands.spawn`.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in COMMANDS:
         try:
@@ -44,14 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     _fill_standard_descriptors()
     with _leave_at_once():
-        _serve(words)
+        _serve(words, descriptor)
 
 
-def _serve(words: Sequence[str]) -> None:
+def _serve(words: Sequence[str], descriptor: int | None) -> None:
     from service.server.serve import StartError, serve  # noqa: PLC0415 - takes most of a second
 
     try:
-        serve(words)
+        serve(words, descriptor)
     except StartError as error:
         print(f"{_PROGRAM}: {error}", file=sys.stderr)
         sys.exit(error.code)
