@@ -17,7 +17,7 @@ from service.commands.endpoint import EndpointError, add_key_option, check_url, 
 from service.errors import UniheadError
 from service.machine import find_version
 from service.server.pid_file import read_pid
-from service.words import is_service_link
+from service.words import is_service_link, make_printable
 
 _PROGRAM = "unihead-serve"
 _POLL_S = 0.1
@@ -26,14 +26,19 @@ _RELOAD_S = 240
 _STDERR = 2
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; the service is imported only to be started, so that `health` takes milliseconds."""
+def main(arguments: Sequence[str] | None = None, descriptor: int | None = None) -> None:
+    """Run the command; the service is imported only to be started, so that `health` takes milliseconds.
+
+    Args:
+        arguments: of the command line; None: those of this process.
+        descriptor: of a socket for the service to listen on, see `service.commands.spawn`.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in COMMANDS:
         try:
             sys.exit(COMMANDS[words[0]](words[1:]))
         except (UniheadError, OSError) as error:
-            print(error, file=sys.stderr)
+            print(make_printable(str(error)), file=sys.stderr)
             sys.exit(1)
     if words[:1] == ["--print-completion"]:
         from service.commands.completion import complete_serve  # noqa: PLC0415 - health needs none of it
@@ -44,14 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     _fill_standard_descriptors()
     with _leave_at_once():
-        _serve(words)
+        _serve(words, descriptor)
 
 
-def _serve(words: Sequence[str]) -> None:
+def _serve(words: Sequence[str], descriptor: int | None) -> None:
     from service.server.serve import StartError, serve  # noqa: PLC0415 - takes most of a second
 
     try:
-        serve(words)
+        serve(words, descriptor)
     except StartError as error:
         print(f"{_PROGRAM}: {error}", file=sys.stderr)
         sys.exit(error.code)
@@ -136,28 +141,31 @@ def _ask_reload(words: Sequence[str]) -> int:
     keys, model = info["keys"], info["last_reload"]
     refused = 0
     if keys is not None and keys["last_reload"]["outcome"] == "refused":
-        print(f"refused, the old keys stay: {keys['last_reload']['reason']}", file=sys.stderr)
+        print(make_printable(f"refused, the old keys stay: {keys['last_reload']['reason']}"), file=sys.stderr)
         refused = 1
     elif keys is not None:
         print(f"keys {keys['last_reload']['outcome']}, {keys['in_force']} in force")
     if model["outcome"] == "refused":
-        print(f"refused, the old model stays: {model['reason']}", file=sys.stderr)
+        print(make_printable(f"refused, the old model stays: {model['reason']}"), file=sys.stderr)
         return 1
-    print(f"{model['outcome']}: the model with SHA-256 {model['sha256']} answers")
+    print(make_printable(f"{model['outcome']}: the model with SHA-256 {model['sha256']} answers"))
     return refused
 
 
 def _get_info(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
     try:
         return dict(json.loads(get(url, "/info", 10, headers)))
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise EndpointError(f"{url}/info cannot be read: {error}") from error
 
 
 def _has_reloaded_since(asked_at: float, info: Mapping[str, Any]) -> bool:
     """Whether all that is read anew has been; what somebody else has begun before may have read what was there then."""
-    reloads = [info["last_reload"], *([info["keys"]["last_reload"]] if info["keys"] is not None else [])]
-    return all(last is not None and last["started_at"] >= asked_at for last in reloads)
+    try:
+        reloads = [info["last_reload"], *([info["keys"]["last_reload"]] if info["keys"] is not None else [])]
+        return all(last is not None and last["started_at"] >= asked_at for last in reloads)
+    except (KeyError, TypeError) as error:
+        raise EndpointError("what answers to /info is no unihead service") from error
 
 
 def _parse(parser: argparse.ArgumentParser, words: Sequence[str], timeout_s: float) -> argparse.Namespace:

@@ -6,19 +6,24 @@ Needs httpx and numpy, and Pillow to draw; works where this file is copied to al
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import io
+import itertools
+import json
 import os
 import random
 import re
 import struct
+import threading
 import time
 import urllib.parse
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import IO, Any, Protocol, Self, TypeAlias, TypedDict, Unpack
+from typing import IO, Any, Protocol, TypeAlias, TypedDict, Unpack
 
 import httpx
 import numpy as np
@@ -27,8 +32,13 @@ from numpy.typing import NDArray
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 _MAX_TIMEOUT_MS, _GRACE_S = 600_000, 0.25
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
-# The service closes connections that have been idle for 75 s.
-_LIMITS = httpx.Limits(keepalive_expiry=60)
+_LIMITS = httpx.Limits(keepalive_expiry=60)  # the service closes connections that have been idle for 75 s
+# More than a mask of noise takes of the largest picture that a service takes by default, and than any camera writes.
+MAX_ANSWER_BYTES, _MAX_PIXELS, _MAX_NUMBER, _MAX_CHARACTERS = 2**23, 200_000_000, 2**53, 2000
+# Control characters, what turns or ends lines of text, halves of characters: a terminal would do what they say.
+_OBEYED = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# What httpx, and what it is made of, may raise in place of an answer.
+_FAULTS = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError)
 
 
 class UniheadError(Exception):
@@ -39,17 +49,16 @@ class UniheadError(Exception):
     def __init__(
         self, detail: str, *, status: int = 0, code: str = "", request_id: str = "", retry_after_s: float | None = None
     ) -> None:
-        super().__init__(detail)
-        self.detail, self.status, self.code = detail, status, code or self.code
-        self.request_id, self.retry_after_s = request_id, retry_after_s
+        self.detail, self.status, self.code = make_printable(detail), status, code or self.code
+        super().__init__(self.detail)
+        self.request_id, self.retry_after_s = make_printable(request_id), retry_after_s
 
     def __init_subclass__(cls) -> None:
         """Take the code from the name: EmptyBody is empty_body."""
         cls.code = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
 
-# As in service/errors.py; a line a kind.
-# ruff: noqa: E701 - so that the tree fits on a screen
+# ruff: noqa: E701 - as in service/errors.py, a line a kind, so that the tree fits on a screen
 # fmt: off
 class NoAnswer(UniheadError): """The service cannot be reached, disconnected, or did not answer in time."""
 class UnreadableAnswer(UniheadError): """What answered is no unihead service, or a newer one."""
@@ -82,10 +91,7 @@ _KINDS = {kind.code: kind for base in (UniheadError, RequestError, Unavailable) 
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """One object found; `box` is x1, y1, x2, y2 in pixels of the upright picture, `score` 0..1.
-
-    `label_id` is the position of `label` in `detection_classes` of the model's contract, which `Client.info` has.
-    """
+    """One object; `box` is x1, y1, x2, y2 in pixels of the upright picture, `label_id` is of `detection_classes`."""
 
     box: tuple[float, float, float, float]
     label: str
@@ -95,7 +101,7 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
-    """How probable one class is for the whole picture; 0..1; `label_id` is a position in `classification_classes`."""
+    """How probable one class is for the whole picture; 0..1; `label_id` is of `classification_classes`."""
 
     label: str
     label_id: int
@@ -104,10 +110,7 @@ class ClassScore:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """How much of the picture one class covers; `label_id` is the value of its pixels in the mask.
-
-    And the position of `label` in `segmentation_classes`.
-    """
+    """How much one class covers; `label_id` is of `segmentation_classes`, and the value of its pixels in the mask."""
 
     label: str
     label_id: int
@@ -117,12 +120,11 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """What the service says about one picture, best and largest first; what is not there is empty, the mask None.
-
-    That is what was not asked for, and what the model does not serve.
+    """What the service says about one picture, best and largest first; what it does not say is empty, the mask None.
 
     `width` and `height` are those of the upright picture, `mask` is [height, width] class ids, `model` has a name and
-    version, `timing_ms` the service's stages, `cache` is hit, coalesced, miss or bypass, `picture` the bytes sent.
+    version, `timing_ms` the service's stages, `cache` is hit, coalesced, miss or bypass, `picture` the bytes sent. A
+    `label_id` is a position in a list of the model's contract, see `Client.info`.
     """
 
     width: int
@@ -159,6 +161,14 @@ class Result:
             place, text = (one.box[0] + 2 * width, one.box[1] + width), f"{one.label} {one.score:.0%}"
             draw.text(place, text, "white", stroke_width=2, stroke_fill="black", font_size=max(12, 6 * width))
         return picture
+
+    def to_supervision(self) -> Any:  # noqa: ANN401 - a supervision.Detections, where supervision is installed
+        """Give the detections as `supervision.Detections`, names as `class_name` in its data; needs supervision."""
+        from supervision import Detections  # noqa: PLC0415 - optional
+
+        numbers = np.array([(*one.box, one.score, one.label_id) for one in self.detections]).reshape(-1, 6)
+        names: dict[str, Any] = {"class_name": np.array([one.label for one in self.detections], np.str_)}
+        return Detections(numbers[:, :4], confidence=numbers[:, 4], class_id=numbers[:, 5].astype(int), data=names)
 
     def show(self) -> None:
         """Open the overlay in the system's viewer; needs Pillow."""
@@ -217,6 +227,9 @@ def write_png(pixels: NDArray[np.uint8]) -> bytes:
 
 def read_rle(size: Sequence[int], segments: Iterable[Mapping[str, Any]]) -> NDArray[np.uint8]:
     """Decode COCO's compressed run lengths, one string a class, into class ids of `size`, [H, W]."""
+    height, width = size
+    if not 0 < height * width <= _MAX_PIXELS:
+        raise ValueError(f"a mask of {height} x {width} pixels")
     runs = []
     for segment in segments:
         codes = np.frombuffer(segment["counts"].encode("ascii"), np.uint8).astype(np.int64) - 48
@@ -228,106 +241,92 @@ def read_rle(size: Sequence[int], segments: Iterable[Mapping[str, Any]]) -> NDAr
         counts[1::2] = counts[1::2].cumsum()  # from the fourth on they are differences to the one before the last
         counts[2::2] = counts[2::2].cumsum()
         inside = counts[1::2]
-        runs.append(np.stack([counts.cumsum()[1::2] - inside, inside, np.full(len(inside), segment["label_id"])]))
-    begins, lengths, class_ids = np.concatenate(runs, axis=1)
-    order = begins.argsort()
-    flat = np.repeat(class_ids[order].astype(np.uint8), lengths[order])
-    return np.ascontiguousarray(flat.reshape(size[::-1]).T)
+        class_ids = np.full(len(inside), _read_value(segment["label_id"], "int"), np.uint8)
+        runs.append(np.stack([counts.cumsum()[1::2] - inside, inside, class_ids]))
+    begins, lengths, class_ids = (table := np.concatenate(runs, axis=1))[:, table[0].argsort()]
+    ends = lengths.clip(0, height * width).cumsum()
+    if not np.array_equal(np.append(begins, height * width), np.append(0, ends)) or (ends - begins != lengths).any():
+        raise ValueError("the run lengths do not cover each pixel once")
+    return np.ascontiguousarray(np.repeat(class_ids.astype(np.uint8), lengths).reshape(width, height).T)
 
 
-def _make_query(path: str, options: Options) -> dict[str, Any]:
-    query: dict[str, Any] = {**options}
-    if not isinstance(query.get("tasks", ""), str):
-        query["tasks"] = ",".join(query["tasks"])
-    if path in {"predict", "segment"}:
-        query["mask"] = "rle" if query.get("mask", True) else "none"
-    return query
+def make_printable(text: str) -> str:
+    """Write what a terminal would obey as an escape, as in a string of Python; and no more than a page of it."""
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text[:_MAX_CHARACTERS])
+
+
+def _read_value(value: Any, kind: str) -> Any:  # noqa: ANN401 - JSON, and what the kind says
+    """Take what JSON has for a field that is annotated as `kind`; raises TypeError or ValueError if it is no such."""
+    if kind.startswith("tuple"):
+        return tuple(_read_value(one, "float") for one, _ in zip(value, range(4), strict=True))
+    wanted: Any = {"str": {str}, "int": {int}, "float": {int, float}}[kind]
+    if type(value) not in wanted or (kind != "str" and not abs(value) <= _MAX_NUMBER) or (kind == "int" and value < 0):
+        raise TypeError(f"{value!r:.80} is no {kind}")
+    return make_printable(value) if kind == "str" else float(value) if kind == "float" else value
+
+
+def _read_rows(kind: Callable[..., Any], rows: Iterable[Mapping[str, Any]]) -> tuple[Any, ...]:
+    return tuple(kind(*[_read_value(row[one.name], one.type) for one in fields(kind)]) for row in rows)  # type: ignore[arg-type]
+
+
+def _read_json(response: httpx.Response) -> dict[str, Any]:
+    """Read an object; raises UnreadableAnswer if it is something else."""
+    try:
+        return {**json.loads(response.content)}
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UnreadableAnswer(f"the answer is no JSON: {error!r}", status=response.status_code) from error
 
 
 def read_result(response: httpx.Response, picture: bytes) -> Result:
     """Read an answer about a picture; raises UnreadableAnswer if it is something else."""
+    said = _read_json(response)
     try:
-        said = response.json()
-        mask = said.get("mask")
+        size = width, height = [_read_value(said["image"][side], "int") for side in ("width", "height")]
+        mask, detections = said.get("mask"), _read_rows(Detection, said.get("detections", ()))
+        if any(not 0 <= side <= most + 1 for one in detections for side, most in zip(one.box, size * 2, strict=True)):
+            raise ValueError("a box lies outside of the picture")
+        if mask is not None and mask["size"] != [height, width]:
+            raise ValueError("the mask is not as large as the picture")
         return Result(
-            width=said["image"]["width"],
-            height=said["image"]["height"],
-            detections=tuple(
-                Detection(tuple(one["box"]), one["label"], one["label_id"], one["score"])
-                for one in said.get("detections", ())
-            ),
-            classes=tuple(
-                ClassScore(one["label"], one["label_id"], one["probability"]) for one in said.get("classes", ())
-            ),
-            segments=tuple(
-                Segment(one["label"], one["label_id"], one["pixels"], one["fraction"])
-                for one in said.get("segments", ())
-            ),
-            mask=None if mask is None else read_rle(mask["size"], mask["segments"]),
-            model=said["model"],
-            timing_ms=said["timing_ms"],
-            cache=response.headers.get("X-Unihead-Cache", ""),
-            request_id=response.headers.get("X-Request-ID", ""),
+            *(width, height, detections),
+            _read_rows(ClassScore, said.get("classes", ())),
+            _read_rows(Segment, said.get("segments", ())),
+            mask=None if mask is None else read_rle((height, width), mask["segments"]),
+            model={name: _read_value(said["model"][name], "str") for name in ("name", "version")},
+            timing_ms={make_printable(name): _read_value(ms, "float") for name, ms in said["timing_ms"].items()},
+            cache=make_printable(response.headers.get("X-Unihead-Cache", "")),
+            request_id=make_printable(response.headers.get("X-Request-ID", "")),
             picture=picture,
         )
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise UnreadableAnswer(f"the answer cannot be read: {error!r}", status=response.status_code) from error
 
 
 def read_problem(response: httpx.Response) -> UniheadError:
     """Read an answer that reports an error, be it the service's or a proxy's."""
-    try:
-        problem = dict(response.json())
-    except (ValueError, TypeError):
-        problem = {}
-    code, after = str(problem.get("code", "")), response.headers.get("Retry-After", "")
+    code, detail = "", f"the service, or what is before it, answers {response.status_code}"
+    with contextlib.suppress(UnreadableAnswer, RecursionError):
+        problem = _read_json(response)
+        code, detail = make_printable(str(problem.get("code", ""))), str(problem.get("detail", detail))
+    request_id, after = response.headers.get("X-Request-ID", ""), response.headers.get("Retry-After", "")
+    after_s = float(after) if after.isdecimal() else None
     return _KINDS.get(code, UniheadError)(
-        str(problem.get("detail", f"the service, or what is before it, answers {response.status_code}")),
-        status=response.status_code,
-        code=code,
-        request_id=response.headers.get("X-Request-ID", ""),
-        retry_after_s=float(after) if after.isdecimal() else None,
+        detail, status=response.status_code, code=code, request_id=request_id, retry_after_s=after_s
     )
 
 
-def choose_pause_s(failure: UniheadError, attempt: int) -> float | None:
-    """Seconds to wait after an attempt, counted from 0; None if another one would fail as well."""
-    if failure.status not in {0, httpx.codes.SERVICE_UNAVAILABLE}:
-        return None
-    longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt)
-    return (failure.retry_after_s or 0.0) + random.uniform(longest / 2, longest)  # noqa: S311 - no secret
+def _wait_in_thread(send: Callable[..., httpx.Response], request: Mapping[str, Any], deadline: float) -> httpx.Response:
+    """Send in another thread, and give the answer or raise TimeoutError: sockets have timeouts for each byte only."""
+    answer: Future[httpx.Response] = Future()
 
+    def run() -> None:
+        try:
+            answer.set_result(send(request, deadline))
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
+            answer.set_exception(error)
 
-@dataclass(slots=True)
-class _Call:
-    """One request with all its tries: what each of them sends, and how long to wait for the next one."""
-
-    method: str
-    url: str
-    headers: Mapping[str, str]
-    query: Mapping[str, Any] | None
-    body: bytes | None
-    deadline: float  # as time.monotonic()
-    retries: int
-    attempt: int = 0
-
-    def build_request(self, http: httpx.Client | httpx.AsyncClient) -> httpx.Request:
-        """Build the next try, which says how much time is left."""
-        left_s = self.deadline - time.monotonic()
-        headers = {**self.headers, TIMEOUT_HEADER: str(min(_MAX_TIMEOUT_MS, max(1, round(left_s * 1000))))}
-        # With grace, so that the service can say itself that it is late: its clock starts when it has the picture.
-        timeout = httpx.Timeout(left_s + _GRACE_S)
-        return http.build_request(
-            self.method, self.url, params=self.query, content=self.body, headers=headers, timeout=timeout
-        )
-
-    def find_pause_s(self, failure: UniheadError) -> float | None:
-        """Seconds to wait before the next try; None if it would fail as well, come too late, or be one too many."""
-        pause_s = choose_pause_s(failure, self.attempt)
-        if pause_s is None or self.attempt >= self.retries or time.monotonic() + pause_s >= self.deadline:
-            return None
-        self.attempt += 1
-        return pause_s
+    threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True).start()
+    return answer.result(request["timeout"])
 
 
 class _BaseClient:
@@ -340,38 +339,42 @@ class _BaseClient:
         self._url, self._timeout_s, self._retries, self._at_once = url.rstrip("/"), timeout_s, retries, at_once
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
-    def _start(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, Any] | None = None,
-        body: bytes | None = None,
-        retries: int | None = None,
-    ) -> _Call:
-        deadline = time.monotonic() + self._timeout_s
-        tries = self._retries if retries is None else retries
-        return _Call(method, f"{self._url}/{path}", self._headers, query, body, deadline, tries)
+    def _make_request(self, path: str, options: Options | None, body: bytes | None, deadline: float) -> dict[str, Any]:
+        query: dict[str, Any] = {**(options or {})}
+        if not isinstance(query.get("tasks", ""), str):
+            query["tasks"] = ",".join(query["tasks"])
+        if path in {"predict", "segment"}:
+            query["mask"] = "rle" if query.get("mask", True) else "none"
+        left_s = max(0.0, deadline - time.monotonic())
+        left_ms = f"{min(max(1000 * left_s, 1), _MAX_TIMEOUT_MS):.0f}"
+        # Not packed: a thousandth of the bytes would be enough to fill the memory.
+        headers = {**self._headers, TIMEOUT_HEADER: left_ms, "Accept-Encoding": "identity"}
+        asked = {"method": "GET" if options is None else "POST", "url": f"{self._url}/{path}", "params": query or None}
+        # With grace, so that the service can say itself that it is late: its clock starts when it has the picture.
+        return {**asked, "headers": headers, "content": body, "timeout": left_s + _GRACE_S}
 
-    def _make_no_answer(self, error: httpx.RequestError) -> UniheadError:
-        failure = NoAnswer(f"{self._url} does not answer: {str(error) or type(error).__name__}")
-        failure.__cause__ = error
-        return failure
+    def _check(self, response: httpx.Response, body: bytearray, deadline: float) -> None:
+        if time.monotonic() > deadline + _GRACE_S:
+            raise TimeoutError("timed out")
+        if len(body) > MAX_ANSWER_BYTES or response.headers.get("Content-Encoding", "identity") != "identity":
+            sentence = f"the answer is packed, or has more than {MAX_ANSWER_BYTES} bytes"
+            raise UnreadableAnswer(sentence, status=response.status_code)
+
+    def _choose_pause_s(self, path: str, failure: UniheadError, attempt: int, deadline: float) -> float:
+        """Seconds before the next try; raises the failure if that would fail as well, be too late or one too many."""
+        longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt)
+        pause_s = (failure.retry_after_s or 0.0) + random.uniform(longest / 2, longest)  # noqa: S311 - no secret
+        passes = failure.status in {0, httpx.codes.SERVICE_UNAVAILABLE} and path != "readyz"
+        if not passes or attempt >= self._retries or time.monotonic() + pause_s >= deadline:
+            raise failure
+        return pause_s
 
 
-class Client(_BaseClient):
+class Client(_BaseClient, contextlib.AbstractContextManager["Client"]):
     """Waits for its answers, in as many threads as you like. A context manager that keeps its connections open."""
 
-    def __init__(
-        self,
-        url: str,
-        key: str | None = None,
-        *,
-        timeout_s: float = 10,
-        retries: int = 2,
-        at_once: int = 8,
-        http: httpx.Client | None = None,
-    ) -> None:
+    def __init__(self, url: str, key: str | None = None, *, timeout_s: float = 10, retries: int = 2, at_once: int = 8,
+                 http: httpx.Client | None = None) -> None:  # fmt: skip
         """Connect to nothing yet.
 
         Args:
@@ -384,9 +387,6 @@ class Client(_BaseClient):
         """
         super().__init__(url, key, timeout_s, retries, at_once)
         self._http = http or httpx.Client(limits=_LIMITS)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -426,57 +426,51 @@ class Client(_BaseClient):
 
     def info(self) -> dict[str, Any]:
         """Ask what runs there: model, contract, limits."""
-        return dict(self._exchange(self._start("GET", "info")).json())
+        return _read_json(self._exchange("info"))
 
     def ready(self) -> bool:
         """Ask, once, whether the service can answer now."""
-        try:
-            self._exchange(self._start("GET", "readyz", retries=0))
-        except (NoAnswer, Unavailable):
-            return False
-        return True
+        with contextlib.suppress(NoAnswer, Unavailable):
+            return self._exchange("readyz").is_success
+        return False
 
     def _ask(self, path: str, picture: Picture, options: Options) -> Result:
-        query = _make_query(path, options)
         body = read_picture(picture)
-        response = self._exchange(self._start("POST", path, query=query, body=body))
-        return read_result(response, body)
+        return read_result(self._exchange(path, options, body), body)
 
-    def _exchange(self, call: _Call) -> httpx.Response:
-        while True:
+    def _send(self, request: Mapping[str, Any], deadline: float) -> httpx.Response:
+        body = bytearray()
+        with self._http.stream(**request) as response:
+            self._check(response, body, deadline)
+            for part in response.iter_bytes():
+                body += part
+                self._check(response, body, deadline)
+        return httpx.Response(response.status_code, headers=response.headers, content=bytes(body))
+
+    def _exchange(self, path: str, options: Options | None = None, body: bytes | None = None) -> httpx.Response:
+        deadline = time.monotonic() + self._timeout_s
+        for attempt in itertools.count():
+            request = self._make_request(path, options, body, deadline)
             try:
-                response = self._http.send(call.build_request(self._http))
-            except httpx.RequestError as error:
-                failure = self._make_no_answer(error)
-            else:
+                response = _wait_in_thread(self._send, request, deadline)
                 if response.status_code == httpx.codes.OK:
                     return response
                 failure = read_problem(response)
-            pause_s = call.find_pause_s(failure)
-            if pause_s is None:
-                raise failure
-            time.sleep(pause_s)
+            except _FAULTS as error:
+                failure = NoAnswer(f"{self._url} does not answer: {str(error) or type(error).__name__}")
+                failure.__cause__ = error
+            time.sleep(self._choose_pause_s(path, failure, attempt, deadline))
+        raise AssertionError("tries have an end")
 
 
-class AsyncClient(_BaseClient):
+class AsyncClient(_BaseClient, contextlib.AbstractAsyncContextManager["AsyncClient"]):
     """The same, to be awaited, in one event loop of asyncio. A context manager that keeps its connections open."""
 
-    def __init__(
-        self,
-        url: str,
-        key: str | None = None,
-        *,
-        timeout_s: float = 10,
-        retries: int = 2,
-        at_once: int = 8,
-        http: httpx.AsyncClient | None = None,
-    ) -> None:
+    def __init__(self, url: str, key: str | None = None, *, timeout_s: float = 10, retries: int = 2, at_once: int = 8,
+                 http: httpx.AsyncClient | None = None) -> None:  # fmt: skip
         """Connect to nothing yet; see `Client` for the arguments."""
         super().__init__(url, key, timeout_s, retries, at_once)
         self._http = http or httpx.AsyncClient(limits=_LIMITS)
-
-    async def __aenter__(self) -> Self:
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
@@ -517,33 +511,38 @@ class AsyncClient(_BaseClient):
 
     async def info(self) -> dict[str, Any]:
         """Ask what runs there: model, contract, limits."""
-        return dict((await self._exchange(self._start("GET", "info"))).json())
+        return _read_json(await self._exchange("info"))
 
     async def ready(self) -> bool:
         """Ask, once, whether the service can answer now."""
-        try:
-            await self._exchange(self._start("GET", "readyz", retries=0))
-        except (NoAnswer, Unavailable):
-            return False
-        return True
+        with contextlib.suppress(NoAnswer, Unavailable):
+            return (await self._exchange("readyz")).is_success
+        return False
 
     async def _ask(self, path: str, picture: Picture, options: Options) -> Result:
-        query = _make_query(path, options)
         body = await asyncio.to_thread(read_picture, picture)
-        response = await self._exchange(self._start("POST", path, query=query, body=body))
-        return read_result(response, body)
+        return await asyncio.to_thread(read_result, await self._exchange(path, options, body), body)
 
-    async def _exchange(self, call: _Call) -> httpx.Response:
-        while True:
+    async def _send(self, request: Mapping[str, Any], deadline: float) -> httpx.Response:
+        body = bytearray()
+        async with asyncio.timeout(request["timeout"]), self._http.stream(**request) as response:
+            self._check(response, body, deadline)
+            async for part in response.aiter_bytes():
+                body += part
+                self._check(response, body, deadline)
+        return httpx.Response(response.status_code, headers=response.headers, content=bytes(body))
+
+    async def _exchange(self, path: str, options: Options | None = None, body: bytes | None = None) -> httpx.Response:
+        deadline = time.monotonic() + self._timeout_s
+        for attempt in itertools.count():
+            request = self._make_request(path, options, body, deadline)
             try:
-                response = await self._http.send(call.build_request(self._http))
-            except httpx.RequestError as error:
-                failure = self._make_no_answer(error)
-            else:
+                response = await self._send(request, deadline)
                 if response.status_code == httpx.codes.OK:
                     return response
                 failure = read_problem(response)
-            pause_s = call.find_pause_s(failure)
-            if pause_s is None:
-                raise failure
-            await asyncio.sleep(pause_s)
+            except _FAULTS as error:
+                failure = NoAnswer(f"{self._url} does not answer: {str(error) or type(error).__name__}")
+                failure.__cause__ = error
+            await asyncio.sleep(self._choose_pause_s(path, failure, attempt, deadline))
+        raise AssertionError("tries have an end")

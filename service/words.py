@@ -1,4 +1,4 @@
-"""Words of settings as people and other programs write them."""
+"""Words of settings as people and other programs write them, and text from elsewhere as it may be printed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import re
 # As browsers send it: no path, no wildcard.
 _ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]+)?")
 _HOST = re.compile(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+# As in service/client.py, which works alone.
+_OBEYED = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _SERVICE_LINK = re.compile(r"(?:tcp|udp|sctp)://[0-9A-Za-z.:\[\]-]+:[0-9]+")
+
+
+def make_printable(text: str) -> str:
+    """Write what a terminal would obey, and what cannot be encoded, as an escape, as in a string of Python."""
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def is_service_link(value: object) -> bool:

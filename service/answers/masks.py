@@ -103,3 +103,44 @@ def compress_counts(counts: NDArray[np.int64]) -> str:
     characters = (groups + more * _MORE + _FIRST_CHARACTER).astype(np.uint8)
     text: bytes = characters[written].tobytes()
     return text.decode("ascii")
+
+
+def measure_counts(counts: str, height: int) -> tuple[int, tuple[int, int, int, int]]:
+    """Measure a mask that is written as run lengths, without unfolding it.
+
+    Args:
+        counts: as `encode_rle` writes it.
+        height: of the mask.
+
+    Returns:
+        Its pixels, and the box around them: x, y, width, height; all 0 where there are none.
+    """
+    lengths = read_counts(counts)
+    ends = lengths.cumsum()[1::2]
+    inside = lengths[1::2]
+    if not inside.sum():
+        return 0, (0, 0, 0, 0)
+    starts, ends = (ends - inside)[inside > 0], ends[inside > 0] - 1
+    left, right = int(starts[0] // height), int(ends[-1] // height)
+    # A run that goes on in the next column reaches the bottom of one and the top of the other.
+    wraps = bool((starts // height != ends // height).any())
+    top = 0 if wraps else int((starts % height).min())
+    bottom = height - 1 if wraps else int((ends % height).max())
+    return int(inside.sum()), (left, top, right - left + 1, bottom - top + 1)
+
+
+def read_counts(text: str) -> NDArray[np.int64]:
+    """Read the run lengths [R] that `compress_counts` has written."""
+    lengths: list[int] = []
+    value = place = 0
+    for character in text.encode("ascii"):
+        code = character - _FIRST_CHARACTER
+        value |= (code & (_MORE - 1)) << place
+        place += _BITS
+        if code & _MORE:
+            continue
+        if code & _SIGN:
+            value -= 1 << place
+        lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))  # noqa: PLR2004 - see compress_counts
+        value = place = 0
+    return np.array(lengths, dtype=np.int64)

@@ -49,7 +49,9 @@ def main(words: Sequence[str]) -> int:
     """
     options = _parse(words)
     settings = read_settings(model=options.model, threads=options.threads)
-    bodies = [path.read_bytes() for path in find_pictures([options.pictures], recursive=False) if path.is_file()]
+    bodies = [
+        path.read_bytes() for path in find_pictures([options.pictures], recursive=False).pictures if path.is_file()
+    ]
     if not bodies:
         print(f"{options.pictures} has no JPEG, PNG or WebP picture", file=sys.stderr)
         return 2

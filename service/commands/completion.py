@@ -35,7 +35,7 @@ class _PrintCompletion(argparse.Action):
         except ModuleNotFoundError:
             parser.exit(2, f"{parser.prog}: {MissingPackage('shtab', 'completion')}\n")
         for action in parser._actions:  # noqa: SLF001 - argparse has no other way to list them
-            if action.type is Path or action.metavar == "FILE":
+            if action.type is Path or action.metavar in {"FILE", "PICTURE_OR_FOLDER"}:
                 action.complete = shtab.DIRECTORY if action.metavar == "DIR" else shtab.FILE  # type: ignore[attr-defined]  # shtab's
         sys.stdout.write(f"{shtab.complete(parser, shell=str(values))}\n")
         parser.exit()

@@ -10,19 +10,25 @@ import contextlib
 import http.client
 import os
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from service.errors import UniheadError
+from service.words import make_printable
 
 KEY_VARIABLE = "UNIHEAD_KEY"
 _MAX_CHARACTERS = 4096
+_MAX_ANSWER_BYTES = 2**20
 _ONE_WORD = re.compile(r"[\x21-\x7e]+")
 
 
 class EndpointError(UniheadError):
-    """A service does not answer as it should, or there is no key for it; one sentence, which quotes no key."""
+    """A service does not answer as it should, or there is no key for it; a printable sentence, which quotes no key."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(make_printable(sentence))
 
 
 def check_url(text: str) -> str:
@@ -53,16 +59,34 @@ def get(url: str, path: str, timeout_s: float, headers: Mapping[str, str]) -> by
     """Return what a service has at a path.
 
     Raises:
-        EndpointError: it does not answer, or not with 200.
+        EndpointError: it does not answer with 200, within the time, and in no more bytes than an answer may have.
     """
-    with connect(url, timeout_s) as connection:
-        connection.request("GET", f"{urlsplit(url).path.rstrip('/')}{path}", headers=headers)
-        response = connection.getresponse()
-        body = response.read()
-    if response.status == http.client.UNAUTHORIZED:
+    outcome: list[tuple[int, bytes] | EndpointError] = []
+
+    def ask() -> None:
+        try:
+            with connect(url, timeout_s) as connection:
+                connection.request("GET", f"{urlsplit(url).path.rstrip('/')}{path}", headers=headers)
+                response = connection.getresponse()
+                outcome.append((response.status, response.read(_MAX_ANSWER_BYTES + 1)))
+        except EndpointError as error:
+            outcome.append(error)
+
+    # In another thread, because the timeout of a socket bounds each byte, and not the answer.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if not outcome:
+        raise EndpointError(f"{url} does not answer: timed out")
+    if isinstance(outcome[0], EndpointError):
+        raise outcome[0]
+    status, body = outcome[0]
+    if status == http.client.UNAUTHORIZED:
         raise EndpointError(explain_unauthorized(url))
-    if response.status != http.client.OK:
-        raise EndpointError(f"{url} is not ready: status {response.status}")
+    if status != http.client.OK:
+        raise EndpointError(f"{url} is not ready: status {status}")
+    if len(body) > _MAX_ANSWER_BYTES:
+        raise EndpointError(f"{url} answers with more than {_MAX_ANSWER_BYTES} bytes")
     return body
 
 

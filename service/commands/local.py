@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from service.answers.finish import Wanted, finish_json
 from service.answers.schemas import PredictResponse
+from service.engine.contract import CLASSES_OF, ModelTask
 from service.engine.engine import Engine
 from service.engine.postprocess import Answer
 from service.engine.prepare import prepare
@@ -54,9 +56,11 @@ class Answerer(Protocol):
 
     Attributes:
         version: of the model.
+        classes: names by class id, of each task that the model serves.
     """
 
     version: str
+    classes: Mapping[ModelTask, tuple[str, ...]]
 
     def ask(self, picture: bytes) -> PictureResult:
         """Answer about one picture, the bytes of a file.
@@ -98,6 +102,9 @@ class LocalAnswerer:
             TaskNotServed: the model does not serve a task that is wanted by name.
         """
         self.version = engine.contract.version
+        self.classes: Mapping[ModelTask, tuple[str, ...]] = {
+            task: getattr(engine.contract, CLASSES_OF[task]) for task in engine.contract.tasks
+        }
         self._engine, self._wanted, self._limits = engine, wanted, limits
         self._drawn = "segment" in wanted.find_tasks(engine.contract) and drawn
 

@@ -6,17 +6,19 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from service.answers.finish import DEFAULTS, Wanted
 from service.commands.completion import add_completion_option
 from service.commands.endpoint import add_key_option, find_key
+from service.commands.files import STDIN
 from service.commands.local import WRONG_USAGE, Answerer, LocalAnswerer, RunEnded
 from service.engine.contract import MODEL_TASKS, ModelTask
 from service.errors import MissingPackage
 from service.machine import find_version, keep_freed_memory
 from service.rollout.loading import load_verified
 from service.settings import Settings
+from service.words import make_printable
 
 if TYPE_CHECKING:
     from service.client import Options
@@ -24,14 +26,17 @@ if TYPE_CHECKING:
 _REMOTE_JOBS = 8
 _DESCRIPTION = """Segment, detect and classify pictures: files, or folders of JPEG, PNG and WebP pictures.
 
-The model runs in this process, on all CPUs, unless --url names a service. Without --out, --json, --csv and --parquet
-there is a line of text for each picture; with them, a table of the whole run on stderr."""
+The model runs in this process, on all CPUs, unless --url names a service. There is a line of text for each picture
+unless --out, --json or a file for other tools is asked for, and a table of the whole run on stderr."""
 _EPILOG = """examples:
   unihead-predict photo.jpg                        # a line of text
+  curl -s https://example.org/photo.jpg | unihead-predict - --json
   unihead-predict photos --recursive --out results # results/results.jsonl, a line of JSON a picture
   unihead-predict photos --out results --resume    # goes on where an earlier run has ended
   unihead-predict photos --out results --overlay   # and results/overlays: the pictures with mask and boxes drawn
   unihead-predict photos --csv found.csv --tasks detect --score-threshold 0.5
+  unihead-predict val --coco found.json --coco-like val.json --tasks detect --score-threshold 0 --max-detections 1000
+  unihead-predict set/images --recursive --yolo set  # set/labels, data.yaml and classes.txt
   unihead-predict photos --json --mask none | jq -r 'select(.error) | .file'
   unihead-predict photos --url http://127.0.0.1:8000 --jobs 16 --parquet found.parquet
 
@@ -51,22 +56,38 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(words)
     if options.resume and options.out is None:
         parser.error("--resume goes on in a folder; name it with --out")
+    if options.resume and STDIN in options.paths:
+        parser.error("--resume leaves out what has an answer, by name; what comes by stdin has none")
     if options.overlay and options.out is None:
         parser.error("--overlay draws into a folder; name it with --out")
+    if options.coco is None and (options.coco_dataset or options.coco_like):
+        parser.error("--coco-dataset and --coco-like say how a file is written; name it with --coco")
+    if options.coco_dataset and options.coco_like:
+        parser.error("--coco-dataset has categories and numbers of its own; leave --coco-like out")
+    if options.yolo_scores and options.yolo is None:
+        parser.error("--yolo-scores adds a column to files; name their folder with --yolo")
     if options.url and options.model:
         parser.error("--url asks a service, which has its own model; leave --model out")
     return options
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Exit with a sentence; it quotes words, which may be names of files that a shell has put in."""
+        super().error(make_printable(message))
+
+
 def build_parser() -> argparse.ArgumentParser:
     """What the command knows."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "unihead-predict",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("paths", metavar="PICTURE_OR_FOLDER", nargs="+", type=Path, help="files, and folders of them")
+    parser.add_argument(
+        "paths", metavar="PICTURE_OR_FOLDER", nargs="+", type=_path, help="files, folders of them, and - for stdin"
+    )
     parser.add_argument("--recursive", action="store_true", help="look into folders in folders, too")
     where = parser.add_argument_group("who answers")
     where.add_argument(
@@ -105,10 +126,30 @@ def build_parser() -> argparse.ArgumentParser:
     out.add_argument("--json", action="store_true", help="JSON lines on stdout")
     out.add_argument("--csv", type=Path, metavar="FILE", help="a table: a row a picture, and one for each thing found")
     out.add_argument("--parquet", type=Path, metavar="FILE", help="the same table with types (extra `parquet`)")
+    out.add_argument(
+        "--coco", type=Path, metavar="FILE", help="results as COCO's tools read them: boxes, and masks as run lengths"
+    )
+    out.add_argument(
+        "--coco-dataset", action="store_true", help="make FILE a whole data set, with categories and pictures"
+    )
+    out.add_argument(
+        "--coco-like",
+        type=Path,
+        metavar="ANNOTATIONS",
+        help="number pictures and categories of the results as this annotation file does, by file name and name",
+    )
+    out.add_argument(
+        "--yolo", type=Path, metavar="DIR", help="folder that gets labels/, a text file a picture, and the names"
+    )
+    out.add_argument("--yolo-scores", action="store_true", help="a sixth column in labels/: the score")
     out.add_argument("--quiet", action="store_true", help="no progress and no table on stderr")
     add_completion_option(parser)
     parser.add_argument("--version", action="version", version=f"unihead-predict {find_version('unihead')}")
     return parser
+
+
+def _path(text: str) -> Path:
+    return STDIN if text == "-" else Path(text)
 
 
 def _tasks(text: str) -> tuple[ModelTask, ...]:

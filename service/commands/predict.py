@@ -14,7 +14,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from service.commands.files import draw_overlay, find_overlay, find_pictures
+from service.commands.exports import plan_exports, wants_exports
+from service.commands.files import (
+    STDIN,
+    draw_overlay,
+    find_overlay,
+    find_pictures,
+    name_picture,
+    read_picture,
+)
 from service.commands.local import NO_ANSWERS, WRONG_USAGE, Answerer, PictureError, RunEnded
 from service.commands.options import open_answerer, parse
 from service.commands.results import (
@@ -22,20 +30,15 @@ from service.commands.results import (
     ResultFile,
     ResultFileError,
     format_record,
-    import_pyarrow,
     keep_answers,
-    read_records,
-    write_csv,
-    write_parquet,
 )
 from service.commands.summary import Progress, Tally, describe
 from service.errors import RequestError, UniheadError
 from service.pictures.limits import PictureLimits
 from service.settings import read_settings
+from service.words import make_printable
 
 _FAILED, _INTERRUPTED, _BROKEN_PIPE = 1, 130, 141
-# More than a picture within the limits of pixels has, and less than would hurt.
-_MAX_FILE_BYTES = 2**28
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,36 +62,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _complain(error: Exception, code: int) -> int:
-    print(f"unihead-predict: {error}", file=sys.stderr)
+    print(make_printable(f"unihead-predict: {error}"), file=sys.stderr)
     return code
 
 
 def _run(options: argparse.Namespace) -> int:
-    pictures = find_pictures(options.paths, recursive=options.recursive, leave_out=options.out)
-    if not any(path.exists() for path in pictures):
-        raise RunEnded(f"no pictures in {', '.join(map(str, options.paths))}", NO_ANSWERS)
-    if options.parquet is not None:
-        import_pyarrow()  # what is missing is told before the work begins
+    found = find_pictures(options.paths, recursive=options.recursive, leave_out=options.out)
+    if not any(picture == STDIN or os.path.exists(picture) for picture in found.pictures):  # noqa: PTH110 - never raises
+        others = [f"; left out {path}: {why}" for path, why in found.left_out.items()]
+        raise RunEnded(f"no pictures in {', '.join(map(name_picture, options.paths))}{''.join(others[:5])}", NO_ANSWERS)
     tally, settings = Tally(), read_settings(model=options.model)
     with contextlib.ExitStack() as stack:
         answerer, jobs = open_answerer(options, settings)
         stack.callback(answerer.close)
         path = _choose_path(options, stack)
         done = _go_on(path, answerer.version, tally) if path is not None and path.exists() else set()
+        export = plan_exports(options, {*done, *map(name_picture, found.pictures)}, answerer.classes)
         results = stack.enter_context(ResultFile(path)) if path is not None else None
-        todo = [picture for picture in pictures if str(picture) not in done]
+        todo = [picture for picture in found.pictures if name_picture(picture) not in done]
         overlays = options.out / "overlays" if options.overlay else None
         started = time.perf_counter()
         answer = partial(_answer, answerer, overlays, settings.picture_limits)
         code = _answer_all(todo, answer, jobs, results, tally, options)
         seconds = time.perf_counter() - started
-        if path is not None and options.csv is not None:
-            write_csv(options.csv, read_records(path))
-        if path is not None and options.parquet is not None:
-            write_parquet(options.parquet, read_records(path))
+        told = export(path) if path is not None else []
     if not options.quiet:
         sys.stdout.flush()
-        print(tally.format(seconds), file=sys.stderr)
+        print("\n".join([tally.format(seconds, found.left_out), *map(make_printable, told)]), file=sys.stderr)
     return code
 
 
@@ -100,7 +100,7 @@ def _choose_path(options: argparse.Namespace, stack: contextlib.ExitStack) -> Pa
             raise RunEnded(f"{path} is there already; --resume goes on with it, or name another folder", WRONG_USAGE)
         options.out.mkdir(parents=True, exist_ok=True)
         return path
-    if options.csv is not None or options.parquet is not None:
+    if wants_exports(options):
         return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="unihead-"))) / "results.jsonl"
     return None
 
@@ -170,23 +170,12 @@ def _answer_in_order(
 
 def _answer(answerer: Answerer, overlays: Path | None, limits: PictureLimits, picture: Path) -> Record:
     """In a worker thread: take one file to its record; why there is no answer about it is one too."""
+    name = name_picture(picture)
     try:
-        body = _read(picture)
+        body = read_picture(picture)
         result = answerer.ask(body)
         if overlays is not None:
             draw_overlay(body, result, find_overlay(overlays, picture), limits)
     except (PictureError, RequestError) as error:  # RequestError: the service takes larger pictures than are drawn here
-        return {"file": str(picture), "error": {"code": error.code, "detail": str(error)}}
-    return {"file": str(picture), **result.parts}
-
-
-def _read(picture: Path) -> bytes:
-    try:
-        if picture.stat().st_size > _MAX_FILE_BYTES:
-            raise PictureError("body_too_large", f"the file has more than {_MAX_FILE_BYTES} bytes")
-        body = picture.read_bytes()
-    except OSError as error:
-        raise PictureError("unreadable_file", error.strerror or str(error)) from error
-    if not body:
-        raise PictureError("empty_body", "the file has no bytes")
-    return body
+        return {"file": name, "error": {"code": error.code, "detail": str(error)}}
+    return {"file": name, **result.parts}

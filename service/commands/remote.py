@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -16,11 +17,11 @@ from service.client import (
     TaskNotServed,
     Unauthorized,
     UniheadError,
-    UnreadableAnswer,
+    make_printable,
 )
 from service.commands.endpoint import explain_unauthorized
 from service.commands.local import NO_ANSWERS, WRONG_USAGE, PictureError, PictureResult, RunEnded
-from service.engine.contract import MODEL_TASKS, make_not_served
+from service.engine.contract import CLASSES_OF, MODEL_TASKS, ModelTask, make_not_served
 
 # Nobody waits at a terminal for one of many pictures, and a service that is busy or starts anew is worth waiting for.
 TIMEOUT_S = 60
@@ -51,9 +52,14 @@ class RemoteAnswerer:
         except UniheadError as error:
             self._client.close()
             raise self._end(error) from error
-        self.version = str(info["model"]["version"])
-        served = info["contract"].get("tasks", MODEL_TASKS)  # older services have models of all three
-        self._tasks = tuple(served) if wanted.tasks is None else wanted.tasks
+        try:
+            self.version = str(info["model"]["version"])
+            self.classes: Mapping[ModelTask, tuple[str, ...]] = _read_classes(info["contract"])
+        except (KeyError, TypeError, AttributeError) as error:
+            self._client.close()
+            raise RunEnded(f"{url}/info is not that of a unihead service", NO_ANSWERS) from error
+        served = tuple(self.classes)
+        self._tasks = served if wanted.tasks is None else wanted.tasks
         if not set(self._tasks) <= set(served):
             self._client.close()
             missing = (task for task in self._tasks if task not in served)
@@ -69,11 +75,31 @@ class RemoteAnswerer:
         """Send one picture; see `Answerer`."""
         try:
             result = self._client.predict(picture, **self._options)
-        except (InvalidParameter, NoAnswer, TaskNotServed, Unauthorized, UnreadableAnswer) as error:
+        except (InvalidParameter, TaskNotServed, Unauthorized) as error:
             raise self._end(error) from error
         except UniheadError as error:
+            if isinstance(error, NoAnswer) and not self._is_there():
+                raise self._end(error) from error
             raise PictureError(error.code or f"status_{error.status}", error.detail) from error
+        self._check_names(result)
         return PictureResult(self._write(result), result.mask if self._drawn else None)
+
+    def _is_there(self) -> bool:
+        """Whether it was the picture alone that has no answer."""
+        try:
+            return self._client.ready()
+        except UniheadError:
+            return False
+
+    def _check_names(self, result: Result) -> None:
+        """Raise PictureError where classes are not those that the service has told of: it may have another model."""
+        parts: dict[ModelTask, Any] = {"segment": result.segments, "detect": result.detections}
+        for task, found in {**parts, "classify": result.classes}.items():
+            names = dict(enumerate(self.classes.get(task, ())))
+            for one in found:
+                if names.get(one.label_id) != one.label:
+                    sentence = f"{one.label_id} is no {one.label} in the model that the service told of before"
+                    raise PictureError("unreadable_answer", sentence)
 
     def _end(self, error: UniheadError) -> RunEnded:
         if isinstance(error, Unauthorized):
@@ -104,3 +130,16 @@ class RemoteAnswerer:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+
+def _read_classes(contract: Mapping[str, Any]) -> dict[ModelTask, tuple[str, ...]]:
+    """Names of the classes of each task that a contract serves; older ones serve all three.
+
+    Raises:
+        KeyError, TypeError: it is no contract.
+    """
+    served = contract.get("tasks", MODEL_TASKS)
+    names = {task: tuple(map(make_printable, contract[CLASSES_OF[task]])) for task in MODEL_TASKS if task in served}
+    if not names:
+        raise KeyError("tasks")
+    return names

@@ -71,7 +71,7 @@ def _parse(line: bytes) -> Record | None:
 
 
 @contextlib.contextmanager
-def _replace(path: Path) -> Iterator[Path]:
+def replace_file(path: Path) -> Iterator[Path]:
     """Give another file to write, which takes the place of `path` once the block has ended well."""
     unfinished = path.with_name(f"{path.name}.new")
     try:
@@ -87,7 +87,7 @@ def keep_answers(path: Path, keep: Callable[[Record], None]) -> None:
     Raises:
         ResultFileError: another line is no record.
     """
-    with _replace(path) as unfinished, unfinished.open("w", encoding="ascii") as file:
+    with replace_file(path) as unfinished, unfinished.open("w", encoding="ascii") as file:
         for record in read_records(path):
             if "error" not in record:
                 file.write(f"{format_record(record)}\n")
@@ -142,7 +142,7 @@ def _name(one: dict[str, Any]) -> dict[str, Any]:
 
 def write_csv(path: Path, records: Iterable[Record]) -> None:
     """Write a table with a head, UTF-8; the file is replaced when it is complete."""
-    with _replace(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
+    with replace_file(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for record in records:
@@ -159,7 +159,7 @@ def write_parquet(path: Path, records: Iterable[Record]) -> None:
     types = {str: arrow.string(), int: arrow.int64(), float: arrow.float64()}
     schema = arrow.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
     rows = itertools.chain.from_iterable(map(make_rows, records))
-    with _replace(path) as unfinished, parquet.ParquetWriter(unfinished, schema) as writer:
+    with replace_file(path) as unfinished, parquet.ParquetWriter(unfinished, schema) as writer:
         while batch := list(itertools.islice(rows, _ROWS_AT_ONCE)):
             writer.write_table(arrow.Table.from_pylist(batch, schema))
 

@@ -62,15 +62,19 @@ def spawn_service(words: Sequence[str]) -> Iterator[Spawned]:
     Raises:
         SpawnError: it does not become ready.
     """
-    with socket.create_server((_HOST, 0)) as free:
-        port = free.getsockname()[1]
-    python = [sys.executable, "-c", "from service.cli import main; main()"]
-    command = [*python, "--host", _HOST, "--port", str(port), *words]
-    environment = leave_out_neighbours(os.environ)
-    with (
-        tempfile.TemporaryFile("w+") as log,
-        subprocess.Popen(command, stderr=log, env=environment) as process,  # noqa: S603 - our own command
-    ):
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(tempfile.TemporaryFile("w+"))
+        # Bound here and handed over: a port that was only found to be free could be another's by the time of the start.
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+            listener.bind((_HOST, 0))
+            listener.listen()
+            port, descriptor = listener.getsockname()[1], listener.fileno()
+            python = [sys.executable, "-c", f"from service.cli import main; main(descriptor={descriptor})"]
+            command = [*python, "--host", _HOST, "--port", str(port), *words]
+            environment = leave_out_neighbours(os.environ)
+            process = stack.enter_context(
+                subprocess.Popen(command, stderr=log, env=environment, pass_fds=[descriptor])  # noqa: S603 - our own
+            )
         try:
             service = Spawned(_HOST, port, process.pid)
             _wait_until_ready(process, service.url, log)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TextIO
 
 from service.commands.results import Record
+from service.words import make_printable
 
 _REDRAW_S = 0.1
 _MOST_LABELS = 8
-_MOST_FAILURES = 20
+_MOST_LISTED = 20
 
 
 class Tally:
@@ -44,11 +47,12 @@ class Tally:
         self._ms.update(record["timing_ms"])
         self._timed.update(record["timing_ms"].keys())
 
-    def format(self, seconds: float) -> str:
-        """Write the table.
+    def format(self, seconds: float, left_out: Mapping[Path, str] | None = None) -> str:
+        """Write the table; does nothing to a terminal.
 
         Args:
             seconds: that this run took.
+            left_out: what is no picture, and why.
         """
         counts = f"{self.answered} answered, {len(self.failed)} failed"
         rows = [("pictures", f"{counts}, {self.earlier} from an earlier run" if self.earlier else counts)]
@@ -62,10 +66,16 @@ class Tally:
             rows.append(("ms a picture", "  ".join(f"{stage} {ms:.2f}" for stage, ms in means.items())))
             rows.append(("pictures/s", f"{(self.answered + len(self.failed)) / seconds:.1f}"))
         lines = [f"{name:12}  {text}" for name, text in rows]
-        lines += [f"failed        {failure}" for failure in self.failed[:_MOST_FAILURES]]
-        if len(self.failed) > _MOST_FAILURES:
-            lines.append(f"failed        {len(self.failed) - _MOST_FAILURES} others")
-        return "\n".join(lines)
+        lines += _list("failed", self.failed)
+        lines += _list("left out", [f"{path}: {why}" for path, why in (left_out or {}).items()])
+        return "\n".join(map(make_printable, lines))
+
+
+def _list(name: str, entries: Sequence[str]) -> Iterator[str]:
+    """The first of them, a line each, and how many others there are."""
+    yield from (f"{name:12}  {entry}" for entry in entries[:_MOST_LISTED])
+    if len(entries) > _MOST_LISTED:
+        yield f"{name:12}  {len(entries) - _MOST_LISTED} others"
 
 
 class Progress:
@@ -102,16 +112,11 @@ class Progress:
             self._stream.flush()
 
 
-def show_name(name: str) -> str:
-    """A file's name as it is, or escaped where it would do something to a terminal."""
-    return name if name.isprintable() else ascii(name)
-
-
 def describe(record: Record) -> str:
-    """One line about one picture."""
-    name = show_name(record["file"])
+    """One line about one picture; does nothing to a terminal."""
+    name = record["file"]
     if "error" in record:
-        return f"{name}: {record['error']['code']}: {record['error']['detail']}"
+        return make_printable(f"{name}: {record['error']['code']}: {record['error']['detail']}")
     parts = []
     if "detections" in record:
         parts.append(", ".join(f"{one['label']} {one['score']:.2f}" for one in record["detections"]) or "no objects")
@@ -119,4 +124,4 @@ def describe(record: Record) -> str:
         parts.append(", ".join(f"{one['label']} {one['probability']:.2f}" for one in record["classes"][:1]))
     if "segments" in record:
         parts.append(", ".join(f"{one['label']} {one['fraction']:.0%}" for one in record["segments"]))
-    return f"{name}: {' | '.join(parts)}"
+    return make_printable(f"{name}: {' | '.join(parts)}")

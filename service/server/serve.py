@@ -56,11 +56,13 @@ class StartError(Exception):
         self.code = code
 
 
-def serve(words: Sequence[str]) -> None:
+def serve(words: Sequence[str], descriptor: int | None = None) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
         words: of the command line; see `unihead-serve --help`.
+        descriptor: of a socket that a parent has bound for this process; None binds one to the host and port of the
+            settings.
 
     Raises:
         StartError: a setting is wrong, the port is taken, or the model cannot be used.
@@ -69,7 +71,7 @@ def serve(words: Sequence[str]) -> None:
     if (fault := find_fault_of_limit()) is not None:
         raise StartError(fault, code=2)
     # Before the model is loaded: a port that is taken is the most frequent mistake.
-    with _listen(settings) as listener, open_log(settings.log_level, settings.log_format) as log:
+    with _listen(settings, descriptor) as listener, open_log(settings.log_level, settings.log_format) as log:
         keep_freed_memory()
         for sentence in describe_odd_variables(os.environ):
             logger.warning(sentence)
@@ -90,16 +92,13 @@ def _read_settings(words: Sequence[str]) -> Settings:
         raise StartError(str(error), code=2) from error
 
 
-def _listen(settings: Settings) -> socket.socket:
+def _listen(settings: Settings, descriptor: int | None = None) -> socket.socket:
     host, port = settings.host, settings.port
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        # Not socket.create_server: it leaves the protocol out, asyncio then does not see TCP and keeps Nagle's
-        # algorithm, and every answer on a kept connection waits 40 ms for a delayed acknowledgement.
         with contextlib.ExitStack() as on_failure:
-            listener = on_failure.enter_context(socket.socket(family, kind, protocol))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
+            listener = on_failure.enter_context(
+                _bind(host, port) if descriptor is None else socket.socket(fileno=descriptor)
+            )
             # Before the first connection; asked of the socket, because names mean what the system makes of them.
             if settings.auth is None and settings.keys is None and not _is_loopback(listener):
                 raise StartError(
@@ -115,6 +114,18 @@ def _listen(settings: Settings) -> socket.socket:
         raise StartError(
             f"cannot listen on {host} port {port}: {error.strerror}; choose others with --host and --port"
         ) from error
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    # Not socket.create_server: it leaves the protocol out, asyncio then does not see TCP and keeps Nagle's algorithm,
+    # and every answer on a kept connection waits 40 ms for a delayed acknowledgement.
+    with contextlib.ExitStack() as on_failure:
+        listener = on_failure.enter_context(socket.socket(family, kind, protocol))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        on_failure.pop_all()
+        return listener
 
 
 def _is_loopback(listener: socket.socket) -> bool:

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from hypothesis import given
+from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -35,7 +36,6 @@ from service.client import (
     Picture,
     Result,
     UniheadError,
-    choose_pause_s,
     read_rle,
     write_png,
 )
@@ -436,12 +436,22 @@ def test_more_time_than_the_service_gives_is_not_asked_for() -> None:
     assert requests[0].headers["X-Request-Timeout-Ms"] == "600000"
 
 
-def test_pauses_grow_and_differ() -> None:
-    failure = NoAnswer("x")
-    for attempt, longest in enumerate([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]):
-        pauses = {choose_pause_s(failure, attempt) for _ in range(20)}
-        assert len(pauses) > 10
-        assert all(pause is not None and longest / 2 <= pause <= longest for pause in pauses)
+def test_pauses_grow_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[list[float]] = []
+
+    def sleep(seconds: float) -> None:
+        runs[-1].append(seconds)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    client, _ = answer_with(httpx.ConnectError("refused"), retries=8, timeout_s=60)
+    for _ in range(20):
+        runs.append([])
+        with pytest.raises(NoAnswer):
+            client.predict(PICTURE)
+    longest = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    for most, pauses in zip(longest, zip(*runs, strict=True), strict=True):
+        assert len(set(pauses)) > 10
+        assert all(most / 2 <= pause <= most for pause in pauses)
 
 
 def test_a_date_in_retry_after_is_no_number(pauses: list[float]) -> None:
@@ -545,6 +555,7 @@ async def test_the_async_client_tries_again() -> None:
 # Bytes
 
 
+@given_settings(deadline=None)
 @given(
     st.integers(1, 40).flatmap(
         lambda width: st.lists(st.lists(st.integers(0, 255), min_size=width, max_size=width), min_size=1, max_size=40)

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
 from service.cli import main
+from service.commands import endpoint
 from service.commands.endpoint import EndpointError, check_url, get
 from service.commands.spawn import Spawned
 
@@ -64,3 +69,76 @@ def test_a_reload_is_not_asked_of_another_kind_of_service(capsys: pytest.Capture
         main(["reload", "--url", url, "--pid-file", "none"])
     assert stop.value.code == 1
     assert capsys.readouterr().err.startswith(f"{url}/info cannot be read: ")
+
+
+@contextmanager
+def say(beginning: bytes, drop: bytes = b"") -> Iterator[str]:
+    """Yield the address of a service that says so whatever it is asked, and then a drop now and then."""
+    ended = threading.Event()
+
+    def accept() -> None:
+        with contextlib.suppress(OSError), listener.accept()[0] as connection:
+            connection.recv(4096)
+            connection.sendall(beginning)
+            while drop and not ended.wait(0.02):
+                connection.sendall(drop)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            ended.set()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [b"", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"],
+    ids=["status line", "header", "body"],
+)
+def test_an_answer_that_drips_is_no_answer(beginning: bytes) -> None:
+    with say(beginning, b"H") as url:
+        started = time.monotonic()
+        with pytest.raises(EndpointError, match="timed out"):
+            get(url, "/readyz", 0.2, {})
+        assert time.monotonic() - started < 2
+
+
+def test_an_endless_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "_MAX_ANSWER_BYTES", 1000)
+    with (
+        say(b"HTTP/1.1 200 OK\r\n\r\n", b" " * 1001) as url,
+        pytest.raises(EndpointError, match="more than 1000 bytes"),
+    ):
+        get(url, "/info", 10, {})
+
+
+@pytest.mark.parametrize(
+    "beginning", [b"\x1b[2J\r\n\r\n", b"HTTP/1.1 \x1b[31m\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n\x1b"]
+)
+def test_what_a_service_says_does_nothing_to_a_terminal(beginning: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    with say(beginning) as url, pytest.raises(SystemExit) as stop:
+        main(["reload", "--url", url, "--pid-file", "none"])
+    assert stop.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"3", b"[1]", b"\xff"])
+def test_what_is_no_info_is_one_sentence(body: bytes) -> None:
+    with answer_with(200, body) as url, pytest.raises(SystemExit) as stop:
+        main(["reload", "--url", url, "--pid-file", "none"])
+    assert stop.value.code == 1
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"last_reload": 3, "keys": null}', b'{"last_reload": {}, "keys": 5}'])
+def test_an_info_of_something_else_is_one_sentence(
+    body: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pid").write_text("1")
+    monkeypatch.setattr("os.kill", lambda *_: None)
+    with answer_with(200, body) as url, pytest.raises(SystemExit) as stop:
+        main(["reload", "--url", url, "--pid-file", str(tmp_path / "pid")])
+    assert (stop.value.code, capsys.readouterr().err) == (1, "what answers to /info is no unihead service\n")

@@ -296,6 +296,7 @@ def test_a_service_that_leaves_ends_the_run_and_keeps_the_results(
         return really_ask(self, picture, **options)
 
     monkeypatch.setattr(Client, "predict", predict)
+    monkeypatch.setattr(Client, "ready", lambda _: False)
     done = run(folder, "--url", url, "--out", tmp_path / "out", "--jobs", "1")
     assert (done.code, "it has left" in done.err) == (3, True)
     assert [Path(one["file"]).name for one in read(tmp_path / "out" / "results.jsonl")] == ["0.png", "1.png"]

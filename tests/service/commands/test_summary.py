@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import io
 import time
+from pathlib import Path
 
 import pytest
 
 from service.commands.results import Record
-from service.commands.summary import Progress, Tally, describe, show_name
+from service.commands.summary import Progress, Tally, describe
 
 
 def make_record(label: str, ms: float = 2.0) -> Record:
@@ -35,7 +36,7 @@ def test_a_table_says_what_was_found_and_how_fast() -> None:
         "in masks      background 3, cat 3",
         "ms a picture  forward 3.00  total 6.00",
         "pictures/s    1.5",
-        "failed        'b\\x1b[2J.jpg': damaged_image: it is cut",
+        "failed        b\\x1b[2J.jpg: damaged_image: it is cut",
     ]
 
 
@@ -60,14 +61,33 @@ def test_a_long_table_is_cut() -> None:
 def test_one_line_describes_a_picture() -> None:
     assert describe(make_record("dog")) == "a.jpg: dog 0.50, cat 0.25 | tench 0.75 | background 60%, cat 40%"
     assert describe({"file": "a.jpg", "detections": []}) == "a.jpg: no objects"
-    assert describe(FAILURE) == "'b\\x1b[2J.jpg': damaged_image: it is cut"
+    assert describe(FAILURE) == "b\\x1b[2J.jpg: damaged_image: it is cut"
 
 
-@pytest.mark.parametrize(
-    ("name", "shown"), [("Käfer 1.jpg", "Käfer 1.jpg"), ("a\nb", "'a\\nb'"), ("\udce9", "'\\udce9'")]
-)
-def test_a_name_does_nothing_to_a_terminal(name: str, shown: str) -> None:
-    assert show_name(name) == shown
+def test_what_was_left_out_is_named_with_why() -> None:
+    left_out = {Path(f"{number}.gif"): "a GIF" for number in range(25)}
+    lines = Tally().format(1, left_out).split("\n")
+    assert lines[1:3] == ["left out      0.gif: a GIF", "left out      1.gif: a GIF"]
+    assert lines[-1] == "left out      5 others"
+
+
+def test_text_from_elsewhere_does_nothing_to_a_terminal() -> None:
+    nasty = "\x1b[2J\r\nfake\x9b1m\u202e\ud800"
+    record = {
+        "file": nasty,
+        "detections": [{"label": nasty, "score": 0.5}],
+        "classes": [{"label": nasty, "probability": 0.5}],
+        "segments": [{"label": nasty, "fraction": 0.5}],
+        "timing_ms": {nasty: 1.0},
+    }
+    failure = {"file": nasty, "error": {"code": nasty, "detail": nasty}}
+    tally = Tally()
+    tally.add(record)
+    tally.add(failure)
+    text = tally.format(1, {Path(nasty): nasty})
+    for line in (describe(record), describe(failure), *text.split("\n")):
+        assert line.isprintable()
+    assert text.count("fake") == 9
 
 
 def test_progress_draws_over_itself_and_goes(monkeypatch: pytest.MonkeyPatch) -> None:
