@@ -38,6 +38,8 @@ def plan_exports(
         RunEnded: the answers have neither boxes nor masks, two pictures would share a file, or it is there already.
     """
     asked = {task: found for task, found in classes.items() if options.tasks is None or task in options.tasks}
+    if (options.coco or options.yolo) and not all(asked.get(task, ("?",)) for task in ("detect", "segment")):
+        raise RunEnded("--coco and --yolo write names of classes, which this service does not tell", WRONG_USAGE)
     names = list(names)
     steps: list[Callable[[Path], str | None]] = []
     if options.csv is not None:

@@ -54,7 +54,7 @@ class RemoteAnswerer:
             raise self._end(error) from error
         try:
             self.version = str(info["model"]["version"])
-            self.classes: Mapping[ModelTask, tuple[str, ...]] = _read_classes(info["contract"])
+            self.classes: Mapping[ModelTask, tuple[str, ...]] = _read_classes(info.get("contract", {}))
         except (KeyError, TypeError, AttributeError) as error:
             self._client.close()
             raise RunEnded(f"{url}/info is not that of a unihead service", NO_ANSWERS) from error
@@ -97,7 +97,7 @@ class RemoteAnswerer:
         for task, found in {**parts, "classify": result.classes}.items():
             names = dict(enumerate(self.classes.get(task, ())))
             for one in found:
-                if names.get(one.label_id) != one.label:
+                if names and names.get(one.label_id) != one.label:
                     sentence = f"{one.label_id} is no {one.label} in the model that the service told of before"
                     raise PictureError("unreadable_answer", sentence)
 
@@ -133,13 +133,15 @@ class RemoteAnswerer:
 
 
 def _read_classes(contract: Mapping[str, Any]) -> dict[ModelTask, tuple[str, ...]]:
-    """Names of the classes of each task that a contract serves; older ones serve all three.
+    """Names of the classes of each task that a contract serves; without a word of it all three, with names unknown.
 
     Raises:
         KeyError, TypeError: it is no contract.
     """
     served = contract.get("tasks", MODEL_TASKS)
-    names = {task: tuple(map(make_printable, contract[CLASSES_OF[task]])) for task in MODEL_TASKS if task in served}
+    names = {
+        task: tuple(map(make_printable, contract.get(CLASSES_OF[task], ()))) for task in MODEL_TASKS if task in served
+    }
     if not names:
         raise KeyError("tasks")
     return names

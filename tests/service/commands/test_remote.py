@@ -157,7 +157,7 @@ def test_a_service_that_is_gone_ends_the_run(predict: Callable[..., Run], ready:
     [
         {},
         [],
-        {"model": {"version": "v"}},
+        {"model": {}},
         {"model": [], "contract": CONTRACT},
         {"model": {"version": "v"}, "contract": []},
         {"model": {"version": "v"}, "contract": {**CONTRACT, "tasks": 5}},
@@ -170,6 +170,17 @@ def test_a_service_that_is_gone_ends_the_run(predict: Callable[..., Run], ready:
 def test_what_is_no_service_is_one_sentence(predict: Callable[..., Run], info: object) -> None:
     code, out, err = predict(answer(GOOD, info=info))
     assert (code, out, err.count("\n")) == (3, "", 1)
+
+
+def test_a_service_that_tells_no_names_answers_and_is_not_written_for_others(
+    predict: Callable[..., Run], tmp_path: Path
+) -> None:
+    silent = answer(GOOD, info={"model": {"version": "v"}})
+    code, out, _ = predict(silent, "--json")
+    assert (code, len(out.splitlines())) == (0, 4)
+    for words in (["--coco", str(tmp_path / "f.json")], ["--yolo", str(tmp_path / "set")]):
+        code, _, err = predict(silent, *words)
+        assert (code, "does not tell" in err) == (2, True)
 
 
 def test_text_of_a_service_does_nothing_to_a_terminal(predict: Callable[..., Run]) -> None:
