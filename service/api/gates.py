@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,10 +15,6 @@ from service.api.router import FormKeyRoute, PictureRequest, RouteTable
 from service.api.scope import KEY_IN_FORM, OIP_ROOT, SHARE, VISION_ROOT, find_route_path
 from service.api.state import ServiceState
 from service.errors import Overloaded, Unauthorized
-from service.telemetry.timing import Stopwatch
-
-if TYPE_CHECKING:
-    from service.telemetry.spans import PictureTrace, RequestTrace
 
 API_KEY = "X-API-Key"
 KEY_FIELD = "api_key"
@@ -165,12 +161,6 @@ class TracingMiddleware:
             raise
         finally:
             trace.finish(status, problem_code=scope["state"].get("problem_code"), failure=failure)
-
-
-def trace_pictures(scope: Scope, watches: Sequence[Stopwatch]) -> Sequence[PictureTrace | None]:
-    """Begin the traces of a request's pictures, one for each stopwatch; None for each where there is no tracing."""
-    trace: RequestTrace | None = scope["state"].get("trace")
-    return [None] * len(watches) if trace is None else trace.add_pictures(watches)
 
 
 @dataclass(frozen=True, slots=True)
