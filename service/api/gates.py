@@ -137,9 +137,12 @@ class TracingMiddleware:
         tracing, route = self.state.tracing, self.routes.find_picture_route(scope)
         trace = None
         if tracing is not None and route is not None:
-            request_id = scope["state"]["request_id"]
             trace = tracing.begin(
-                scope["method"], route.path, scheme=scope["scheme"], request_id=request_id, headers=scope["headers"]
+                f"{scope['method']} {route.path}",
+                # No url.path or url.query: what callers write into them is not ours to hand on.
+                {"http.request.method": scope["method"], "http.route": route.path, "url.scheme": scope["scheme"]},
+                request_id=scope["state"]["request_id"],
+                headers=scope["headers"],
             )
         if trace is None:
             await self.app(scope, receive, send)
@@ -160,7 +163,13 @@ class TracingMiddleware:
             failure = error
             raise
         finally:
-            trace.finish(status, problem_code=scope["state"].get("problem_code"), failure=failure)
+            code, status = scope["state"].get("problem_code"), status or 500
+            kind = None
+            if failure is not None:
+                kind = type(failure).__qualname__
+            elif status >= 500:  # noqa: PLR2004 - the class of a status; 4xx is no error of a server, say the conventions
+                kind = code or str(status)
+            trace.finish({"http.response.status_code": status}, problem_code=code, error=kind)
 
 
 @dataclass(frozen=True, slots=True)
