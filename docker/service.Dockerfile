@@ -20,7 +20,7 @@ ARG EXTRA=""
 COPY docker/requirements.lock docker/requirements-tracing.lock docker/requirements-build.lock ./
 RUN pip --python /opt/unihead/bin/python install --require-hashes --only-binary :all: --requirement "requirements${EXTRA:+-$EXTRA}.lock" \
     && pip install --require-hashes --only-binary :all: --requirement requirements-build.lock
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY export ./export
 COPY training ./training
 COPY service ./service
