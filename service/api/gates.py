@@ -19,7 +19,7 @@ from service.errors import Overloaded, Unauthorized
 API_KEY = "X-API-Key"
 KEY_FIELD = "api_key"
 _BLANKS = b" \t"  # before and behind a header's value they are not of it (RFC 9110, sec. 5.5)
-_DETAIL = f"bring one key that is in force, once: `Authorization: Bearer KEY` or `{API_KEY}: KEY`"
+KEY_DETAIL = f"bring one key that is in force, once: `Authorization: Bearer KEY` or `{API_KEY}: KEY`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class AuthMiddleware:
             await send({"type": "websocket.close", "code": 1008})
             return
         scope["route"] = route  # for the count of answers
-        await make_problem_of(scope, Unauthorized(_DETAIL))(scope, receive, send)
+        await make_problem_of(scope, Unauthorized(KEY_DETAIL))(scope, receive, send)
 
 
 def find_presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:

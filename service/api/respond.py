@@ -277,7 +277,7 @@ async def respond_to_each(
             results.append(str(outcome.result))
             answered.append(outcome)
         elif isinstance(outcome, Exception) and not isinstance(outcome, ClientDisconnected):
-            items.append(describe_failure(request.scope, outcome).model_dump_json(exclude_none=True).encode())
+            items.append(describe_failure(question.request_id, outcome).model_dump_json(exclude_none=True).encode())
             results.append("error")
         else:
             raise outcome
