@@ -121,7 +121,10 @@ async def test_requests_are_counted_by_template(client: httpx.AsyncClient) -> No
     scraped = (await client.get("/metrics")).text
     assert 'unihead_http_requests_total{method="POST",protocol="http",route="/detect",status="200"} 1.0' in scraped
     assert 'unihead_http_requests_total{method="GET",protocol="http",route="unmatched",status="404"} 3.0' in scraped
-    assert 'unihead_http_requests_total{method="GET",protocol="http",route="/static/{path:path}",status="200"} 1.0' in scraped
+    assert (
+        'unihead_http_requests_total{method="GET",protocol="http",route="/static/{path:path}",status="200"} 1.0'
+        in scraped
+    )
     assert "scan" not in scraped
 
 
