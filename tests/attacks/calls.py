@@ -32,6 +32,7 @@ _STUCK_S = 20
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _SETTINGS, _PING = 0, 1, 4, 6
 _END_STREAM, _END_HEADERS = 1, 4
+_MOST_FRAME_BYTES = 2**14
 # What a message may be told.
 MESSAGE_STATUSES = frozenset({"OK", "INVALID_ARGUMENT", "NOT_FOUND", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"})
 
@@ -166,9 +167,10 @@ def head(path: bytes = INFER.encode(), *more: tuple[bytes, bytes]) -> bytes:
 def call(message: bytes, block: bytes | None = None, stream: int = 1) -> bytes:
     """The frames of a call."""
     data = b"\0" + struct.pack(">I", len(message)) + message
-    return frame(_HEADERS, _END_HEADERS, stream, head() if block is None else block) + frame(
-        _DATA, _END_STREAM, stream, data
-    )
+    pieces = [data[at : at + _MOST_FRAME_BYTES] for at in range(0, len(data), _MOST_FRAME_BYTES)]
+    frames = [frame(_DATA, 0, stream, piece) for piece in pieces[:-1]]
+    begin = frame(_HEADERS, _END_HEADERS, stream, head() if block is None else block)
+    return b"".join([begin, *frames, frame(_DATA, _END_STREAM, stream, pieces[-1])])
 
 
 def make_streams(number: int, seed: int) -> Iterator[tuple[str, bytes]]:

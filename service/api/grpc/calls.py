@@ -6,6 +6,7 @@ The same as HTTP's gates, in their order and with their words; only the status o
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 import grpc
 
 from service.api.gates import KEY_DETAIL, find_presented_key
+from service.api.grpc.peers import disconnect
 from service.api.grpc.reading import Reading
 from service.api.grpc.statuses import find_status
 from service.api.middleware import choose_id
@@ -30,11 +32,14 @@ from service.telemetry.timing import Stopwatch
 if TYPE_CHECKING:
     from service.telemetry.spans import PictureTrace, RequestTrace
 
+logger = logging.getLogger("unihead")
+
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
 # Of a request that asks about no picture.
 _LITTLE_BYTES = 4096
-_CLIENT_GONE = 499  # as HTTP's gates have it
+# A client that takes less of its answer, once write_timeout_s is over, loses its connection.
+_LEAST_BYTES_A_S = 2**18
 # The statuses of a server that has failed, say the conventions for traces.
 _FAILURES = frozenset({grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE})
 
@@ -46,6 +51,7 @@ class Call:
     Attributes:
         service: what takes its pictures.
         share: what it holds of the budget of memory, until its answer has been sent.
+        path: of its method.
         request_id: that it has brought, or a new one.
         metadata: that it has brought, as headers of HTTP.
         context: of grpc.aio.
@@ -53,10 +59,13 @@ class Call:
         cache: where the pass of each of its pictures came from.
         timings: of its first picture, as Server-Timing has them.
         trace: if there is one.
+        sending: ends its connection if the answer is not taken in time.
+        started: when it came, in seconds of time.perf_counter.
     """
 
     service: ServiceState
     share: Share
+    path: str
     request_id: str
     metadata: Sequence[tuple[bytes, bytes]]
     context: Context
@@ -64,6 +73,8 @@ class Call:
     cache: list[str] = field(default_factory=list)
     timings: str = ""
     trace: RequestTrace | None = None
+    sending: asyncio.TimerHandle | None = None
+    started: float = field(default_factory=time.perf_counter)
 
     def trace_pictures(self, watches: Sequence[Stopwatch]) -> Sequence[PictureTrace | None]:
         """Begin the traces of its pictures, one for each stopwatch; None for each where there is no tracing."""
@@ -105,13 +116,18 @@ class Method:
     takes_pictures: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Outcome:
-    """How a call has ended; what nothing says otherwise of was cancelled by its client."""
+    """How a call has ended."""
 
-    status: grpc.StatusCode = grpc.StatusCode.CANCELLED
-    http_status: int = _CLIENT_GONE
+    status: grpc.StatusCode
+    http_status: int
     code: str = ""
+
+
+_ANSWERED = _Outcome(grpc.StatusCode.OK, HTTPStatus.OK)
+_UNKNOWN = _Outcome(grpc.StatusCode.UNIMPLEMENTED, HTTPStatus.NOT_FOUND)
+_LEFT = _Outcome(grpc.StatusCode.CANCELLED, 499)  # its client has left; as HTTP's gates have it
 
 
 class Front:
@@ -119,6 +135,7 @@ class Front:
 
     Attributes:
         running: the tasks of the calls that are not answered yet.
+        port: where they come in.
     """
 
     def __init__(self, state: ServiceState, reading: Reading) -> None:
@@ -128,6 +145,7 @@ class Front:
             state: of the app.
             reading: how messages get in.
         """
+        self.port = 0
         self.running: set[asyncio.Task[object]] = set()
         self._state = state
         self._reading = reading
@@ -149,41 +167,40 @@ class Front:
 
     def count_unknown(self) -> None:
         """Count a call of a method that there is not."""
-        self._note(
-            "unmatched", _Outcome(grpc.StatusCode.UNIMPLEMENTED, HTTPStatus.NOT_FOUND), time.perf_counter(), None
-        )
+        self._note("unmatched", _UNKNOWN, None)
 
     async def _serve(self, method: Method, context: Context) -> bytes:
-        started, outcome, call = time.perf_counter(), _Outcome(), self._open(context)
+        call = self._open(method, context)
         try:
             content = await self._answer(method, call)
-            call.share.settle(len(content))
-            outcome.status, outcome.http_status = grpc.StatusCode.OK, HTTPStatus.OK
-            context.set_trailing_metadata(_list_trailers(call, outcome))
         except asyncio.CancelledError:
             if not self._is_over:
+                self._note(call.path, _LEFT, call)
                 raise
             sentence = "the service stops and cannot wait for this answer any longer; ask another one"
-            await self._refuse(call, outcome, Draining(sentence))
+            await self._refuse(call, Draining(sentence))
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a status, and nothing of a surprise
-            await self._refuse(call, outcome, error)
-        else:
-            return content
-        finally:
-            self._note(method.path, outcome, started, call)
+            await self._refuse(call, error)
+        call.share.settle(len(content))
+        context.set_trailing_metadata(_list_trailers(call))
+        self._limit_sending(call, len(content))
+        self._note(call.path, _ANSWERED, call)
+        return content
 
-    def _open(self, context: Context) -> Call:
+    def _open(self, method: Method, context: Context) -> Call:
         metadata = [
             (key.encode(), value if isinstance(value, bytes) else value.encode("latin-1", "replace"))
             for key, value in context.invocation_metadata() or ()
         ]
-        call = Call(self._state, Share(self._state.memory), "", metadata, context)
+        call = Call(self._state, Share(self._state.memory), method.path, "", metadata, context)
         call.request_id = choose_id(call.find("x-request-id"))
         task = cast("asyncio.Task[object]", asyncio.current_task())
         self.running.add(task)
 
         def close(_: Context) -> None:
             call.share.close()
+            if call.sending is not None:
+                call.sending.cancel()
             self.running.discard(task)
 
         context.add_done_callback(close)  # type: ignore[arg-type]  # of a class in its types, where any callable will do
@@ -212,17 +229,31 @@ class Front:
             raise BodyTooLarge(f"the message has {len(message)} bytes; this method takes {_LITTLE_BYTES}")
         return await method.answer(call, message)
 
-    async def _refuse(self, call: Call, outcome: _Outcome, error: Exception) -> NoReturn:
+    def _limit_sending(self, call: Call, number: int) -> None:
+        """Give the client so long to take an answer of so many bytes; what it does not take keeps memory."""
+        most_s = self._state.settings.write_timeout_s + number / _LEAST_BYTES_A_S
+        call.sending = asyncio.get_running_loop().call_later(most_s, self._give_up, call)
+
+    def _give_up(self, call: Call) -> None:
+        is_ended = disconnect(call.context.peer(), self.port)
+        fields = {"request_id": call.request_id}
+        what = "its connection is closed" if is_ended else "its connection cannot be found"
+        logger.warning(
+            "the answer of request %s was not taken in time: %s", call.request_id, what, extra={"fields": fields}
+        )
+
+    async def _refuse(self, call: Call, error: Exception) -> NoReturn:
         problem = describe_failure(call.request_id, error)
-        outcome.status, outcome.http_status, outcome.code = find_status(error), problem.status, problem.code
-        trailers = _list_trailers(call, outcome)
+        outcome = _Outcome(find_status(error), problem.status, problem.code)
+        trailers = (*_list_trailers(call), ("x-unihead-code", outcome.code))
         if problem.retry_after_s is not None:
             # gRPC's own word for it, which its clients heed when they try again (proposal A6), and HTTP's.
             retry_after_s = problem.retry_after_s
             trailers += (("grpc-retry-pushback-ms", str(retry_after_s * 1000)), ("retry-after", str(retry_after_s)))
+        self._note(call.path, outcome, call)
         await call.context.abort(outcome.status, problem.detail, trailers)
 
-    def _note(self, path: str, outcome: _Outcome, started: float, call: Call | None) -> None:
+    def _note(self, path: str, outcome: _Outcome, call: Call | None) -> None:
         """Count a call that is over, and write its trace and its line in the log."""
         self._state.metrics.count_request(route=path, method="POST", status=outcome.http_status, protocol="grpc")
         fields: dict[str, str | float | None] = {
@@ -231,9 +262,9 @@ class Front:
             "route": path,
             "status": int(outcome.http_status),
             "grpc_status": outcome.status.name,
-            "ms": round((time.perf_counter() - started) * 1000, 3),
         }
         if call is not None:
+            fields["ms"] = round((time.perf_counter() - call.started) * 1000, 3)
             trace_id = "" if call.trace is None else call.trace.trace_id
             results = " ".join(sorted(set(call.cache)))
             notes = {"cache": results, "code": outcome.code, "key": call.key_id, "trace_id": trace_id}
@@ -245,11 +276,10 @@ class Front:
             call.trace.finish(attributes, problem_code=outcome.code or None, error=error)
 
 
-def _list_trailers(call: Call, outcome: _Outcome) -> tuple[tuple[str, str], ...]:
+def _list_trailers(call: Call) -> tuple[tuple[str, str], ...]:
     """What is sent behind an answer, in the names that HTTP's headers have."""
     trailers = {
         "x-request-id": call.request_id,
-        "x-unihead-code": outcome.code,
         "x-unihead-cache": ", ".join(call.cache),
         "server-timing": call.timings,
     }

@@ -21,6 +21,10 @@ _LOOK_EVERY_S = 0.05
 _CANCEL_S = 1
 
 
+def _tells_no_metadata(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("Invalid encoding on")
+
+
 class GrpcServer:
     """Answers calls about one app's pictures, beside its HTTP port.
 
@@ -43,7 +47,9 @@ class GrpcServer:
         handlers = {method.path: self._front.make_handler(method) for method in (*list_methods(), CHECK)}
         handlers[WATCH] = Watchers(state, reading).make_handler()
         self._core = Core(choose_options(settings), handlers, on_unknown=self._front.count_unknown)
-        self.port = self._core.listen(settings.host, settings.grpc_port or 0)
+        self.port = self._front.port = self._core.listen(settings.host, settings.grpc_port or 0)
+        # It would write metadata that is no UTF-8 into the log, the key of an Authorization among it.
+        logging.getLogger("grpc._cython.cygrpc").addFilter(_tells_no_metadata)
 
     async def start(self) -> None:
         """Begin to take calls."""
