@@ -12,7 +12,7 @@ import random
 import struct
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import grpc
@@ -257,16 +257,19 @@ async def send_streams(service: GrpcSpawned, items: Iterable[tuple[str, bytes]])
     return sent
 
 
-async def judge(what: str, service: GrpcSpawned, sent: Sent, *, settled: int, growth_mb: float = 50) -> list[Figure]:
-    """Hold what came against the bars; a whole message afterwards must be answered.
+async def send_and_judge(
+    what: str, service: GrpcSpawned, sending: Coroutine[object, object, Sent], *, settled: int, growth_mb: float = 50
+) -> list[Figure]:
+    """Hold what comes against the bars; a whole message afterwards must be answered.
 
     Args:
-        what: was sent.
-        service: that got it.
-        sent: what came.
+        what: is sent.
+        service: that gets it.
+        sending: sends it.
         settled: after so many memory counts.
         growth_mb: that memory may have grown from then to the end.
     """
+    sent = await sending
     total = len(sent.ms)
     after = await send_messages(service, [("whole", make_requests()["raw"])])
     statuses = ", ".join(f"{number} x {status}" for status, number in sorted(sent.statuses.items()))
