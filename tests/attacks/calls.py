@@ -96,28 +96,28 @@ def make_bombs() -> Iterator[tuple[str, bytes]]:
     yield "a million empty outputs", b"\x32\x00" * million
     yield "a million empty tensors", b"\x3a\x00" * million
     yield "a million parameters", b"\x22\x02\x0a\x00" * million
-    yield "an input of a million sizes", b"\x2a" + _varint(million) + b"\x18\x01" * (million // 2)
+    yield "an input of a million sizes", b"\x2a" + varint(million) + b"\x18\x01" * (million // 2)
     yield (
         "eight million empty elements",
-        b"\x2a" + _varint(8 * million + 5) + b"\x2a" + _varint(8 * million) + b"\x42\x00" * (4 * million),
+        b"\x2a" + varint(8 * million + 5) + b"\x2a" + varint(8 * million) + b"\x42\x00" * (4 * million),
     )
     yield (
         "nine million numbers",
         b"\x2a"
-        + _varint(9 * million + 10)
+        + varint(9 * million + 10)
         + b"\x2a"
-        + _varint(9 * million + 5)
+        + varint(9 * million + 5)
         + b"\x22"
-        + _varint(9 * million)
+        + varint(9 * million)
         + bytes(9 * million),
     )
     yield "groups in groups", b"\x0b" * million
-    yield "a name of nine megabytes", b"\x0a" + _varint(9 * million) + b"x" * (9 * million)
+    yield "a name of nine megabytes", b"\x0a" + varint(9 * million) + b"x" * (9 * million)
     yield "a length beyond the end", whole + b"\x3a\xff\xff\xff\xff\x0f"
     yield "a number without an end", whole + b"\xff" * 20
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
     text = b""
     while value > 127:
         text += bytes([value & 127 | 128])

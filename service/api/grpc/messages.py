@@ -1,7 +1,8 @@
-"""Inference requests and responses as bytes: what is long in them is cut out, and never copied by the protobuf library.
+"""Inference requests and responses as bytes: what is long in them is cut out, and never comes to the protobuf library.
 
-A message of a few megabytes can have millions of fields, each of which protobuf makes an object of a hundred bytes.
-So a message is walked through first: it has few fields, and all but the values of tensors are short.
+A message of a few megabytes can have millions of fields or numbers, each of which protobuf reads while it holds the
+interpreter, and makes an object of up to a hundred bytes. So a message is walked through first: it has few fields, and
+all but the values of tensors are short.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ from service.settings import MAX_TIMEOUT_MS
 
 # Of a request, the values of tensors aside; protobuf makes a hundred times as much of them at most.
 MOST_WORDS_BYTES = 2**14
-_MOST_FIELDS = 256
-# Bytes of memory that one byte of values inside the message may take: an empty element of bytes_contents has two.
-VALUES_COPIES = 16
-_STEP_VALUES = 2**14
+# Of a message, or of the values in one; files in `bytes_contents` are such values.
+_MOST_FIELDS = 260
 _MOST_SIZES, _MOST_SIZE = 4, 2**31
 _VARINT, _FIXED_64, _LENGTH, _FIXED_32 = 0, 1, 2, 5
 _INPUTS = ModelInferRequest.INPUTS_FIELD_NUMBER
 _RAW_INPUTS = ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 _CONTENTS = ModelInferRequest.InferInputTensor.CONTENTS_FIELD_NUMBER
+_FILES = InferTensorContents.BYTES_CONTENTS_FIELD_NUMBER
+_NUMBERS = InferTensorContents.UINT_CONTENTS_FIELD_NUMBER
 _RAW_OUTPUTS = ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
 _NOT_SERVED = {
     "shared_memory_region": "is said to lie in shared memory, which is not served; send it in the request",
@@ -48,14 +49,19 @@ class Walked:
     """A message, walked through.
 
     Attributes:
-        rest: the message without `raw_input_contents`.
-        raw: each of those.
-        values_bytes: of the values of tensors in `rest`.
+        words: the message without the values of tensors.
+        raw: each of `raw_input_contents`.
+        contents: each `contents` of an input.
     """
 
-    rest: bytes
+    words: bytes
     raw: list[memoryview]
-    values_bytes: int
+    contents: list[memoryview]
+
+    @property
+    def contents_bytes(self) -> int:
+        """Bytes of `contents`, each of which may be a number."""
+        return sum(map(len, self.contents))
 
 
 def walk(message: bytes) -> Walked:
@@ -64,39 +70,58 @@ def walk(message: bytes) -> Walked:
     Raises:
         MalformedRequest: it is none, or has more fields or words than an inference request needs.
     """
-    view, rest, raw, values, fields = memoryview(message), [], [], 0, 0
-    for begin, start, end, number, kind in _list_fields(view, 0, len(view)):
-        fields += 1
-        if number == _RAW_INPUTS and kind == _LENGTH:
-            raw.append(view[start:end])
-            continue
-        rest.append(view[begin:end])
-        if number == _INPUTS and kind == _LENGTH:
-            for _, inner_start, inner_end, inner_number, inner_kind in _list_fields(view, start, end):
-                fields += 1
-                if inner_number == _CONTENTS and inner_kind == _LENGTH:
-                    values += inner_end - inner_start
-    words = sum(map(len, rest)) - values
-    if words > MOST_WORDS_BYTES:
+    view = memoryview(message)
+    words, raw, contents = list[bytes | memoryview](), list[memoryview](), list[memoryview]()
+    for field in _list_fields(view):
+        if field.is_of(_RAW_INPUTS):
+            raw.append(field.value)
+        elif field.is_of(_INPUTS):
+            inner = list(_list_fields(field.value))
+            contents += [one.value for one in inner if one.is_of(_CONTENTS)]
+            words.append(_write_field(_INPUTS, [one.whole for one in inner if not one.is_of(_CONTENTS)]))
+        else:
+            words.append(field.whole)
+    number = sum(map(len, words))
+    if number > MOST_WORDS_BYTES:
         raise MalformedRequest(
-            f"the message has {words} bytes beside the values of tensors, and may have {MOST_WORDS_BYTES}"
+            f"the message has {number} bytes beside the values of tensors, and may have {MOST_WORDS_BYTES}"
         )
-    return Walked(b"".join(rest), raw, values)
+    return Walked(b"".join(words), raw, contents)
 
 
-def _list_fields(view: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
-    """The fields of a message: where each begins, where its value starts and ends, its number and wire type."""
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """A field of a message.
+
+    Attributes:
+        number, kind: of it; the kind is protobuf's wire type.
+        value: its bytes.
+        whole: the same with what stands before them.
+    """
+
+    number: int
+    kind: int
+    value: memoryview
+    whole: memoryview
+
+    def is_of(self, number: int) -> bool:
+        """Whether it is that field, and has a length."""
+        return self.number == number and self.kind == _LENGTH
+
+
+def _list_fields(view: memoryview) -> Iterator[_Field]:
+    at, end = 0, len(view)
     for _ in range(_MOST_FIELDS):
         if at == end:
             return
         begin = at
-        key, at = _read_varint(view, at, end)
+        key, at = _read_varint(view, at)
         number, kind = key >> 3, key & 7
         start = at
         if kind == _VARINT:
-            _, at = _read_varint(view, at, end)
+            _, at = _read_varint(view, at)
         elif kind == _LENGTH:
-            length, start = _read_varint(view, at, end)
+            length, start = _read_varint(view, at)
             at = start + length
         elif kind in {_FIXED_32, _FIXED_64}:
             at += 4 if kind == _FIXED_32 else 8
@@ -104,15 +129,17 @@ def _list_fields(view: memoryview, at: int, end: int) -> Iterator[tuple[int, int
             raise MalformedRequest(f"the message is no ModelInferRequest: it has a field of the wire type {kind}")
         if at > end:
             raise MalformedRequest("the message is no ModelInferRequest: it ends within a field")
-        yield begin, start, at, number, kind
-    raise MalformedRequest(f"the message has more than {_MOST_FIELDS} fields")
+        yield _Field(number, kind, view[start:at], view[begin:at])
+    raise MalformedRequest(
+        f"the message has more than {_MOST_FIELDS} fields, or elements of a tensor; send raw_input_contents"
+    )
 
 
-def _read_varint(view: memoryview, at: int, end: int) -> tuple[int, int]:
+def _read_varint(view: memoryview, at: int) -> tuple[int, int]:
     """Read a number; returns it, and where it ends."""
     value = 0
     for shift in range(0, 70, 7):
-        if at >= end:
+        if at >= len(view):
             break
         byte = view[at]
         at += 1
@@ -134,7 +161,7 @@ def read_request(walked: Walked, specs: Mapping[str, InputSpec]) -> InferRequest
         MalformedRequest: says what is wrong.
     """
     try:
-        message = ModelInferRequest.FromString(walked.rest)
+        message = ModelInferRequest.FromString(walked.words)
     except DecodeError as error:
         raise MalformedRequest(f"the message is no ModelInferRequest: {str(error)[:200]}") from error
     require_known({"model": message.model_name, "version": message.model_version or VERSION})
@@ -147,7 +174,7 @@ def read_request(walked: Walked, specs: Mapping[str, InputSpec]) -> InferRequest
     _refuse_not_served(entry.name, entry.parameters)
     for output in message.outputs:
         _refuse_not_served(output.name, output.parameters)
-    values = _read_values(entry, walked.raw, specs[entry.name])
+    values = _read_values(entry, walked, specs[entry.name])
     outputs = dict.fromkeys((output.name for output in message.outputs), True)
     return InferRequest(entry.name, values, outputs, True, message.id, _read_timeout_us(message.parameters))
 
@@ -158,24 +185,20 @@ def _refuse_not_served(name: str, parameters: Mapping[str, InferParameter]) -> N
             raise MalformedRequest(f"{name[:80]!r} {why}")
 
 
-def _read_values(
-    entry: ModelInferRequest.InferInputTensor, raw: Sequence[memoryview], spec: InputSpec
-) -> Files | Squares:
+def _read_values(entry: ModelInferRequest.InferInputTensor, walked: Walked, spec: InputSpec) -> Files | Squares:
     """Read the tensor of a request, once its shape is known to be what is wanted."""
     name, shape = entry.name, tuple(entry.shape)
     if not 1 <= len(shape) <= _MOST_SIZES or not all(0 <= size < _MOST_SIZE for size in shape):
         raise MalformedRequest(f"the shape of {name!r} is not one to {_MOST_SIZES} whole numbers from 0")
     spec.require(name, entry.datatype, shape)
-    if entry.HasField("contents") and raw:
+    if walked.contents and walked.raw:
         raise MalformedRequest(f"{name!r} has both contents and raw_input_contents")
-    if entry.HasField("contents"):
-        return _read_contents(name, entry.contents, spec, shape)
-    if len(raw) != 1:
-        raise MalformedRequest(f"raw_input_contents has {len(raw)} elements, and there is one input")
-    return _read_raw(name, raw[0], spec, shape)
-
-
-def _read_raw(name: str, raw: memoryview, spec: InputSpec, shape: tuple[int, ...]) -> Files | Squares:
+    if walked.contents:
+        fields = [field for contents in walked.contents for field in _list_fields(contents)]
+        return _read_files(name, fields, shape) if spec.datatype == BYTES else _read_numbers(name, fields, shape)
+    if len(walked.raw) != 1:
+        raise MalformedRequest(f"raw_input_contents has {len(walked.raw)} elements, and there is one input")
+    (raw,) = walked.raw
     if spec.datatype == BYTES:
         return split_elements(name, raw, math.prod(shape))
     if len(raw) != math.prod(shape):
@@ -183,23 +206,31 @@ def _read_raw(name: str, raw: memoryview, spec: InputSpec, shape: tuple[int, ...
     return np.frombuffer(raw, np.uint8).reshape(shape)
 
 
-def _read_contents(
-    name: str, contents: InferTensorContents, spec: InputSpec, shape: tuple[int, ...]
-) -> Files | Squares:
-    count = math.prod(shape)
-    wanted = "bytes_contents" if spec.datatype == BYTES else "uint_contents"
-    found = getattr(contents, wanted)
-    if len(found) != count or len(contents.ListFields()) != (count > 0):
-        raise MalformedRequest(f"{name!r} does not have the {count} values of its shape {list(shape)}, all in {wanted}")
-    if spec.datatype == BYTES:
-        return list(contents.bytes_contents)
-    values = np.empty(count, np.uint8)
-    for at in range(0, count, _STEP_VALUES):  # numpy holds the interpreter while it reads a list
-        step = np.array(contents.uint_contents[at : at + _STEP_VALUES], np.uint32)
-        if step.max() > np.iinfo(np.uint8).max:
-            raise MalformedRequest(f"{name!r} has the value {step.max()}, and UINT8 ends at 255")
-        values[at : at + _STEP_VALUES] = step
+def _read_files(name: str, fields: Sequence[_Field], shape: tuple[int, ...]) -> Files:
+    if len(fields) != math.prod(shape) or not all(field.is_of(_FILES) for field in fields):
+        raise MalformedRequest(
+            f"{name!r} has not the elements that its shape {list(shape)} says, all in bytes_contents"
+        )
+    return [bytes(field.value) for field in fields]
+
+
+def _read_numbers(name: str, fields: Sequence[_Field], shape: tuple[int, ...]) -> Squares:
+    if not all(field.is_of(_NUMBERS) for field in fields):
+        raise MalformedRequest(f"{name!r} has values that are not packed in uint_contents; send raw_input_contents")
+    values = np.concatenate([np.empty(0, np.uint8), *(_unpack_numbers(name, field.value) for field in fields)])
+    if len(values) != math.prod(shape):
+        raise MalformedRequest(f"{name!r} has {len(values)} values; its shape {list(shape)} says otherwise")
     return values.reshape(shape)
+
+
+def _unpack_numbers(name: str, packed: memoryview) -> Squares:
+    """Read numbers up to 255 as protobuf packs them: from 128 on each has a 1 behind it."""
+    data = np.frombuffer(packed, np.uint8)
+    is_second = np.zeros(len(data) + 1, np.bool_)
+    is_second[1:] = data >= 0x80  # noqa: PLR2004 - the bit that says that more follows
+    if is_second[-1] or (data[is_second[:-1]] != 1).any():
+        raise MalformedRequest(f"{name!r} has a value beyond 255, or one that is no number")
+    return data[~is_second[:-1]]
 
 
 def _read_timeout_us(parameters: Mapping[str, InferParameter]) -> int | None:
@@ -223,13 +254,16 @@ def write_response(request_id: str, outputs: Sequence[str], results: Sequence[Ma
         results: outputs of each picture, as binary data, all of one shape.
     """
     head = ModelInferResponse(model_name=MODEL, model_version=VERSION, id=request_id)
-    parts = []
     for name in outputs:
-        shape = [len(results), *results[0][name].shape]
-        head.outputs.add(name=name, datatype=DATATYPES[name], shape=shape)
-        data = [result[name].data for result in results]
-        parts += [_write_varint(_RAW_OUTPUTS << 3 | _LENGTH), _write_varint(sum(map(len, data))), *data]
-    return b"".join([head.SerializeToString(), *parts])
+        head.outputs.add(name=name, datatype=DATATYPES[name], shape=[len(results), *results[0][name].shape])
+    raw = [_write_field(_RAW_OUTPUTS, [result[name].data for result in results]) for name in outputs]
+    return b"".join([head.SerializeToString(), *raw])
+
+
+def _write_field(number: int, pieces: Sequence[bytes | memoryview]) -> bytes:
+    """Write a field that has a length, of the bytes of these pieces."""
+    length = sum(map(len, pieces))
+    return b"".join([_write_varint(number << 3 | _LENGTH), _write_varint(length), *pieces])
 
 
 def _write_varint(value: int) -> bytes:

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError, Message
 
 from service.api.grpc import open_inference_pb2 as protocol
 from service.api.grpc.calls import Call, Method
-from service.api.grpc.messages import VALUES_COPIES, read_request, walk, write_response
+from service.api.grpc.messages import read_request, walk, write_response
 from service.api.oip.asking import ask_all, choose_outputs
 from service.api.oip.metadata import MODEL, VERSION, describe_inputs, describe_model, require_known
 from service.api.parameters import wants_fresh
@@ -21,8 +21,10 @@ from service.machine import find_version
 from service.telemetry.timing import format_server_timing
 
 SERVICE = "inference.GRPCInferenceService"
-# So much is read by the event loop itself: of values, in half a millisecond; of what is only copied, likewise.
-_LITTLE_VALUES_BYTES, _LITTLE_BYTES = 2**15, 2**20
+# So much is read by the event loop itself, in half a millisecond: numbers one by one, and what is only copied.
+_LITTLE_CONTENTS_BYTES, _LITTLE_BYTES = 2**16, 2**20
+# Of `contents` while they are read: which of their bytes belong together, and the numbers.
+_READING_COPIES = 4
 
 Request = TypeVar("Request", bound=Message)
 Answer: TypeAlias = Callable[[Call, Request], Message]
@@ -92,8 +94,8 @@ async def infer(call: Call, message: bytes) -> bytes:
     )
     walked = walk(message)
     read = partial(read_request, walked, describe_inputs(state))
-    if walked.values_bytes > _LITTLE_VALUES_BYTES or len(message) > _LITTLE_BYTES:
-        work = len(message) + VALUES_COPIES * walked.values_bytes
+    if walked.contents_bytes > _LITTLE_CONTENTS_BYTES or len(message) > _LITTLE_BYTES:
+        work = len(message) + _READING_COPIES * walked.contents_bytes
         asked, question = await run_beside(call, question, read, work=work)
     else:
         asked = read()
