@@ -1,1 +1,1 @@
-"""The Open Inference Protocol, version 2, over gRPC: a port of its own in the same process."""
+"""The Open Inference Protocol over gRPC: a port of its own in the same process."""
