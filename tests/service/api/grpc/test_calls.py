@@ -114,6 +114,15 @@ async def test_load_is_shed_before_the_message_comes(port: Port, monkeypatch: py
     assert port.answered(503) == 1
 
 
+async def test_a_message_that_does_not_come_ends_in_time(start: Callable[..., Any]) -> None:
+    async with start(body_timeout_s=0.1) as port:
+        with pytest.raises(grpc.aio.AioRpcError, match="did not come in time") as failure:
+            await port.channel.stream_unary(INFER)()
+        assert failure.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert port.answered(408) == 1
+        await until(lambda: not any(port.state.memory.taken.values()))
+
+
 async def test_nothing_is_held_once_an_answer_is_taken(port: Port) -> None:
     await port.infer()
     await fail(port.call(INFER, make_message(b"no picture")))
