@@ -54,11 +54,7 @@ class Settings(BaseSettings):
         None, ge=0, le=65535, description="TCP port of its own for /metrics, which the other port then has no more"
     )
     grpc_port: int | None = Field(
-        None,
-        ge=0,
-        le=65535,
-        description="TCP port of its own for the Open Inference Protocol over gRPC; left out: there is none. Needs the "
-        "extra `grpc`",
+        None, ge=0, le=65535, description="TCP port of its own for gRPC, which needs the extra `grpc`; left out: none"
     )
     auth: Literal["keys", "off"] | None = Field(
         None,
