@@ -129,7 +129,7 @@ async def send_messages(service: GrpcSpawned, items: Iterable[tuple[str, bytes]]
     """Send all messages, several at once, and keep what came."""
     sent, queue = Sent(), iter(items)
     async with grpc.aio.insecure_channel(service.address, options=[("grpc.enable_retries", 0)]) as channel:
-        infer = channel.unary_unary(INFER)
+        infer: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(INFER)
 
         async def work() -> None:
             for name, message in queue:

@@ -43,7 +43,8 @@ class Port:
         self, path: str, message: bytes, metadata: Sequence[tuple[str, str]] = (), timeout_s: float | None = 10
     ) -> grpc.aio.UnaryUnaryCall[bytes, bytes]:
         """Begin a call with the bytes of a message."""
-        return self.channel.unary_unary(path)(message, metadata=metadata, timeout=timeout_s)
+        begin: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(path)
+        return begin(message, metadata=metadata, timeout=timeout_s)
 
     async def infer(self, message: bytes | None = None, *metadata: tuple[str, str]) -> ModelInferResponse:
         return ModelInferResponse.FromString(await self.call(INFER, message or make_message(), metadata))
