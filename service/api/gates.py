@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,7 +102,7 @@ def require_form_key(request: PictureRequest, fields: Iterable[tuple[str, str]])
     key_id = service.keys.keys.find(presented[0].encode()) if service.keys and len(presented) == 1 else None
     if key_id is None:
         service.metrics.unauthorized_requests.inc()
-        raise Unauthorized(f"{_DETAIL}, or the form field `{KEY_FIELD}`")
+        raise Unauthorized(f"{KEY_DETAIL}, or the form field `{KEY_FIELD}`")
     request.scope["state"]["key_id"] = key_id
 
 

@@ -66,7 +66,7 @@ async def ask_grpc(service: GrpcSpawned, until: float) -> int:
     message, count = make_message(_BODY, outputs=_OUTPUTS), 0
     options = [("grpc.use_local_subchannel_pool", 1)]  # else channels of one process share a connection
     async with grpc.aio.insecure_channel(service.address, options=options) as channel:
-        infer = channel.unary_unary(f"/{SERVICE}/ModelInfer")
+        infer: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/ModelInfer")
         while time.monotonic() < until:
             await infer(message, metadata=(_FRESH,), timeout=60)
             count += 1

@@ -10,6 +10,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
 import pytest
@@ -24,6 +25,7 @@ from tests.service.fakes import encode, make_picture
 
 pytestmark = pytest.mark.slow
 
+Bytes: TypeAlias = "grpc.UnaryUnaryMultiCallable[bytes, bytes]"
 CHECK = "/grpc.health.v1.Health/Check"
 
 
@@ -76,7 +78,8 @@ def test_who_is_in_flight_is_answered_when_the_service_leaves(tmp_path: Path) ->
     with start(log, *words) as service, ThreadPoolExecutor(8) as pool:
         service.wait_until_ready()
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            infer, check = channel.unary_unary(INFER), channel.unary_unary(CHECK)
+            infer: Bytes = channel.unary_unary(INFER)
+            check: Bytes = channel.unary_unary(CHECK)
             fresh = (("cache-control", "no-cache"),)
             asked = [pool.submit(infer, message, timeout=60, metadata=fresh) for _ in range(8)]
             while service.count("unihead_images_in_flight") < 8:

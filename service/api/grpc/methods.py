@@ -9,6 +9,7 @@ from typing import TypeAlias, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from service.api.forms import FIELD_NAME
 from service.api.grpc import open_inference_pb2 as protocol
 from service.api.grpc.calls import Call, Method
 from service.api.grpc.messages import read_request, walk, write_response
@@ -86,6 +87,7 @@ async def infer(call: Call, message: bytes) -> bytes:
     settings, contract = state.settings, state.require_scheduler().engine.contract
     question = Question(
         task="infer",
+        field=FIELD_NAME,
         timeout_s=call.find_timeout_s(),
         fresh=wants_fresh(call.find("cache-control")),
         owner="" if settings.share_across_keys else call.key_id,
