@@ -98,8 +98,9 @@ async def test_a_message_that_is_too_long_is_refused(port: Port) -> None:
 
 async def test_a_packed_message_is_as_long_as_what_it_unpacks_to(port: Port) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port.server.port}", compression=grpc.Compression.Gzip) as channel:
+        begin: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(INFER)
         with pytest.raises(grpc.aio.AioRpcError, match="arger than max") as failure:
-            await channel.unary_unary(INFER)(bytes(50_000_000), timeout=10)
+            await begin(bytes(50_000_000), timeout=10)
     assert failure.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import grpc
 import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -12,12 +14,17 @@ from tests.service.api.grpc.asking import Port
 
 pytestmark = pytest.mark.anyio
 
+Stub: TypeAlias = Any  # its types have no methods
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
+
+
+def make_stub(port: Port) -> Stub:
+    return HealthStub(port.channel)
 
 
 @pytest.mark.parametrize("service", ["", SERVICE])
 async def test_it_says_what_readyz_says(port: Port, service: str) -> None:
-    stub = HealthStub(port.channel)
+    stub = make_stub(port)
     assert (await stub.Check(HealthCheckRequest(service=service))).status == SERVING
     port.state.drain()
     assert (await stub.Check(HealthCheckRequest(service=service))).status == NOT_SERVING
@@ -25,7 +32,7 @@ async def test_it_says_what_readyz_says(port: Port, service: str) -> None:
 
 
 async def test_of_another_service_it_knows_nothing(port: Port) -> None:
-    stub = HealthStub(port.channel)
+    stub = make_stub(port)
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await stub.Check(HealthCheckRequest(service="other"))
     assert failure.value.code() is grpc.StatusCode.NOT_FOUND
@@ -35,7 +42,7 @@ async def test_of_another_service_it_knows_nothing(port: Port) -> None:
 
 
 async def test_who_watches_is_told_of_a_change(port: Port) -> None:
-    stub = HealthStub(port.channel)
+    stub = make_stub(port)
     watches = [stub.Watch(HealthCheckRequest()) for _ in range(2)]
     assert [(await watch.read()).status for watch in watches] == [SERVING, SERVING]
     watches.pop().cancel()
@@ -45,7 +52,7 @@ async def test_who_watches_is_told_of_a_change(port: Port) -> None:
 
 async def test_only_so_many_may_watch(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.api.grpc.health.MOST_WATCHERS", 1)
-    stub = HealthStub(port.channel)
+    stub = make_stub(port)
     first = stub.Watch(HealthCheckRequest())
     assert (await first.read()).status == SERVING
     with pytest.raises(grpc.aio.AioRpcError) as failure:
@@ -56,6 +63,9 @@ async def test_only_so_many_may_watch(port: Port, monkeypatch: pytest.MonkeyPatc
 
 async def test_a_message_that_is_none_is_refused(port: Port) -> None:
     for method in ("Check", "Watch"):
+        begin: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = port.channel.unary_stream(
+            f"/grpc.health.v1.Health/{method}"
+        )
         with pytest.raises(grpc.aio.AioRpcError) as failure:
-            await port.channel.unary_stream(f"/grpc.health.v1.Health/{method}")(b"\x0a\xff").read()
+            await begin(b"\x0a\xff").read()
         assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -47,7 +47,7 @@ def describe(message: Any, fields: dict[str, str], name: str = "") -> dict[str, 
 
 @pytest.mark.parametrize("load", [lambda: load_triton().service_pb2, load_kserve], ids=["triton", "kserve"])
 def test_messages_are_those_of_other_clients(load: Any) -> None:  # noqa: ANN401 - see above
-    theirs, fields = load(), {}
+    theirs, fields = load(), dict[str, str]()
     for name in METHODS:
         for message in (f"{name}Request", f"{name}Response"):
             describe(getattr(theirs, message).DESCRIPTOR, fields)

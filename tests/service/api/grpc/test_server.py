@@ -30,8 +30,9 @@ async def test_calls_in_flight_are_answered_and_new_ones_are_not_taken(port: Por
     await asyncio.sleep(0.1)
     assert not draining.done()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port.server.port}") as channel:
+        late: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(INFER)
         with pytest.raises(grpc.aio.AioRpcError) as failure:
-            await channel.unary_unary(INFER)(make_message(), timeout=5)
+            await late(make_message(), timeout=5)
     assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
     session.gate.set()
     assert await begun
