@@ -80,6 +80,7 @@ lock: compile = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 
 lock: $(VENV)/.dev ## LOCK_ARGS=--upgrade: pin what the service's image installs, with hashes, for every Python that we run on
 	$(compile) --output-file $(LOCK_FOLDER)/requirements.lock pyproject.toml
 	$(compile) --output-file $(LOCK_FOLDER)/requirements-tracing.lock --extra tracing pyproject.toml
+	$(compile) --output-file $(LOCK_FOLDER)/requirements-grpc.lock --extra grpc pyproject.toml
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 		| $(compile) --output-file $(LOCK_FOLDER)/requirements-build.lock -
 
@@ -122,7 +123,7 @@ echo "Tests use $(if $(UNIHEAD_DATA),the data in $(UNIHEAD_DATA),the shipped pub
 endef
 
 # What the service needs; no torch.
-$(VENV)/.base: pyproject.toml
+$(VENV)/.base: pyproject.toml hatch_build.py service/api/grpc/open_inference.proto
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
 		"%s is Python %d.%d; unihead needs 3.11 or newer: make PYTHON=python3.12 ..." % (sys.executable, v[0], v[1]))'
 	@echo "Installing the service into $(VENV) (about half a minute) ..."
@@ -154,5 +155,5 @@ $(VENV)-clients/.done: | $(VENV)/.base
 # Training, export, tests and checks.
 $(VENV)/.dev: $(VENV)/.base
 	@echo "Installing torch, training and test tools into $(VENV) (about 6 GB, some minutes) ..."
-	@$(PIP) install --editable '.[train,teachers,distributed,ray,tracing,dev]'
+	@$(PIP) install --editable '.[train,teachers,distributed,ray,tracing,grpc,dev]'
 	@touch $@

@@ -15,12 +15,12 @@ RUN python -m venv --without-pip /opt/unihead
 WORKDIR /src
 # Dependencies first, in a layer that survives every change of the code. `make lock` writes the hashes; a file with any
 # other is refused, and nothing is compiled. Second what builds our own wheel, which stays in this stage.
-# `--build-arg EXTRA=tracing` installs what that extra needs too.
+# `--build-arg EXTRA=tracing`, or grpc, installs what that extra needs too.
 ARG EXTRA=""
-COPY docker/requirements.lock docker/requirements-tracing.lock docker/requirements-build.lock ./
+COPY docker/requirements.lock docker/requirements-tracing.lock docker/requirements-grpc.lock docker/requirements-build.lock ./
 RUN pip --python /opt/unihead/bin/python install --require-hashes --only-binary :all: --requirement "requirements${EXTRA:+-$EXTRA}.lock" \
     && pip install --require-hashes --only-binary :all: --requirement requirements-build.lock
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY export ./export
 COPY training ./training
 COPY service ./service

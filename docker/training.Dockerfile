@@ -18,7 +18,7 @@ RUN groupadd --gid 10001 unihead \
     && install --directory --owner 10001 --group 10001 /runs /models
 RUN pip install 'torch>=2.11' 'torchvision>=0.26'
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY export ./export
 COPY training ./training
 COPY service ./service

@@ -221,6 +221,10 @@ class Share:
         """
         self._budget.take_body(self._bodies, number)
 
+    def keep_body(self, number: int) -> None:
+        """Hold so many bytes of the body from now on: it turned out smaller than what was taken for it."""
+        self._bodies.resize(number)
+
     def move_body(self, number: int) -> Hold:
         """Hand bytes of the body on to who keeps them, perhaps longer than the request."""
         return self._budget.move(self._bodies, number)

@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="TCP port of its own for /metrics, which the other port then has no more"
     )
+    grpc_port: int | None = Field(
+        None, ge=0, le=65535, description="TCP port of its own for gRPC, which needs the extra `grpc`; left out: none"
+    )
     auth: Literal["keys", "off"] | None = Field(
         None,
         description="keys: who asks needs a key. off: nobody does, whoever reaches the port. Left out: keys if there "
@@ -219,7 +222,7 @@ class Settings(BaseSettings):
     _check_origins = field_validator("cors_origins")(check_origins)
     _check_hosts = field_validator("allowed_hosts")(check_hosts)
 
-    @field_validator("port", "metrics_port", mode="before")
+    @field_validator("port", "metrics_port", "grpc_port", mode="before")
     @classmethod
     def _ignore_service_link(cls, value: object, info: ValidationInfo) -> object:
         """The variable of a Service whose name makes it that of a setting: its pods get the default."""

@@ -8,6 +8,7 @@ import pytest
 
 from service.commands.spawn import Spawned, spawn_service
 from service.settings import Settings
+from tests.grpc_service import GrpcSpawned, spawn_grpc
 
 
 def pytest_configure() -> None:
@@ -33,6 +34,13 @@ def anyio_backend() -> str:
 def served() -> Iterator[Spawned]:
     """A service with the embedded model and the defaults, for tests that only ask it."""
     with spawn_service(["--log-level", "warning"]) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def served_grpc() -> Iterator[GrpcSpawned]:
+    """Another one, with a gRPC port."""
+    with spawn_grpc() as service:
         yield service
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,15 +15,11 @@ from service.api.router import FormKeyRoute, PictureRequest, RouteTable
 from service.api.scope import KEY_IN_FORM, OIP_ROOT, SHARE, VISION_ROOT, find_route_path
 from service.api.state import ServiceState
 from service.errors import Overloaded, Unauthorized
-from service.telemetry.timing import Stopwatch
-
-if TYPE_CHECKING:
-    from service.telemetry.spans import PictureTrace, RequestTrace
 
 API_KEY = "X-API-Key"
 KEY_FIELD = "api_key"
 _BLANKS = b" \t"  # before and behind a header's value they are not of it (RFC 9110, sec. 5.5)
-_DETAIL = f"bring one key that is in force, once: `Authorization: Bearer KEY` or `{API_KEY}: KEY`"
+KEY_DETAIL = f"bring one key that is in force, once: `Authorization: Bearer KEY` or `{API_KEY}: KEY`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +61,7 @@ class AuthMiddleware:
             await send({"type": "websocket.close", "code": 1008})
             return
         scope["route"] = route  # for the count of answers
-        await make_problem_of(scope, Unauthorized(_DETAIL))(scope, receive, send)
+        await make_problem_of(scope, Unauthorized(KEY_DETAIL))(scope, receive, send)
 
 
 def find_presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
@@ -106,7 +102,7 @@ def require_form_key(request: PictureRequest, fields: Iterable[tuple[str, str]])
     key_id = service.keys.keys.find(presented[0].encode()) if service.keys and len(presented) == 1 else None
     if key_id is None:
         service.metrics.unauthorized_requests.inc()
-        raise Unauthorized(f"{_DETAIL}, or the form field `{KEY_FIELD}`")
+        raise Unauthorized(f"{KEY_DETAIL}, or the form field `{KEY_FIELD}`")
     request.scope["state"]["key_id"] = key_id
 
 
@@ -141,9 +137,12 @@ class TracingMiddleware:
         tracing, route = self.state.tracing, self.routes.find_picture_route(scope)
         trace = None
         if tracing is not None and route is not None:
-            request_id = scope["state"]["request_id"]
             trace = tracing.begin(
-                scope["method"], route.path, scheme=scope["scheme"], request_id=request_id, headers=scope["headers"]
+                f"{scope['method']} {route.path}",
+                # No url.path or url.query: what callers write into them is not ours to hand on.
+                {"http.request.method": scope["method"], "http.route": route.path, "url.scheme": scope["scheme"]},
+                request_id=scope["state"]["request_id"],
+                headers=scope["headers"],
             )
         if trace is None:
             await self.app(scope, receive, send)
@@ -164,13 +163,13 @@ class TracingMiddleware:
             failure = error
             raise
         finally:
-            trace.finish(status, problem_code=scope["state"].get("problem_code"), failure=failure)
-
-
-def trace_pictures(scope: Scope, watches: Sequence[Stopwatch]) -> Sequence[PictureTrace | None]:
-    """Begin the traces of a request's pictures, one for each stopwatch; None for each where there is no tracing."""
-    trace: RequestTrace | None = scope["state"].get("trace")
-    return [None] * len(watches) if trace is None else trace.add_pictures(watches)
+            code, status = scope["state"].get("problem_code"), status or 500
+            kind = None
+            if failure is not None:
+                kind = type(failure).__qualname__
+            elif status >= 500:  # noqa: PLR2004 - the class of a status; 4xx is no error of a server, say the conventions
+                kind = code or str(status)
+            trace.finish({"http.response.status_code": status}, problem_code=code, error=kind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,7 @@ class RequestMiddleware:
             await self._share(problem)(scope, receive, send_with_headers)
         finally:
             route, method = _route_template(scope), scope["method"]
-            self._metrics.count_request(route=route, method=method, status=status or 500)
+            self._metrics.count_request(route=route, method=method, status=status or 500, protocol="http")
             fields = {
                 "request_id": request_id,
                 "method": method if method in METHODS else "other",

@@ -74,38 +74,35 @@ def make_problem(
         return JSONResponse({"error": detail}, status, headers)
     if path.startswith(f"{VISION_ROOT}/"):
         return JSONResponse({"success": False, "error": detail, "code": status}, status, headers)
-    return Response(_fill(scope, status, code, detail).model_dump_json(exclude_none=True), status, headers, MEDIA_TYPE)
+    problem = _fill(scope["state"]["request_id"], status, code, detail)
+    return Response(problem.model_dump_json(exclude_none=True), status, headers, MEDIA_TYPE)
 
 
-def _fill(scope: Scope, status: int, code: str, detail: str) -> Problem:
-    request_id = scope["state"]["request_id"]
+def _fill(request_id: str, status: int, code: str, detail: str) -> Problem:
     return Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code, request_id=request_id)
 
 
-def describe_failure(scope: Scope, error: Exception) -> Problem:
-    """Say what went wrong with one picture of a request that is answered all the same; nothing of a surprise is told.
+def describe_failure(request_id: str, error: Exception) -> Problem:
+    """Say what went wrong with a request, or one picture of several; a surprise is logged, and nothing of it is told.
 
     Args:
-        scope: of the request.
+        request_id: of the request.
         error: that a request about this picture alone would have met.
     """
     if isinstance(error, RequestError):
-        return _fill(scope, error.status, error.code, str(error))
+        return _fill(request_id, error.status, error.code, str(error))
     if isinstance(error, Unavailable):
-        problem = _fill(scope, error.status, error.code, str(error))
+        problem = _fill(request_id, error.status, error.code, str(error))
         return problem.model_copy(update={"retry_after_s": error.retry_after_s})
     if isinstance(error, ModelOutputInvalid):
-        return _fill(scope, error.status, error.code, _log_invalid_output(scope, error))
-    request_id = scope["state"]["request_id"]
-    fields = {"request_id": request_id}
-    logger.error("a picture of request %s failed", request_id, exc_info=error, extra={"fields": fields})
-    return _fill(scope, 500, INTERNAL_ERROR, INTERNAL_DETAIL)
+        return _fill(request_id, error.status, error.code, _log_invalid_output(request_id, error))
+    logger.error("request %s failed", request_id, exc_info=error, extra={"fields": {"request_id": request_id}})
+    return _fill(request_id, 500, INTERNAL_ERROR, INTERNAL_DETAIL)
 
 
-def _log_invalid_output(scope: Scope, error: ModelOutputInvalid) -> str:
+def _log_invalid_output(request_id: str, error: ModelOutputInvalid) -> str:
     """Tell the log what the model said; returns what a caller may know."""
-    fields = {"request_id": scope["state"]["request_id"]}
-    logger.error("the model gave no valid answer: %s", error, extra={"fields": fields})
+    logger.error("the model gave no valid answer: %s", error, extra={"fields": {"request_id": request_id}})
     return "the model gave no valid answer about this picture; the service's log has more under this request_id"
 
 
@@ -155,7 +152,7 @@ async def _answer_ours(request: Request, error: RequestError | Unavailable) -> R
 
 
 async def _answer_invalid_output(request: Request, error: ModelOutputInvalid) -> Response:
-    detail = _log_invalid_output(request.scope, error)
+    detail = _log_invalid_output(request.scope["state"]["request_id"], error)
     return make_problem(request.scope, error.status, error.code, detail)
 
 

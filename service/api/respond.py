@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from starlette.responses import Response
 
 from service.answers.cost import NOTHING, AnswerCost
 from service.answers.finish import Content
 from service.api.forms import FIELD_NAME
-from service.api.gates import trace_pictures
 from service.api.hints import find_hint
 from service.api.parameters import TIMEOUT_HEADER, read_timeout_s, wants_fresh
 from service.api.problems import describe_failure
@@ -35,6 +34,21 @@ if TYPE_CHECKING:
     from service.telemetry.spans import PictureTrace
 
 Made = TypeVar("Made")
+
+
+class Caller(Protocol):
+    """One request about pictures, by whatever protocol it came."""
+
+    @property
+    def service(self) -> ServiceState:
+        """What takes its pictures."""
+
+    @property
+    def share(self) -> Share:
+        """What it holds of the budget of memory."""
+
+    def trace_pictures(self, watches: Sequence[Stopwatch]) -> Sequence[PictureTrace | None]:
+        """Begin the traces of its pictures, one for each stopwatch; None for each where there is no tracing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +80,8 @@ class Question:
         owner: whose passes it shares: the id of its key; empty where there are none, or all share.
         effort: of making an answer.
         request_id: of the request.
-        on_disconnect: given what to call when the client disconnects; returns what takes that back.
+        on_disconnect: given what to call when the client disconnects, returns what takes that back; None where the
+            request's task is cancelled then.
     """
 
     task: Task
@@ -76,7 +91,7 @@ class Question:
     owner: str
     effort: Effort
     request_id: str
-    on_disconnect: OnDisconnect
+    on_disconnect: OnDisconnect | None = None
 
     @classmethod
     def of(cls, request: PictureRequest, task: Task, *, effort: Effort = "some", field: str = FIELD_NAME) -> Question:
@@ -139,12 +154,12 @@ class Reply(Generic[Made]):
 
 
 async def run_beside(
-    request: PictureRequest, question: Question, call: Callable[[], Made], *, work: int, again: bool = False
+    caller: Caller, question: Question, call: Callable[[], Made], *, work: int, again: bool = False
 ) -> tuple[Made, Question]:
     """Have a worker do what a request needs beside its pictures, in their queue.
 
     Args:
-        request: on whose behalf.
+        caller: on whose behalf.
         question: that it asks.
         call: tens of milliseconds of work.
         work: bytes of memory that it needs.
@@ -156,12 +171,12 @@ async def run_beside(
     Raises:
         RequestError, Unavailable, ClientDisconnected: see `Errands.run`; or what the call raises.
     """
-    began, errands = time.monotonic(), request.service.require_scheduler().errands
+    began, errands = time.monotonic(), caller.service.require_scheduler().errands
     made = await errands.run(
         call,
         work=work,
         timeout_s=question.timeout_s,
-        share=request.share,
+        share=caller.share,
         on_disconnect=question.on_disconnect,
         again=again,
     )
@@ -182,13 +197,13 @@ def _note_failure(state: ServiceState, question: Question, picture: Picture, wat
         raise
 
 
-async def look(request: PictureRequest, question: Question, picture: Picture, watch: Stopwatch) -> Look:
+async def look(caller: Caller, question: Question, picture: Picture, watch: Stopwatch) -> Look:
     """Look at a picture before anything waits for it.
 
     Raises:
         RequestError, NotReady: see `Scheduler.look`.
     """
-    state = request.service
+    state = caller.service
     with _note_failure(state, question, picture, watch):
         return await state.require_scheduler().look(picture, fresh=question.fresh)
 
@@ -200,7 +215,7 @@ async def respond_to_one(request: PictureRequest, question: Question, recipe: Re
         RequestError, Unavailable, ModelOutputInvalid, ClientDisconnected: see `Scheduler.submit`.
     """
     watch, share = Stopwatch(), request.share
-    (trace,) = trace_pictures(request.scope, [watch])
+    (trace,) = request.trace_pictures([watch])
     seen = await look(request, question, picture, watch)
     cost = recipe.cost_of(seen)
     share.expect(cost.kept)
@@ -213,10 +228,10 @@ async def respond_to_one(request: PictureRequest, question: Question, recipe: Re
 
 
 async def look_at_each(
-    request: PictureRequest, question: Question, pictures: Sequence[Picture], watches: Sequence[Stopwatch]
+    caller: Caller, question: Question, pictures: Sequence[Picture], watches: Sequence[Stopwatch]
 ) -> list[Look | BaseException]:
     """Look at all pictures of a request, so that the room for their answers can be taken in one step."""
-    looks = (look(request, question, picture, watch) for picture, watch in zip(pictures, watches, strict=True))
+    looks = (look(caller, question, picture, watch) for picture, watch in zip(pictures, watches, strict=True))
     return await asyncio.gather(*looks, return_exceptions=True)
 
 
@@ -242,7 +257,7 @@ async def respond_to_each(
         TooManyPixels: all answers together are too large.
     """
     watches = [Stopwatch() for _ in pictures]
-    traces = trace_pictures(request.scope, watches)
+    traces = request.trace_pictures(watches)
     looks, share = await look_at_each(request, question, pictures, watches), request.share
     share.expect(sum(recipe.cost_of(seen).kept for seen in looks if isinstance(seen, Look)))
 
@@ -262,7 +277,7 @@ async def respond_to_each(
             results.append(str(outcome.result))
             answered.append(outcome)
         elif isinstance(outcome, Exception) and not isinstance(outcome, ClientDisconnected):
-            items.append(describe_failure(request.scope, outcome).model_dump_json(exclude_none=True).encode())
+            items.append(describe_failure(question.request_id, outcome).model_dump_json(exclude_none=True).encode())
             results.append("error")
         else:
             raise outcome

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, TypeVar, cast, get_type_hints
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
@@ -16,6 +16,10 @@ from service.api.parameters import read_query
 from service.api.scope import SHARE, find_route_path
 from service.api.state import ServiceState, state_of
 from service.memory import Share
+from service.telemetry.timing import Stopwatch
+
+if TYPE_CHECKING:
+    from service.telemetry.spans import PictureTrace, RequestTrace
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -44,6 +48,11 @@ class PictureRequest(Request):
     def share(self) -> Share:
         """What it holds of the budget of memory, until it is answered; opened by the gates."""
         return cast("Share", self.scope["state"][SHARE])
+
+    def trace_pictures(self, watches: Sequence[Stopwatch]) -> Sequence[PictureTrace | None]:
+        """Begin the traces of its pictures, one for each stopwatch; None for each where there is no tracing."""
+        trace: RequestTrace | None = self.scope["state"].get("trace")
+        return [None] * len(watches) if trace is None else trace.add_pictures(watches)
 
 
 class PictureRoute(APIRoute):

@@ -67,6 +67,10 @@ class ServiceState:
         if self.draining:
             raise Draining("the service is about to stop and answers what it was asked; ask another one")
 
+    def is_ready(self) -> bool:
+        """Whether more requests should be sent here."""
+        return self.scheduler is not None and not self.draining
+
     def drain(self) -> None:
         """Be not ready from now on."""
         self.draining = True

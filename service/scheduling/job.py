@@ -119,7 +119,7 @@ class Waiting(Generic[Made]):
 
 def too_late() -> DeadlineExceeded:
     """Build the error of a picture that is late."""
-    return DeadlineExceeded("the deadline passed before the answer was ready; X-Request-Timeout-Ms may allow more time")
+    return DeadlineExceeded("the deadline passed before the answer was ready; the request may allow more time")
 
 
 def _disconnected() -> ClientDisconnected:

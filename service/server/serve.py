@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
@@ -20,7 +21,7 @@ from fastapi import FastAPI
 from service.api.keys import KeyFileError
 from service.api.state import ServiceState
 from service.app import create_app
-from service.errors import ContractError
+from service.errors import ContractError, MissingPackage
 from service.machine import keep_freed_memory
 from service.server.metrics_port import serve_metrics
 from service.server.pid_file import PidFileError, hold_pid_file
@@ -40,6 +41,9 @@ from service.telemetry.log_writer import LineWriter
 from service.telemetry.logs import open_log
 from service.telemetry.profile import ProfileError
 from service.telemetry.tracing import TracingError
+
+if TYPE_CHECKING:
+    from service.api.grpc.server import GrpcServer
 
 logger = logging.getLogger("unihead")
 
@@ -150,9 +154,15 @@ async def _run(settings: Settings, listener: socket.socket, log: LineWriter) -> 
     app = create_app(settings)
     state: ServiceState = app.state.service
     log.watch_dropped(state.metrics.dropped_log_lines.inc)
-    max_connections = fit_connections(settings.max_connections)
+    grpc = None if settings.grpc_port is None else _listen_for_grpc(state)
+    max_connections = fit_connections(settings.max_connections, beside=0 if grpc is None else grpc.MOST_CONNECTIONS)
     protocol = partial(Protocol, settings=settings, places=Places(max_connections), memory=state.memory)
-    server = GracefulServer(_configure(app, protocol), on_shutdown=state.drain, delay_s=settings.drain_delay_s)
+    server = GracefulServer(
+        _configure(app, protocol),
+        on_shutdown=state.drain,
+        delay_s=settings.drain_delay_s,
+        beside=None if grpc is None else grpc.drain,
+    )
     state.metrics.show_connections(lambda: len(server.server_state.connections), max_connections)
     ready, reloads = asyncio.Event(), set[asyncio.Task[None]]()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _begin_reload, state, ready, reloads)
@@ -163,9 +173,33 @@ async def _run(settings: Settings, listener: socket.socket, log: LineWriter) -> 
         host, port = listener.getsockname()[:2]
         where = f"[{host}]" if ":" in host else host
         with hold_pid_file(settings.pid_file), _serve_metrics(settings, app):
+            if grpc is not None:
+                await grpc.start()
+                logger.info("gRPC on port %d", grpc.port)
             logger.info("ready on http://%s:%d with %s", where, port, settings.model)
             async with sweep_connections(server):
                 await server.serve(sockets=[listener])
+
+
+def _listen_for_grpc(state: ServiceState) -> GrpcServer:
+    """Take the port for gRPC; only here, so that without it nothing of it is even imported."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C library writes to stderr, between the lines of the log
+    try:
+        from service.api.grpc.server import GrpcServer  # noqa: PLC0415 - see above
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("service."):
+            raise StartError(
+                "a gRPC port is asked for, and unihead was installed without the code for it, which a build makes with "
+                "grpcio-tools: install unihead again"
+            ) from error
+        raise StartError(f"a gRPC port is asked for, and {MissingPackage(error.name, 'grpc')}") from error
+    host, port = state.settings.host, state.settings.grpc_port
+    try:
+        return GrpcServer(state)
+    except OSError as error:
+        raise StartError(
+            f"cannot listen on {host} port {port} for gRPC: {error}; choose another with --grpc-port"
+        ) from error
 
 
 def _configure(app: FastAPI, protocol: Callable[..., Protocol]) -> uvicorn.Config:

@@ -11,9 +11,9 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import FrameType
-from typing import Protocol, cast
+from typing import Protocol, TypeAlias, cast
 
 import uvicorn
 
@@ -28,6 +28,8 @@ _CLOSE_S = 4
 # Seconds in which a cancelled request is answered 503, or the last line of the log is written.
 _CANCEL_S = 1
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Takes no more requests, and answers those in flight within so many seconds, unless told that nobody waits any longer.
+Drain: TypeAlias = Callable[[float, Callable[[], bool]], Awaitable[None]]
 
 _SWEEP_S = 0.25
 # Files and sockets that are no connections of clients, and connections beyond the limit.
@@ -43,17 +45,26 @@ class GracefulServer(uvicorn.Server):
     signal once more in the end, after which exiting with 0 takes another handler.
     """
 
-    def __init__(self, config: uvicorn.Config, *, on_shutdown: Callable[[], None], delay_s: float = 0) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        on_shutdown: Callable[[], None],
+        delay_s: float = 0,
+        beside: Drain | None = None,
+    ) -> None:
         """Wait for signals as soon as they are sent to `handle_exit`.
 
         Args:
             config: with `DRAIN_S` as its graceful timeout.
             on_shutdown: called once, at the first signal: the service is not ready from then on.
             delay_s: seconds from then until new connections are refused, for balancers that have to notice.
+            beside: of another port, which shuts down at the same time.
         """
         super().__init__(config)
         self._on_shutdown = on_shutdown
         self._delay_s = delay_s
+        self._beside = beside
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
         """Take a signal, between any two steps of the main thread."""
@@ -71,6 +82,7 @@ class GracefulServer(uvicorn.Server):
             await asyncio.sleep(0.05)
         logger.info("shutting down: %d connections, %d requests in flight", *self._count())
         logging.getLogger("uvicorn.error").addFilter(_is_not_cancelled)
+        beside = None if self._beside is None else asyncio.ensure_future(self._beside(DRAIN_S, lambda: self.force_exit))
         await super().shutdown(sockets)
         tasks = set(self.server_state.tasks)
         if tasks:
@@ -78,6 +90,8 @@ class GracefulServer(uvicorn.Server):
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=_CANCEL_S)
+        if beside is not None:
+            await beside
 
     def _count(self) -> tuple[int, int]:
         return len(self.server_state.connections), len(self.server_state.tasks)
@@ -152,17 +166,23 @@ def find_fault_of_limit() -> str | None:
     )
 
 
-def fit_connections(wanted: int) -> int:
-    """Raise the limit of open files for so many connections; returns how many fit, `wanted` at most."""
+def fit_connections(wanted: int, *, beside: int = 0) -> int:
+    """Raise the limit of open files for so many connections; returns how many fit, `wanted` at most.
+
+    Args:
+        wanted: connections.
+        beside: those of another port.
+    """
+    others = _OTHER_FILES + beside
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if allowed != resource.RLIM_INFINITY and allowed < wanted + _OTHER_FILES:
-        allowed = wanted + _OTHER_FILES if most == resource.RLIM_INFINITY else min(wanted + _OTHER_FILES, most)
+    if allowed != resource.RLIM_INFINITY and allowed < wanted + others:
+        allowed = wanted + others if most == resource.RLIM_INFINITY else min(wanted + others, most)
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
-    if allowed == resource.RLIM_INFINITY or allowed >= wanted + _OTHER_FILES:
+    if allowed == resource.RLIM_INFINITY or allowed >= wanted + others:
         return wanted
-    fitting = max(1, allowed - _OTHER_FILES)
+    fitting = max(1, allowed - others)
     logger.warning(
         "%d connections are taken, not %d: this process may open %d files; `ulimit -n %d` allows all",
-        *(fitting, wanted, allowed, wanted + _OTHER_FILES),
+        *(fitting, wanted, allowed, wanted + others),
     )
     return fitting

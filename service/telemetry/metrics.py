@@ -16,6 +16,7 @@ from service.telemetry.timing import SHARED_STAGES, TASK_STAGES, Stage
 Task: TypeAlias = Literal["segment", "detect", "classify", "predict", "overlay", "infer", "deepstack"]
 Outcome: TypeAlias = Literal["swapped", "unchanged", "refused"]
 CacheResult: TypeAlias = Literal["hit", "miss", "coalesced", "bypass"]
+Protocol: TypeAlias = Literal["http", "grpc"]
 
 # Close together where a small model on a CPU answers (2 to 100 ms), then wide up to the patience of a client.
 BUCKETS_MS = (0.5, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 50, 75, 100, 150, 250, 500, 1000, 2500, 5000, 10000)
@@ -121,8 +122,10 @@ class Metrics:
         )
         self._requests = counter(
             "unihead_http_requests",
-            "HTTP requests answered, by route template (`unmatched` where there is none), method and status.",
-            ["route", "method", "status"],
+            "Requests answered, by route template (`unmatched` where there is none), method, status, and the protocol "
+            "in which they came. A call over gRPC is a POST of HTTP/2; its status is the one that the same answer has "
+            "over HTTP.",
+            ["route", "method", "status", "protocol"],
         )
         self.dropped_log_lines = counter(
             "unihead_dropped_log_lines",
@@ -222,9 +225,9 @@ class Metrics:
         """Count one request that was not taken."""
         self._refusals[reason].inc()
 
-    def count_request(self, *, route: str, method: str, status: int) -> None:
+    def count_request(self, *, route: str, method: str, status: int, protocol: Protocol) -> None:
         """Count one answer; `route` is a template, and unknown methods share a label, so that labels stay few."""
-        self._requests.labels(route, method if method in METHODS else "other", str(status)).inc()
+        self._requests.labels(route, method if method in METHODS else "other", str(status), protocol).inc()
 
     def count_reload(self, outcome: Outcome) -> None:
         """Count one reload."""

@@ -2,8 +2,8 @@
 
 A server span covers the request, a span for each lap lies inside it. Only the forward pass is written when it is over,
 by the worker thread: requests that share it, at once or from the cache, link to it. All others are written after the
-answer has been sent. Attributes follow the semantic conventions for HTTP; nothing that a caller wrote is among them,
-but for an X-Request-ID that is short and plain.
+answer has been sent. Attributes follow the semantic conventions for HTTP and RPC; nothing that a caller wrote is among
+them, but for an X-Request-ID that is short and plain.
 """
 
 from __future__ import annotations
@@ -143,27 +143,25 @@ class RequestTrace:
         span.end(self._to_ns(end))
         return span.get_span_context()
 
-    def finish(self, status: int | None, *, problem_code: str | None, failure: BaseException | None) -> None:
+    def finish(self, attributes: Mapping[str, str | int], *, problem_code: str | None, error: str | None) -> None:
         """Write what has been measured, and end the request's span.
 
         Args:
-            status: of the answer; None if none was sent from inside, and 500 is.
+            attributes: of the answer, in the words of its protocol's conventions.
             problem_code: of the answer, if it is a problem.
-            failure: what nobody inside has caught.
+            error: what kind, if the service has failed.
         """
-        end_ns, status = self._to_ns(time.perf_counter()), status or 500
+        end_ns = self._to_ns(time.perf_counter())
         if self._pictures:
             self.write("read", self._started, self._read_until, inside=self._span)
         for picture in self._pictures:
             picture.finish()
             if picture.span is not self._span:
                 picture.span.end(end_ns)
-        self._span.set_attribute("http.response.status_code", status)
+        self._span.set_attributes(attributes)
         if problem_code is not None:
             self._span.set_attribute("unihead.problem_code", problem_code)
-        # 4xx is no error of a server, in the conventions' words.
-        if failure is not None or status >= 500:  # noqa: PLR2004 - the class of a status
-            error = problem_code or str(status) if failure is None else type(failure).__qualname__
+        if error is not None:
             self._span.set_attribute("error.type", error)
             self._span.set_status(StatusCode.ERROR)
         self._span.end(end_ns)
@@ -188,32 +186,25 @@ class Tracing:
         self._tracer = provider.get_tracer("unihead", find_version("unihead"))
 
     def begin(
-        self, method: str, route: str, *, scheme: str, request_id: str, headers: Iterable[tuple[bytes, bytes]]
+        self, name: str, attributes: Mapping[str, str], *, request_id: str, headers: Iterable[tuple[bytes, bytes]]
     ) -> RequestTrace | None:
         """Begin the trace of a request, or go on with its caller's (W3C Trace Context); None if the sampler says no.
 
         Args:
-            method: of the request.
-            route: its template.
-            scheme: http or https.
+            name: of its span.
+            attributes: in the words of its protocol's conventions.
             request_id: as in the log.
             headers: of the request, names in lower case.
         """
         carrier: dict[str, list[str]] = {}
-        for name, value in headers:
-            carrier.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+        for header, value in headers:
+            carrier.setdefault(header.decode("latin-1"), []).append(value.decode("latin-1"))
         started, started_ns = time.perf_counter(), time.time_ns()
         span = self._tracer.start_span(
-            f"{method} {route}",
+            name,
             propagate.extract(carrier, Context()),
             kind=SpanKind.SERVER,
-            # No url.path or url.query: what callers write into them is not ours to hand on.
-            attributes={
-                "http.request.method": method,
-                "http.route": route,
-                "url.scheme": scheme,
-                "unihead.request_id": request_id,
-            },
+            attributes={**attributes, "unihead.request_id": request_id},
             start_time=started_ns,
         )
         if not span.is_recording():

@@ -18,10 +18,11 @@ from pathlib import Path
 
 from service.commands.spawn import Spawned, spawn_service
 from service.machine import available_cpus
-from tests.attacks import costly, doors, feeding, memory, mutants, slow, soak, whole
+from tests.attacks import calls, costly, doors, feeding, memory, mutants, slow, soak, whole
 from tests.attacks.arsenal import make_bombs
 from tests.attacks.goals import Figure, at_least, at_most, none_of, write_table
 from tests.benchmarks import overload
+from tests.grpc_service import spawn_grpc
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reliability.md"
@@ -32,6 +33,7 @@ _JPEG_MUTANTS = 20_000
 # What the shipped container may have (docs/deploy.md).
 _MEMORY_MB = 1024
 _SETTLED_FILES, _SETTLED_MUTANTS = 1000, 5000
+_CALLS, _SETTLED_CALLS = 5000, 1000
 # What is a test already: these files, with what they leave out of the quick suite.
 TESTS = {
     "raw framings": ["tests/service/server/test_protocol.py", "tests/service/server/test_protocol_in_turn.py"],
@@ -186,6 +188,24 @@ def check_tests(_: argparse.Namespace) -> list[Figure]:
     return figures
 
 
+def check_calls(_: argparse.Namespace) -> list[Figure]:
+    """The gRPC port: broken messages, broken streams of HTTP/2, and messages that would become much."""
+    figures = []
+    with spawn_grpc("--cache-max-bytes", "0") as service:
+        for what, sent in {
+            f"gRPC, {_CALLS} broken messages (seed {_SEED})": calls.send_messages(
+                service, calls.make_messages(_CALLS, _SEED)
+            ),
+            f"gRPC, {_CALLS} broken streams (seed {_SEED})": calls.send_streams(
+                service, calls.make_streams(_CALLS, _SEED)
+            ),
+            "gRPC, odd streams": calls.send_streams(service, calls.make_odd_streams()),
+            "gRPC, messages that would become much": calls.send_messages(service, calls.make_bombs()),
+        }.items():
+            figures += asyncio.run(calls.send_and_judge(what, service, sent, settled=_SETTLED_CALLS))
+    return figures
+
+
 def check_soak(options: argparse.Namespace) -> list[Figure]:
     """An hour at 70 % of the capacity; then beside a service that has not had it."""
     with serve() as aged:
@@ -206,6 +226,7 @@ CHECKS: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "slow": check_slow,
     "connections": check_connections,
     "memory": check_memory,
+    "calls": check_calls,
     "overload": check_overload,
     "tests": check_tests,
 }

@@ -12,6 +12,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[2]
 SERVICE_LOCK = ROOT / "docker/requirements.lock"
 TRACING_LOCK = ROOT / "docker/requirements-tracing.lock"
+GRPC_LOCK = ROOT / "docker/requirements-grpc.lock"
 BUILD_LOCK = ROOT / "docker/requirements-build.lock"
 
 _HASH = re.compile(r" --hash=sha256:([0-9a-f]{64})(?= |$)")

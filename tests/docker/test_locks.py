@@ -9,14 +9,15 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.docker.locks import BUILD_LOCK, ROOT, SERVICE_LOCK, TRACING_LOCK, find_python, read_lock
+from tests.docker.locks import BUILD_LOCK, GRPC_LOCK, ROOT, SERVICE_LOCK, TRACING_LOCK, find_python, read_lock
 
-LOCKS = [SERVICE_LOCK, TRACING_LOCK, BUILD_LOCK]
+LOCKS = [SERVICE_LOCK, TRACING_LOCK, GRPC_LOCK, BUILD_LOCK]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SERVICE = PROJECT["project"]["dependencies"]
 WANTED = {
     SERVICE_LOCK: SERVICE,
     TRACING_LOCK: SERVICE + PROJECT["project"]["optional-dependencies"]["tracing"],
+    GRPC_LOCK: SERVICE + PROJECT["project"]["optional-dependencies"]["grpc"],
     BUILD_LOCK: PROJECT["build-system"]["requires"],
 }
 # Packages whose releases have no wheel for that machine.
@@ -83,7 +84,8 @@ def test_no_development_tool_and_nothing_for_training_gets_into_the_image() -> N
 
 
 def test_an_image_with_an_extra_has_all_that_one_without_has() -> None:
-    assert read_lock(SERVICE_LOCK).items() <= read_lock(TRACING_LOCK).items()
+    for lock in (TRACING_LOCK, GRPC_LOCK):
+        assert read_lock(SERVICE_LOCK).items() <= read_lock(lock).items()
 
 
 @pytest.mark.full

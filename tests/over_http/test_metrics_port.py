@@ -29,7 +29,7 @@ def test_metrics_move_to_their_port_and_leave_the_other() -> None:
         assert get(service.port, "/metrics")[0] == 404
         status, text = get(port, "/metrics")
         assert status == 200
-        assert 'unihead_http_requests_total{method="GET",route="/healthz",status="200"} 1.0' in text
+        assert 'unihead_http_requests_total{method="GET",protocol="http",route="/healthz",status="200"} 1.0' in text
         assert "unihead_model_info" in text
 
 

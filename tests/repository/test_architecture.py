@@ -21,6 +21,7 @@ TOP_LEVEL = {
     "tests",
     "docs",
     "pyproject.toml",
+    "hatch_build.py",  # of the wheel; where hatchling looks for it
     "docker-compose.yml",
     "README.md",
     "CHANGELOG.md",

@@ -69,7 +69,7 @@ async def test_an_unexpected_failure_is_logged_and_told_without_detail(
     assert "abc-1" in record.getMessage()
     assert record.exc_info is not None
     assert "unihead_images_in_flight 0.0" in scraped
-    assert 'unihead_http_requests_total{method="POST",route="/predict",status="500"} 1.0' in scraped
+    assert 'unihead_http_requests_total{method="POST",protocol="http",route="/predict",status="500"} 1.0' in scraped
 
 
 @pytest.mark.parametrize(
@@ -119,9 +119,12 @@ async def test_requests_are_counted_by_template(client: httpx.AsyncClient) -> No
         await client.get(f"/scan/{number}")
     await client.get("/static/page.css")
     scraped = (await client.get("/metrics")).text
-    assert 'unihead_http_requests_total{method="POST",route="/detect",status="200"} 1.0' in scraped
-    assert 'unihead_http_requests_total{method="GET",route="unmatched",status="404"} 3.0' in scraped
-    assert 'unihead_http_requests_total{method="GET",route="/static/{path:path}",status="200"} 1.0' in scraped
+    assert 'unihead_http_requests_total{method="POST",protocol="http",route="/detect",status="200"} 1.0' in scraped
+    assert 'unihead_http_requests_total{method="GET",protocol="http",route="unmatched",status="404"} 3.0' in scraped
+    assert (
+        'unihead_http_requests_total{method="GET",protocol="http",route="/static/{path:path}",status="200"} 1.0'
+        in scraped
+    )
     assert "scan" not in scraped
 
 

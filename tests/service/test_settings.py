@@ -38,10 +38,10 @@ def test_every_setting_says_what_it_is() -> None:
 
 
 def test_an_address_in_the_place_of_a_port_is_that_of_a_service_of_kubernetes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("UNIHEAD_PORT", "UNIHEAD_METRICS_PORT"):
+    for name in ("UNIHEAD_PORT", "UNIHEAD_METRICS_PORT", "UNIHEAD_GRPC_PORT"):
         monkeypatch.setenv(name, "tcp://10.0.0.1:80")
     settings = read_settings([])
-    assert (settings.port, settings.metrics_port) == (8000, None)
+    assert (settings.port, settings.metrics_port, settings.grpc_port) == (8000, None, None)
     assert read_settings(["--port", "8001"]).port == 8001
 
 

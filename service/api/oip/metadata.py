@@ -130,7 +130,15 @@ async def config(request: Request) -> dict[str, Any]:
 async def model_metadata(request: Request) -> dict[str, Any]:
     """Say what the model takes and gives, the outputs of the tasks that it serves; -1 is any size."""
     require_known(request.path_params)
-    state = state_of(request)
+    return describe_model(state_of(request))
+
+
+def describe_model(state: ServiceState) -> dict[str, Any]:
+    """Say what the model takes and gives, in the protocol's words; -1 is any size.
+
+    Raises:
+        NotReady: no model is loaded and warm.
+    """
     outputs = _list_outputs(state.require_scheduler().engine.contract)
     return {
         "name": MODEL,

@@ -92,7 +92,7 @@ def read_input(entry: Input, spec: InputSpec, rest: memoryview) -> Files | Squar
         both = "neither data nor" if size is None else "both data and"
         raise MalformedRequest(f"{name!r} has {both} binary_data_size")
     if spec.datatype == BYTES:
-        return _split_elements(name, rest, count) if data is None else _read_texts(name, data, count)
+        return split_elements(name, rest, count) if data is None else _read_texts(name, data, count)
     if data is not None:
         rest = memoryview(_read_numbers(name, data, shape))
     if len(rest) != count:
@@ -100,7 +100,7 @@ def read_input(entry: Input, spec: InputSpec, rest: memoryview) -> Files | Squar
     return np.frombuffer(rest, np.uint8).reshape(shape)
 
 
-def _split_elements(name: str, data: memoryview, count: int) -> Files:
+def split_elements(name: str, data: memoryview, count: int) -> Files:
     """Split binary BYTES, each behind its length, into as many as the shape says."""
     elements = []
     for _ in range(count):

@@ -243,7 +243,8 @@ async def test_refusals_are_counted_by_route_template(app: FastAPI, client: http
     await client.get("/info", headers={"X-API-Key": KEY})
     assert count(app, "unihead_unauthorized_requests_total") == 3.0
     for method, route in [("POST", "/detect"), ("POST", "/v2/models/{model}/infer"), ("GET", "unmatched")]:
-        assert count(app, "unihead_http_requests_total", method=method, route=route, status="401") == 1.0
+        labels = {"method": method, "route": route, "status": "401", "protocol": "http"}
+        assert count(app, "unihead_http_requests_total", **labels) == 1.0
 
 
 TRICKS = [

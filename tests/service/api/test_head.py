@@ -44,7 +44,7 @@ async def test_what_takes_no_get_takes_no_head(client: httpx.AsyncClient) -> Non
 async def test_it_is_counted_as_what_it_was(client: httpx.AsyncClient) -> None:
     await client.head("/healthz")
     text = (await client.get("/metrics")).text
-    assert 'unihead_http_requests_total{method="HEAD",route="/healthz",status="200"} 1.0' in text
+    assert 'unihead_http_requests_total{method="HEAD",protocol="http",route="/healthz",status="200"} 1.0' in text
 
 
 async def test_a_post_is_none(client: httpx.AsyncClient) -> None:

@@ -68,7 +68,7 @@ async def test_a_picture_is_refused_before_its_body_is_read() -> None:
     assert (status, headers[b"retry-after"]) == (503, b"7")
     assert json.loads(body)["code"] == "overloaded"
     assert headers[b"x-request-id"].decode() == json.loads(body)["request_id"]
-    labels = {"route": "/detect", "method": "POST", "status": "503"}
+    labels = {"route": "/detect", "method": "POST", "status": "503", "protocol": "http"}
     assert metrics.registry.get_sample_value("unihead_http_requests_total", labels) == 1.0
 
 

@@ -101,7 +101,12 @@ async def test_passes_and_pictures_are_counted_one_by_one(settings: Settings, co
             assert await count(client, f'unihead_cache_requests_total{{result="{result}"}}') == number
         assert await count(client, 'unihead_ms_per_image_count{stage="total",task="predict"}') == 4.0
         assert await count(client, 'unihead_ms_per_image_count{stage="forward",task="shared"}') == 3.0
-        assert await count(client, 'unihead_http_requests_total{method="POST",route="/predict",status="200"}') == 1.0
+        assert (
+            await count(
+                client, 'unihead_http_requests_total{method="POST",protocol="http",route="/predict",status="200"}'
+            )
+            == 1.0
+        )
         fresh = await send(client, [body_of(0), body_of(1)], Cache_Control="no-cache")
         assert fresh.headers["x-unihead-cache"] == "bypass, bypass"
 

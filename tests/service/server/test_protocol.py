@@ -133,7 +133,7 @@ def test_who_never_reads_is_cut_off(service: Spawned) -> None:
 
 def test_outcomes_of_the_protocol_are_counted(service: Spawned) -> None:
     def count() -> float:
-        labels = (("method", "other"), ("route", "unmatched"), ("status", "431"))
+        labels = (("method", "other"), ("protocol", "http"), ("route", "unmatched"), ("status", "431"))
         return scrape(service).get(("unihead_http_requests_total", labels), 0)
 
     before = count()

@@ -37,7 +37,7 @@ def test_what_is_wrong_with_a_request_is_told_after_the_answer_before_it(
 
 
 def test_a_broken_body_is_answered_and_counted_as_the_request_that_it_is(service: Spawned) -> None:
-    labels = (("method", "POST"), ("route", "/classify"), ("status", "400"))
+    labels = (("method", "POST"), ("protocol", "http"), ("route", "/classify"), ("status", "400"))
     before = scrape(service).get(("unihead_http_requests_total", labels), 0)
     with connect(service) as connection:
         connection.sendall(BROKEN_CHUNK.replace(b"Host: x\r\n", b"Host: x\r\nX-Request-ID: mine\r\n"))

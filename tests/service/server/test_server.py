@@ -80,6 +80,12 @@ def test_as_many_connections_are_taken_as_files_may_be_open(
     assert asked == ([] if raised_to is None else [(raised_to, hard)])
 
 
+def test_the_connections_of_another_port_have_files_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+    assert fit_connections(10_000) - fit_connections(10_000, beside=256) == 256
+
+
 @pytest.mark.parametrize(
     ("most", "is_enough"), [(resource.RLIM_INFINITY, True), (256, True), (255, False), (64, False)]
 )

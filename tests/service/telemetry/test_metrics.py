@@ -56,8 +56,8 @@ def test_every_stage_is_there_before_the_first_picture(metrics: Metrics, registr
 
 def test_unknown_methods_share_a_label(metrics: Metrics, registry: CollectorRegistry) -> None:
     for method in ("BREW", "X" * 50, "GET"):
-        metrics.count_request(route="/info", method=method, status=405)
-    labels = {"route": "/info", "status": "405"}
+        metrics.count_request(route="/info", method=method, status=405, protocol="http")
+    labels = {"route": "/info", "status": "405", "protocol": "http"}
     assert registry.get_sample_value("unihead_http_requests_total", {**labels, "method": "other"}) == 2.0
     assert registry.get_sample_value("unihead_http_requests_total", {**labels, "method": "GET"}) == 1.0
 
