@@ -21,6 +21,21 @@ Use: TypeAlias = Literal["bodies", "work", "answers"]
 FREE_ANSWER_BYTES = 2**16
 # Shares of the limit. Work for one picture leaves something for the bodies and pictures beside it.
 _BODIES, _ANSWERS, _ONE_WORK = 1 / 2, 1 / 4, 15 / 16
+# Where no cgroup sets a limit, resident memory stays below this.
+_USUAL_MEMORY = 2**30
+# Python, the libraries, the model and its passes, and what the C library keeps of freed memory (docs/deploy.md).
+_PROCESS_BYTES = 320 * 2**20
+
+
+def choose_budget(limit: int | None, *, cache: int) -> int:
+    """Bytes that keep a process within its memory, at least a quarter of that.
+
+    Args:
+        limit: of the process; None: 1 GiB.
+        cache: bytes that it keeps besides.
+    """
+    limit = limit or _USUAL_MEMORY
+    return max(limit - _PROCESS_BYTES - cache, limit // 4)
 
 
 def _nobody() -> None:

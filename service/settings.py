@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 
 from service.errors import UniheadError
 from service.machine import available_cpus, find_memory_limit
+from service.memory import choose_budget
 from service.pictures.limits import DEFAULT_LIMITS, MOST_COUNTED, PictureLimits
 from service.telemetry.logs import LogFormat
 from service.words import check_hosts, check_origins, is_service_link, lower, split
@@ -19,10 +20,6 @@ from service.words import check_hosts, check_origins, is_service_link, lower, sp
 ENV_PREFIX = "UNIHEAD_"
 MAX_TIMEOUT_MS = 600_000
 _MOST_PIXELS = 178_956_970  # beyond which Pillow refuses a WebP
-# Where no cgroup sets a limit, resident memory stays below this.
-_USUAL_MEMORY = 2**30
-# Python, the libraries, the model and its passes, and what the C library keeps of freed memory (docs/deploy.md).
-_PROCESS_BYTES = 320 * 2**20
 # Bodies may take a half of the budget, and a picture needs some memory too.
 _BODIES_IN_MEMORY = 4
 
@@ -250,9 +247,8 @@ class Settings(BaseSettings):
         """`memory_bytes`, with 0 turned into what keeps the process within its limit; never too little for a body."""
         if self.memory_bytes:
             return self.memory_bytes
-        limit = find_memory_limit() or _USUAL_MEMORY
-        rest = limit - _PROCESS_BYTES - self.cache_max_bytes
-        return max(rest, limit // 4, _BODIES_IN_MEMORY * self.max_body_bytes)
+        rest = choose_budget(find_memory_limit(), cache=self.cache_max_bytes)
+        return max(rest, _BODIES_IN_MEMORY * self.max_body_bytes)
 
     @property
     def picture_limits(self) -> PictureLimits:
