@@ -47,7 +47,7 @@ test-all: $(VENV)/.dev ## the quick suite, and what needs browsers, other server
 	@$(say_inputs)
 	$(BIN)/pytest --numprocesses auto --dist worksteal $(PYTEST_ARGS)
 
-check: $(VENV)/.dev ## formatting, lint, types, walls between the packages, Dockerfiles, compose, manifests, rules, workflow, shell
+check: $(VENV)/.dev ## formatting, lint, types, walls between the packages, wheels for Arm, Dockerfiles, compose, manifests, rules, workflow, shell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy service training export tests docs/tools
@@ -59,12 +59,18 @@ check: $(VENV)/.dev ## formatting, lint, types, walls between the packages, Dock
 	$(BIN)/kubernetes-validate --strict --no-warn docker/kubernetes/[!k]*.yaml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(on_arm64) --python-version 3.12 --require-hashes --requirement docker/requirements-tracing.lock
+	$(on_arm64) --python-version 3.11 --requirement pyproject.toml --extra client --extra tracing --extra parquet --extra completion
+	$(on_arm64) --python-version 3.14 --requirement pyproject.toml --extra client --extra tracing --extra parquet --extra completion
 	$(BIN)/zizmor --quiet --offline --strict-collection --pedantic .github
 	$(BIN)/shellcheck $(SHELL_SCRIPTS)
 	.ci/if-installed $(COMPOSE) --env-file tests/docker/no_variable.env --profile '*' config --quiet
 	.ci/if-installed $(COMPOSE) --file docker-compose.yml --file docker/keys.compose.yml --env-file tests/docker/every_variable.env --profile '*' config --quiet
 	.ci/if-installed promtool check config docker/prometheus/prometheus.yml
 	.ci/if-installed promtool test rules docker/prometheus/rules_test.yml
+
+# Whether there are wheels of all that Linux on 64-bit Arm installs. pip would ask for what this machine's markers say.
+check: on_arm64 = $(BIN)/uv pip install --dry-run --quiet --no-build --python-platform aarch64-manylinux_2_28 --target build/arm64
 
 docs: $(VENV)/.dev ## the documents as a site in build/site, which needs no server and asks none
 	$(BIN)/python -m docs.tools.write_reference
