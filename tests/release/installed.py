@@ -33,7 +33,8 @@ for extra in ours.metadata.get_all("Provides-Extra"):
     wanted = [Requirement(line) for line in ours.requires if Requirement(line).marker]
     wanted = [one for one in wanted if one.marker.evaluate({"extra": extra}) and not one.marker.evaluate({"extra": ""})]
     if extra != "dev":
-        modules = sorted(top for one in wanted for top in tops[canonicalize_name(one.name)] if not top.startswith("_"))
+        found = {top for one in wanted for top in tops[canonicalize_name(one.name)]}
+        modules = sorted(top for top in found if not top.startswith("_"))
         for module in modules:
             importlib.import_module(module)
         print(extra, *modules)
@@ -47,7 +48,7 @@ for package in ("service", "training", "export"):
             count += 1
 print(count, "modules")
 """
-_TIMEOUT_S = 600
+_TIMEOUT_S = 3600
 
 
 def try_wheel(wheel: Path, tell: Callable[[str], object] = print) -> None:
