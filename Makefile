@@ -13,6 +13,8 @@ LOCK_FOLDER ?= docker
 LOCK_WAIT ?= 3 days
 CORPUS ?=
 HOSTILE_ARGS ?=
+IMAGE_ARGS ?=
+TAG ?=
 
 # The plugin of docker where there is one, else the command of its own.
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
@@ -25,7 +27,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup serve test test-unit test-all check docs format lock sbom bench hostile image-test train export clean
+.PHONY: help setup serve test test-unit test-all check docs format lock sbom dist release version bench hostile image-test train export clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,7 +49,7 @@ test-all: $(VENV)/.dev $(VENV)-clients/.done ## the quick suite, and what needs 
 	@$(say_inputs)
 	$(BIN)/pytest --numprocesses auto --dist worksteal $(PYTEST_ARGS)
 
-check: $(VENV)/.dev ## formatting, lint, types, walls between the packages, Dockerfiles, compose, manifests, rules, workflow, shell
+check: $(VENV)/.dev ## formatting, lint, types, walls between the packages, wheels for Arm, Dockerfiles, compose, manifests, rules, workflow, shell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy service training export tests docs/tools
@@ -59,12 +61,18 @@ check: $(VENV)/.dev ## formatting, lint, types, walls between the packages, Dock
 	$(BIN)/kubernetes-validate --strict --no-warn docker/kubernetes/[!k]*.yaml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(on_arm64) --python-version 3.12 --require-hashes --requirement docker/requirements-tracing.lock
+	$(on_arm64) --python-version 3.11 --requirement pyproject.toml --extra client --extra tracing --extra parquet --extra completion
+	$(on_arm64) --python-version 3.14 --requirement pyproject.toml --extra client --extra tracing --extra parquet --extra completion
 	$(BIN)/zizmor --quiet --offline --strict-collection --pedantic .github
 	$(BIN)/shellcheck $(SHELL_SCRIPTS)
 	.ci/if-installed $(COMPOSE) --env-file tests/docker/no_variable.env --profile '*' config --quiet
 	.ci/if-installed $(COMPOSE) --file docker-compose.yml --file docker/keys.compose.yml --env-file tests/docker/every_variable.env --profile '*' config --quiet
 	.ci/if-installed promtool check config docker/prometheus/prometheus.yml
 	.ci/if-installed promtool test rules docker/prometheus/rules_test.yml
+
+# Whether there are wheels of all that Linux on 64-bit Arm installs. pip would ask for what this machine's markers say.
+check: on_arm64 = $(BIN)/uv pip install --dry-run --quiet --no-build --python-platform aarch64-manylinux_2_28 --target build/arm64
 
 docs: $(VENV)/.dev ## the documents as a site in build/site, which needs no server and asks none
 	$(BIN)/python -m docs.tools.write_reference
@@ -87,12 +95,22 @@ lock: $(VENV)/.dev ## LOCK_ARGS=--upgrade: pin what the service's image installs
 sbom: $(VENV)/.dev ## build/sbom.json: what the service's image installs, down to native libraries, as CycloneDX
 	$(BIN)/python -m tests.docker.sbom build/sbom.json
 
+dist: $(VENV)/.dev ## wheel and source distribution in dist/, with what is in them checked
+	$(BIN)/python -m tests.release dist
+
+release: $(VENV)/.dev ## dist, the wheel tried in an empty environment, the image, bill of materials, provenance (docs/releasing.md)
+	$(BIN)/python -m tests.release release --tag "$(TAG)"
+
+version: usage = make version VERSION=1.2.3 [DATE=2026-12-31]
+version: require-VERSION $(VENV)/.dev ## VERSION=1.2.3: write a new version wherever it stands, and date what CHANGELOG.md has as unreleased
+	$(BIN)/python -m tests.release version "$(VERSION)" $(if $(DATE),--date "$(DATE)")
+
 bench: $(VENV)/.dev $(VENV)-peers/.done $(VENV)-mlserver/.done ## unihead beside four other servers and three networks, with wrk (an hour); appends to docs/data/benchmarks.jsonl
 	@command -v wrk >/dev/null || { echo "wrk is missing (Debian package wrk)" >&2; exit 2; }
 	$(BIN)/python -m tests.benchmarks.serving --environments "$(VENV)" $(BENCH_ARGS)
 
 image-test: $(VENV)/.base ## build the service's image, run it locked down, ask it (two minutes; docs/deploy.md says what it needs)
-	$(BIN)/python -m tests.docker.image
+	$(BIN)/python -m tests.docker.image $(IMAGE_ARGS)
 
 hostile: $(VENV)/.dev ## everything hostile in full size (an hour and a quarter; CORPUS=FOLDER adds files), and a table of goals in docs/reliability.md
 	$(BIN)/python -m tests.attacks $(if $(CORPUS),--corpus "$(CORPUS)") --write $(HOSTILE_ARGS)

@@ -2,7 +2,7 @@
 #   docker build --file docker/service.Dockerfile --tag unihead .
 # and, for an image that says where it comes from, with
 #   --build-arg REVISION="$(git rev-parse HEAD)" --build-arg CREATED="$(date --utc +%Y-%m-%dT%H:%M:%SZ)"
-# For linux/amd64: cykooz.resizer has no wheel for other Linux machines.
+# For linux/amd64, and for linux/arm64, where Pillow resizes in place of cykooz.resizer, which has no wheel there.
 # A tag of the base can move, its digest cannot. To pin it, put @sha256:... behind both tags, as this prints it:
 #   docker buildx imagetools inspect python:3.12-slim-bookworm --format '{{.Manifest.Digest}}'
 

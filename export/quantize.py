@@ -22,7 +22,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from service.engine.contract import INPUT_NAME, METADATA_KEY, parse_contract
 from service.engine.engine import Engine, load_engine
-from service.engine.golden import GOLDEN_PICTURES, answer_golden
+from service.engine.golden import GOLDEN_PICTURES, add_golden
 from service.pictures.imaging import UInt8Array
 
 # Parameters keep the names that they have in the network (training.models.multitask).
@@ -86,7 +86,7 @@ def quantize(source: Path, out: Path, squares: Sequence[UInt8Array], *, golden: 
         )
     contract = dataclasses.replace(contract, version=f"{contract.version}-int8")
     _write_contract(out, contract.to_json())
-    contract = dataclasses.replace(contract, golden=answer_golden(load_engine(out, threads=1), golden))
+    contract = add_golden(contract, load_engine(out, threads=1), golden)
     _write_contract(out, contract.to_json())
     return list(chosen.values())
 

@@ -16,7 +16,7 @@ from export.graph import CANDIDATE_BOXES, CANDIDATE_LABELS, CANDIDATE_SCORES, ap
 from export.layout import fold_input_scale, pool_by_means, pool_globally, upsample_by_factors
 from service.engine.contract import INPUT_NAME, METADATA_KEY, ModelContract
 from service.engine.engine import load_engine
-from service.engine.golden import answer_golden
+from service.engine.golden import add_golden
 from training.checkpoint import Checkpoint
 from training.config import Config, Task, describe_faults
 from training.inference import Predictor, make_contract, restore_model
@@ -127,7 +127,7 @@ def export_onnx(checkpoint: Checkpoint, out: Path, *, golden: Path, overrides: O
     _save(proto, contract, temporary)
     # The golden answers are those of the file itself, so it is written, asked, and written again with them.
     engine = load_engine(temporary)
-    contract = dataclasses.replace(contract, golden=answer_golden(engine, golden))
+    contract = add_golden(contract, engine, golden)
     _save(proto, contract, temporary)
     temporary.replace(out)
     return contract

@@ -13,7 +13,8 @@ from PIL import Image
 from service.answers.render import overlay
 from service.engine.engine import load_engine
 from service.engine.postprocess import Answer
-from service.pictures.imaging import UInt8Array, decode, letterbox, resize
+from service.pictures.imaging import UInt8Array, decode, letterbox
+from service.pictures.resizing import resize
 from service.settings import Settings
 
 PICTURES = Path(__file__).parents[2] / "service" / "models" / "golden"

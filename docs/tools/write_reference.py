@@ -27,6 +27,7 @@ from service.engine.contract import (
     INPUT_NAME,
     GoldenAnswer,
     GoldenDetection,
+    GoldenTolerance,
     LetterboxRule,
     ModelContract,
 )
@@ -128,11 +129,12 @@ def describe_contract() -> str:
         (
             f"A unihead ONNX file carries this as JSON in its metadata, under `{contract.METADATA_KEY}`. "
             "`unihead-export onnx` writes it, the service checks it when it loads the file, `GET /info` shows it. "
-            "An unknown field is an error, and a missing one too, but for `tasks`: files are older than it."
+            "An unknown field is an error, and a missing one too, but for `tasks` and `golden_tolerance`: "
+            "files are older than those."
         ),
         make_table(("tensor", "", "element type"), types),
     ]
-    for kind in (ModelContract, LetterboxRule, GoldenAnswer, GoldenDetection):
+    for kind in (ModelContract, LetterboxRule, GoldenAnswer, GoldenDetection, GoldenTolerance):
         meanings = find_meanings(kind)
         rows = [(f"`{f.name}`", f"`{f.type}`", _default_of(f), meanings.get(f.name, "")) for f in fields(kind)]
         first = (inspect.getdoc(kind) or "").partition("\n")[0]
@@ -153,7 +155,9 @@ def find_meanings(kind: type) -> dict[str, str]:
 def _default_of(field: Field[Any]) -> str:
     if field.default is not MISSING:
         return show_default(field.default)
-    return "see below" if field.default_factory is LetterboxRule else "" if field.default_factory is MISSING else "none"
+    if field.default_factory is LetterboxRule or field.default_factory is GoldenTolerance:
+        return "see below"
+    return "" if field.default_factory is MISSING else "none"
 
 
 def describe_presets() -> str:

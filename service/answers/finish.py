@@ -12,8 +12,9 @@ from service.answers.render import PictureFormat
 from service.answers.schemas import ClassScore, Detection, ImageSize, ModelName, PictureResponse, Segment
 from service.engine.contract import ModelContract, ModelTask
 from service.engine.postprocess import Answer
-from service.pictures.imaging import decode_for, fit, resize
+from service.pictures.imaging import decode_for, fit
 from service.pictures.limits import PictureLimits
+from service.pictures.resizing import resize
 from service.telemetry.timing import Stopwatch
 
 # Drawing three megapixels and writing them as PNG takes a quarter of a second, which is as long as a worker should.

@@ -21,6 +21,7 @@ from service.engine.engine import Engine
 from service.engine.golden import GOLDEN_PICTURES, check_golden
 from service.errors import UniheadError
 from service.pictures.imaging import decode, letterbox
+from service.pictures.resizing import RESIZER
 from service.rollout.loading import load_verified
 from service.settings import Settings, read_settings
 
@@ -75,7 +76,7 @@ def main(words: Sequence[str]) -> int:
 
 def _check_golden(engine: Engine) -> str:
     check_golden(engine)
-    return f"{len(engine.contract.golden)} pictures"
+    return f"{len(engine.contract.golden)} pictures, resized by {RESIZER}"
 
 
 def _check_threads(engine: Engine) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
@@ -83,6 +84,25 @@ class GoldenAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class GoldenTolerance:
+    """How far an answer about a golden picture may be from the file's, on whatever machine: measured at export.
+
+    The defaults are for files that do not say it, and for exports where there is nothing to measure with.
+    """
+
+    class_probs: float = 0.02  # of each class
+    scores: float = 0.02  # of each box
+    boxes_px: float = 8.0  # of each side of a box; in pixels of the original picture
+    displaced: int = 3  # of the best boxes, how many may be others
+    mask_fractions: float = 0.02  # of each class
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if type(value) not in {int, float} or not 0 <= value < math.inf:
+                raise ContractError(f"golden_tolerance.{name} must be a number >= 0; got {value!r}"[:_MAX_WORDS])
+
+
+@dataclass(frozen=True, slots=True)
 class ModelContract:
     """Everything the service must know about a model file; JSON under `unihead.contract` in its metadata.
 
@@ -105,6 +125,7 @@ class ModelContract:
         letterbox: how a picture becomes the input.
         metrics: measured on the validation split through this file's own pre- and post-processing.
         golden: what it answered about known pictures when it was exported; a service asks it again when it loads it.
+        golden_tolerance: how far answers about those may be from these; a file that does not say it has the defaults.
         name: of the model, in answers.
         format_version: of this contract.
     """
@@ -126,6 +147,7 @@ class ModelContract:
     letterbox: LetterboxRule = field(default_factory=LetterboxRule)
     metrics: dict[str, float] = field(default_factory=dict)
     golden: tuple[GoldenAnswer, ...] = ()
+    golden_tolerance: GoldenTolerance = field(default_factory=GoldenTolerance)
     name: str = "unihead"
     format_version: int = FORMAT_VERSION
 
@@ -206,6 +228,8 @@ def parse_contract(text: str) -> ModelContract:
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         values["letterbox"] = _letterbox(values["letterbox"])
         values["golden"] = tuple(_golden(answer) for answer in values["golden"])
+        if "golden_tolerance" in values:
+            values["golden_tolerance"] = GoldenTolerance(**values["golden_tolerance"])
         return ModelContract(**values)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ContractError(f"the model's contract cannot be read: {error}") from error

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from cykooz_resizer import FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from numpy.typing import NDArray
 
 from service.errors import DamagedImage
@@ -20,6 +19,7 @@ from service.pictures.limits import DEFAULT_LIMITS, Kind, PictureHeader, Picture
 from service.pictures.mending import take_apart
 from service.pictures.pillow import decode_by_pillow, decode_unusual_jpeg
 from service.pictures.png import reduce_png
+from service.pictures.resizing import Resize, resize
 from service.pictures.turbo import decode_by_turbo, decode_odd_jpeg
 from service.pictures.webp import mend_webp
 
@@ -166,19 +166,6 @@ def fit(width: int, height: int, size: int) -> Letterbox:
     return Letterbox(width, height, max(1, round(width * scale)), max(1, round(height * scale)))
 
 
-def resize(image: UInt8Array, width: int, height: int) -> UInt8Array:
-    """Resize [H, W, 3] RGB to [height, width, 3]: bilinear, the filter widened when shrinking so that nothing aliases.
-
-    fast_image_resize, because it is 2 to 4 times as fast as Pillow (docs/experiments.md), differs from it by at most
-    2 levels, and gives the same bits with and without SIMD.
-    """
-    source = ImageData(image.shape[1], image.shape[0], PixelType.U8x3, image.tobytes())
-    target = ImageData(width, height, PixelType.U8x3)
-    # A Resizer may not be shared between threads, and costs microseconds to make.
-    Resizer().resize(source, target, ResizeOptions(ResizeAlg.convolution(FilterType.bilinear)))
-    return np.frombuffer(target.get_buffer(), dtype=np.uint8).reshape(height, width, 3)
-
-
 @functools.lru_cache(maxsize=4)
 def _blank(size: int, fill: tuple[int, int, int]) -> UInt8Array:
     # Copying a filled square is 50 times as fast as filling one: numpy repeats three values slowly.
@@ -186,7 +173,12 @@ def _blank(size: int, fill: tuple[int, int, int]) -> UInt8Array:
 
 
 def letterbox(
-    image: UInt8Array, size: int, fill: tuple[int, int, int], *, original: tuple[int, int] | None = None
+    image: UInt8Array,
+    size: int,
+    fill: tuple[int, int, int],
+    *,
+    original: tuple[int, int] | None = None,
+    resize: Resize = resize,
 ) -> tuple[UInt8Array, Letterbox]:
     """Scale an RGB picture to fit a square, place it top left, pad with `fill`.
 
@@ -195,6 +187,7 @@ def letterbox(
         size: side of the square; in pixels.
         fill: RGB of the padding, 0..255.
         original: width and height of the picture where `image` has been made smaller; in pixels.
+        resize: the resizer, for comparing one with another.
 
     Returns:
         [size, size, 3] RGB, 0..255, and where the picture lies in it.

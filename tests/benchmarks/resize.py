@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from service.pictures.imaging import decode, fit, resize
+from service.pictures.imaging import decode, fit
+from service.pictures.resizing import resize
 
 PICTURE = Path(__file__).parents[2] / "service" / "models" / "golden" / "rocket.jpg"
 PAIRS = 200

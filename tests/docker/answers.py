@@ -42,7 +42,7 @@ def find_differences(port: int, key: str) -> list[str]:
             single |= _ask(port, path, body, key)
         together = _ask(port, f"predict?{boxes}&{classes}", body, key)
         for name, answer in (("/segment, /detect, /classify", single), ("/predict", together)):
-            if found := compare_answers(_read_answer(answer, wanted, contract), wanted):
+            if found := compare_answers(_read_answer(answer, wanted, contract), wanted, contract.golden_tolerance):
                 differences.append(f"{name} about {wanted.file}: {found}")
             if not _is_mask_counted(answer):
                 differences.append(f"{name} about {wanted.file}: the mask has other pixels than the segments say")

@@ -1,20 +1,24 @@
 """Whether the service's image works as it is deployed: read-only, without rights, in 512 MiB of memory.
 
-`make image-test` builds the image, runs it, asks it, and removes it again. Exit code 0: all holds; 1: something does
-not; 2: this machine lacks what is needed.
+`make image-test` builds the image, runs it, asks it, and removes it again; `--save FILE` writes it into an archive
+before, if all holds, which `docker load` reads. Exit code 0: all holds; 1: something does not; 2: this machine lacks
+what is needed.
 """
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
 import time
 import uuid
+from collections.abc import Sequence
+from pathlib import Path
 
 from tests.docker.answers import AnswerError
 from tests.docker.checks import CHECKS, CheckError
 from tests.docker.container import ROOT, Container, build_image, find_base, find_revision, run_image, try_engine
-from tests.docker.engine import MissingError, open_engine
+from tests.docker.engine import Engine, MissingError, open_engine
 from tests.docker.process import CommandError
 
 
@@ -30,8 +34,29 @@ def check_all(container: Container) -> int:
     return failed
 
 
-def main() -> int:
+def save_image(engine: Engine, name: str, archive: Path) -> None:
+    """Write an image into an archive, under the name and the version that its labels say.
+
+    Raises:
+        CommandError: it cannot be written.
+    """
+    labels = engine.inspect("image", name)["Config"]["Labels"]
+    tag = ":".join(labels[f"org.opencontainers.image.{key}"] for key in ("title", "version"))
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    archive.unlink(missing_ok=True)  # Podman writes into no file that is there
+    engine.run("tag", name, tag)
+    try:
+        engine.run("save", "--output", str(archive), tag)
+    finally:
+        engine.attempt("rmi", tag)  # the image itself has another name
+    print(f"{archive}: {tag}, {archive.stat().st_size / 1e6:.0f} MB", flush=True)
+
+
+def main(words: Sequence[str] | None = None) -> int:
     """Build, run, check, remove; returns the exit code."""
+    parser = argparse.ArgumentParser("python -m tests.docker.image", description=__doc__)
+    parser.add_argument("--save", type=Path, metavar="FILE", help="archive for the image, if all holds")
+    archive: Path | None = parser.parse_args(words).save
     name, revision = f"unihead-test-{uuid.uuid4().hex[:8]}", find_revision()
     started = time.monotonic()
     try:
@@ -45,6 +70,8 @@ def main() -> int:
                 with run_image(engine, name, revision) as container:
                     print(f"serving {time.monotonic() - run:.0f} s later", flush=True)
                     failed = check_all(container)
+                if archive is not None and not failed:
+                    save_image(engine, name, archive)
     except MissingError as error:
         print(error, file=sys.stderr)
         return 2

@@ -26,7 +26,7 @@ def test_what_is_missing_is_said_by_the_names_of_packages(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(shutil, "which", {"podman": "/usr/bin/podman"}.get)
-    assert image.main() == 2
+    assert image.main([]) == 2
     assert "apt-get install --no-install-recommends runc mmdebstrap" in capsys.readouterr().err
 
 
@@ -35,7 +35,7 @@ def test_without_the_right_to_mount_it_does_not_begin(
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None if name == "docker" else f"/usr/bin/{name}")
     monkeypatch.setattr(engine, "_may_mount", lambda: False)
-    assert image.main() == 2
+    assert image.main([]) == 2
     assert "CAP_SYS_ADMIN" in capsys.readouterr().err
 
 

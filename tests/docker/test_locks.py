@@ -20,8 +20,6 @@ WANTED = {
     GRPC_LOCK: SERVICE + PROJECT["project"]["optional-dependencies"]["grpc"],
     BUILD_LOCK: PROJECT["build-system"]["requires"],
 }
-# Packages whose releases have no wheel for that machine.
-WITHOUT_WHEEL = {"x86_64": "none", "aarch64": "cykooz-resizer"}
 ENTRY = r"^{}==.*\n(?: .*\n)+"
 
 
@@ -106,9 +104,7 @@ def test_a_file_with_another_hash_is_refused(entry: str, tmp_path: Path) -> None
 @pytest.mark.usefixtures("entry")
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
-def test_nothing_has_to_be_compiled_except_what_we_know_of(lock: Path, machine: str, tmp_path: Path) -> None:
-    path = tmp_path / lock.name
-    path.write_text(re.sub(ENTRY.format(WITHOUT_WHEEL[machine]), "", lock.read_text(), flags=re.MULTILINE))
+def test_nothing_has_to_be_compiled(lock: Path, machine: str, tmp_path: Path) -> None:
     place = [
         "--python-version",
         find_python(),
@@ -117,9 +113,10 @@ def test_nothing_has_to_be_compiled_except_what_we_know_of(lock: Path, machine: 
         "--target",
         str(tmp_path),
     ]
-    done = run("uv", "pip", "install", "--dry-run", "--no-deps", "--no-build", "--require-hashes", *place, "-r", path)
+    done = run("uv", "pip", "install", "--dry-run", "--no-deps", "--no-build", "--require-hashes", *place, "-r", lock)
     assert done.returncode == 0, done.stderr
-    assert f"Would install {len(read_lock(path))} packages" in done.stderr
+    left_out = 1 if machine == "aarch64" and lock != BUILD_LOCK else 0  # cykooz.resizer, which has no wheel there
+    assert f"Would install {len(read_lock(lock)) - left_out} packages" in done.stderr
 
 
 @pytest.mark.full

@@ -29,6 +29,7 @@ REASONS = {
     "download": "needs gigabytes from other servers",
     "gpu": "needs a GPU",
     "installation": "installs packages",
+    "torch": "installs torch, 6 GB",
     "training": "trains for from minutes to hours",
 }
 GOLDEN = ROOT / "service/models/golden"

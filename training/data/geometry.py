@@ -8,7 +8,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from service.pictures.imaging import FloatArray, UInt8Array, resize
+from service.pictures.imaging import FloatArray, UInt8Array
+from service.pictures.resizing import resize
 from training.data.placement import Placement, Span
 from training.data.taxonomy import VOID
 from training.data.transforms import Boxes

@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from service.pictures.resizing import RESIZER
 from training.data.feed.dataset import TaskDataset
 from training.files import open_whole
 
@@ -24,7 +25,7 @@ PIECE: Final = 512
 # Of what other runs have asked; that of 7,200 pictures by a teacher of masks of 64 x 64 cells takes 1.2 GiB.
 MOST_BYTES: Final = 16 * 2**30
 # What turns a file into what a teacher sees.
-_DECODERS: Final = ("simplejpeg", "pillow", "cykooz.resizer")
+_DECODERS: Final = tuple(dict.fromkeys(("simplejpeg", "pillow", RESIZER)))
 
 
 def load_or_compute(

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from service.pictures.imaging import Letterbox, decode, fit, letterbox, resize
+from service.pictures.imaging import Letterbox, decode, fit, letterbox
+from service.pictures.resizing import resize
 from tests.service.fakes import GOLDEN, make_picture
 
 

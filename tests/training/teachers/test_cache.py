@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from service.engine.contract import LetterboxRule
-from service.pictures.imaging import UInt8Array, letterbox, resize
+from service.pictures.imaging import UInt8Array, letterbox
+from service.pictures.resizing import resize
 from tests.training.teachers.fakes import SIZE, ColourTeacher, Pictures, make_config, make_pictures
 from training.config import Task
 from training.data.feed.dataset import TaskDataset, load_sample

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from service.errors import RequestError
-from service.pictures.imaging import UInt8Array, decode, resize
+from service.pictures.imaging import UInt8Array, decode
+from service.pictures.resizing import resize
 from training.data.doctor.overlaps import THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH
 from training.data.layouts.masks import stored_values
 from training.data.layouts.outlines import Outlines

@@ -5,7 +5,8 @@ from __future__ import annotations
 import simplejpeg
 
 from service.errors import RequestError
-from service.pictures.imaging import UInt8Array, decode, fit, resize
+from service.pictures.imaging import UInt8Array, decode, fit
+from service.pictures.resizing import resize
 from training.data.prepare.official import Size
 from training.data.prepare.releases import PrepareError
 

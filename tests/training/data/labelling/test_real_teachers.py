@@ -20,7 +20,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from service.pictures.imaging import resize
+from service.pictures.resizing import resize
 from tests.outside import find_outside
 from tests.training.data.labelling.running import label
 from training.data.taxonomy import COCO as NAMES

@@ -11,7 +11,8 @@ from typing import Final, TypeAlias
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from service.pictures.imaging import UInt8Array, fit, resize
+from service.pictures.imaging import UInt8Array, fit
+from service.pictures.resizing import resize
 from training.data.doctor.findings import PictureBox
 from training.data.taxonomy import VOID
 
