@@ -62,8 +62,9 @@ check: $(VENV)/.dev ## formatting, lint, types, walls between the packages, whee
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 	$(on_arm64) --python-version 3.12 --require-hashes --requirement docker/requirements-tracing.lock
-	$(on_arm64) --python-version 3.11 --requirement pyproject.toml --extra client --extra tracing --extra parquet --extra completion
-	$(on_arm64) --python-version 3.14 --requirement pyproject.toml --extra client --extra tracing --extra parquet --extra completion
+	$(on_arm64) --python-version 3.12 --require-hashes --requirement docker/requirements-grpc.lock
+	$(on_arm64) --python-version 3.11 --requirement pyproject.toml $(on_arm64_extras)
+	$(on_arm64) --python-version 3.14 --requirement pyproject.toml $(on_arm64_extras)
 	$(BIN)/zizmor --quiet --offline --strict-collection --pedantic .github
 	$(BIN)/shellcheck $(SHELL_SCRIPTS)
 	.ci/if-installed $(COMPOSE) --env-file tests/docker/no_variable.env --profile '*' config --quiet
@@ -73,6 +74,7 @@ check: $(VENV)/.dev ## formatting, lint, types, walls between the packages, whee
 
 # Whether there are wheels of all that Linux on 64-bit Arm installs. pip would ask for what this machine's markers say.
 check: on_arm64 = $(BIN)/uv pip install --dry-run --quiet --no-build --python-platform aarch64-manylinux_2_28 --target build/arm64
+check: on_arm64_extras = --extra client --extra tracing --extra grpc --extra parquet --extra completion
 
 docs: $(VENV)/.dev ## the documents as a site in build/site, which needs no server and asks none
 	$(BIN)/python -m docs.tools.write_reference

@@ -76,7 +76,8 @@ def find_faults(archive: Path, files: Files, tracked: Files) -> Iterator[str]:
         if not _METADATA.search(name):
             yield from _find_faults_of_file(name, content, tops, tracked)
     for name in tracked:
-        if name.partition("/")[0] in PACKAGES and name not in files:
+        # Data that git keeps beside the code stay out of what is shipped.
+        if name.partition("/")[0] in PACKAGES and name not in files and _find_kind_of_data(name) is None:
             yield f"{name} is missing"
     yield from _find_faults_of_metadata(archive, files, tracked)
 

@@ -66,6 +66,10 @@ def test_what_does_not_belong_into_a_wheel_is_named(tmp_path: Path, name: str, f
     assert find(tmp_path, WHEEL | {name: b"1"}) == [f"{name} {fault}" for fault in faults]
 
 
+def test_data_that_git_keeps_beside_the_code_are_not_missed(tmp_path: Path) -> None:
+    assert find(tmp_path, WHEEL, TRACKED | {"training/checkpoints/first.pt": b"1"}) == []
+
+
 @pytest.mark.parametrize("name", ["service/app.jsonl", "service/test_app.py"])
 def test_what_git_knows_is_no_better_for_it(tmp_path: Path, name: str) -> None:
     assert len(find(tmp_path, WHEEL | {name: b""}, TRACKED | {name: b""})) == 1

@@ -33,7 +33,7 @@ def test_the_built_wheel_serves_and_predicts_in_an_empty_environment(archives: l
     assert any("unihead-serve selftest: 5 checks" in line for line in told)
     assert any("unihead-predict: 4 pictures" in line for line in told)
     extras = {line.split()[2].rstrip(":") for line in told if line.startswith("ok  extra")}
-    assert {"train", "teachers", "distributed", "ray", "client", "parquet", "completion", "tracing"} <= extras
+    assert {"train", "teachers", "distributed", "ray", "grpc", "client", "parquet", "completion", "tracing"} <= extras
 
 
 @pytest.mark.full

@@ -65,7 +65,7 @@ def installs_torch(line: str) -> bool:
 
 def test_extras_that_bring_torch_are_known_by_what_they_ask_for() -> None:
     assert {"train", "teachers", "distributed"} <= HEAVY
-    assert not HEAVY & {"client", "tracing", "ray", "parquet", "completion"}
+    assert not HEAVY & {"client", "tracing", "grpc", "ray", "parquet", "completion"}
 
 
 def test_documents_install_something() -> None:
