@@ -154,9 +154,10 @@ def write_grids(path: Path, *, size: int = 64, classes: int = 3, strides: Sequen
     bias = np.array([0.5, 0.5, np.log(2), np.log(2), *([0] * (1 + classes))], dtype=np.float32)
     nodes = []
     for stride in strides:
-        pool = {"kernel_shape": [stride] * 2, "strides": [stride] * 2}
         nodes += [
-            helper.make_node("AveragePool", ["images"], [f"cells{stride}"], **pool),
+            helper.make_node(
+                "AveragePool", ["images"], [f"cells{stride}"], kernel_shape=[stride] * 2, strides=[stride] * 2
+            ),
             helper.make_node("Conv", [f"cells{stride}", "weights", "bias"], [f"said{stride}"]),
             helper.make_node("Reshape", [f"said{stride}", "shape"], [f"row{stride}"]),
         ]
