@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from starlette.responses import Response
 
@@ -18,7 +18,7 @@ from service.api.forms import FIELD_NAME
 from service.api.hints import find_hint
 from service.api.parameters import TIMEOUT_HEADER, read_timeout_s, wants_fresh
 from service.api.problems import describe_failure
-from service.api.router import PictureRequest
+from service.api.router import Caller, PictureRequest
 from service.api.scope import listen_for_disconnect
 from service.api.state import ServiceState
 from service.engine.postprocess import Answer
@@ -34,21 +34,6 @@ if TYPE_CHECKING:
     from service.telemetry.spans import PictureTrace
 
 Made = TypeVar("Made")
-
-
-class Caller(Protocol):
-    """One request about pictures, by whatever protocol it came."""
-
-    @property
-    def service(self) -> ServiceState:
-        """What takes its pictures."""
-
-    @property
-    def share(self) -> Share:
-        """What it holds of the budget of memory."""
-
-    def trace_pictures(self, watches: Sequence[Stopwatch]) -> Sequence[PictureTrace | None]:
-        """Begin the traces of its pictures, one for each stopwatch; None for each where there is no tracing."""
 
 
 @dataclass(frozen=True, slots=True)

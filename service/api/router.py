@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, get_type_hints
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
@@ -34,6 +34,21 @@ class VitalRoute(APIRoute):
 
 class HealthRoute(VitalRoute, KeylessRoute):
     """Says whether the service lives, or takes pictures."""
+
+
+class Caller(Protocol):
+    """One request about pictures, by whatever protocol it came."""
+
+    @property
+    def service(self) -> ServiceState:
+        """What takes its pictures."""
+
+    @property
+    def share(self) -> Share:
+        """What it holds of the budget of memory."""
+
+    def trace_pictures(self, watches: Sequence[Stopwatch]) -> Sequence[PictureTrace | None]:
+        """Begin the traces of its pictures, one for each stopwatch; None for each where there is no tracing."""
 
 
 class PictureRequest(Request):

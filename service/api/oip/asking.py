@@ -19,7 +19,8 @@ from service.answers.cost import NOTHING, AnswerCost
 from service.api.oip.metadata import DATATYPES, FILES
 from service.api.oip.tensors import MOST_JSON_VALUES, Piece, encode
 from service.api.oip.wire import InferRequest
-from service.api.respond import Caller, Question, Reply, ask, look_at_each, require_all
+from service.api.respond import Question, Reply, ask, look_at_each, require_all
+from service.api.router import Caller
 from service.engine.contract import ModelContract
 from service.engine.postprocess import Answer
 from service.engine.prepare import Look
