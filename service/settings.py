@@ -50,9 +50,7 @@ class Settings(BaseSettings):
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="TCP port of its own for /metrics, which the other port then has no more"
     )
-    grpc_port: int | None = Field(
-        None, ge=0, le=65535, description="TCP port of its own for gRPC, which needs the extra `grpc`; left out: none"
-    )
+    grpc_port: int | None = Field(None, ge=0, le=65535, description="TCP port for gRPC, which needs the extra `grpc`")
     auth: Literal["keys", "off"] | None = Field(
         None,
         description="keys: who asks needs a key. off: nobody does, whoever reaches the port. Left out: keys if there "

@@ -46,7 +46,7 @@ _FAILURES = frozenset({grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.INTERN
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One call, as a caller of `service.api.respond`.
+    """One call, as a `Caller`.
 
     Attributes:
         service: what takes its pictures.
