@@ -26,7 +26,6 @@ from tests.grpc_service import GrpcSpawned
 
 INFER = f"/{SERVICE}/ModelInfer"
 _AT_ONCE = 4
-_SLOW_MS = 2000
 # Until an answer counts as none.
 _STUCK_S = 20
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -258,7 +257,13 @@ async def send_streams(service: GrpcSpawned, items: Iterable[tuple[str, bytes]])
 
 
 async def send_and_judge(
-    what: str, service: GrpcSpawned, sending: Coroutine[object, object, Sent], *, settled: int, growth_mb: float = 50
+    what: str,
+    service: GrpcSpawned,
+    sending: Coroutine[object, object, Sent],
+    *,
+    settled: int,
+    growth_mb: float = 50,
+    slow_ms: float = 2000,
 ) -> list[Figure]:
     """Hold what comes against the bars; a whole message afterwards must be answered.
 
@@ -268,6 +273,7 @@ async def send_and_judge(
         sending: sends it.
         settled: after so many memory counts.
         growth_mb: that memory may have grown from then to the end.
+        slow_ms: that the slowest may take.
     """
     sent = await sending
     total = len(sent.ms)
@@ -279,7 +285,7 @@ async def send_and_judge(
             f"{what}: the service answers afterwards", f"{'yes' if alive else 'no'}, {total} sent, {statuses}", alive
         ),
         none_of(f"{what}: another status, or stuck", sent.strange, total),
-        at_most(f"{what}: the slowest", max(sent.ms), _SLOW_MS, "ms", digits=0),
+        at_most(f"{what}: the slowest", max(sent.ms), slow_ms, "ms", digits=0),
     ]
     if total > settled:
         grown = sent.memory_mb[-1] - sent.memory_mb[settled]
