@@ -85,7 +85,7 @@ async def test_what_is_late_is_told_at_its_deadline_and_dropped(build: Callable[
     busy = harness.begin(body_of(0))
     await until(lambda: harness.session.inside == 1)
     started = time.monotonic()
-    with pytest.raises(DeadlineExceeded, match="X-Request-Timeout-Ms"):
+    with pytest.raises(DeadlineExceeded, match="may allow more time"):
         await harness.ask(body_of(1), timeout_s=0.05)
     assert 0.05 <= time.monotonic() - started < 5
     harness.session.gate.set()

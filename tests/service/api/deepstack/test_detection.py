@@ -183,7 +183,17 @@ async def test_passes_are_shared_and_counted_as_everywhere(client: httpx.AsyncCl
     again = await client.post("/detect", content=PICTURE)
     assert (first.headers["x-unihead-cache"], again.headers["x-unihead-cache"]) == ("miss", "hit")
     assert await count(client, 'unihead_ms_per_image_count{stage="total",task="deepstack"}') == 1
-    assert await count(client, f'unihead_http_requests_total{{method="POST",route="{DETECTION}",status="200"}}') == 1
+    assert (
+        await count(
+            client, f'unihead_http_requests_total{{method="POST",protocol="http",route="{DETECTION}",status="200"}}'
+        )
+        == 1
+    )
     await send(client, "/v1/vision/custom/general")
     template = "/v1/vision/custom/{name}"
-    assert await count(client, f'unihead_http_requests_total{{method="POST",route="{template}",status="200"}}') == 1
+    assert (
+        await count(
+            client, f'unihead_http_requests_total{{method="POST",protocol="http",route="{template}",status="200"}}'
+        )
+        == 1
+    )
