@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -12,17 +13,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from export.calibrate import Found, calibrate
 from export.parity import BATCH_SIZES, MAX_METRIC_DIFFERENCE, compare_engines, compare_metrics, load_squares
 from export.quantize import QuantizationError, compare_times, find_objections
 from export.quantize import quantize as quantize_file
-from export.to_onnx import ExportError, Overrides, export_onnx
+from export.to_onnx import CALIBRATION, ExportError, Overrides, export_onnx
 from export.triton import write_repository
 from service.engine.engine import Engine, load_engine
 from service.engine.golden import GOLDEN_PICTURES
 from service.errors import UniheadError
 from training.checkpoint import CheckpointError, load_checkpoint
 from training.config import Task
-from training.data.datasets import DataError, DataSets
+from training.data.datasets import DataError, DataSets, SplitName
 from training.data.sources import read_data
 from training.data.taxonomy import TaxonomyError
 from training.inference import build_engine, choose_tasks, read_taxonomy, restore_model
@@ -58,16 +60,34 @@ def onnx(
     score_floor: Annotated[
         float | None, typer.Option(help="Boxes that score less are dropped before NMS; instead of the preset's.")
     ] = None,
+    score_threshold: Annotated[
+        float | None,
+        typer.Option(help="Of answers to requests that name none; instead of the preset's, or the best F1's."),
+    ] = None,
+    calibrate_on: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE|FOLDER", help="Data by which scores become chances; its pictures of --split count."),
+    ] = None,
+    root: RootOption = None,
+    split: Annotated[SplitName, typer.Option(help="With --calibrate-on: which pictures.")] = "choose",
 ) -> None:
     """Write one self-contained ONNX file: pre- and post-processing in the graph, the contract in the metadata.
 
     What the file does otherwise than the preset stands in its contract and at the end of its version; figures that it
     was not measured with are left out.
+
+    With --calibrate-on a score is the chance that the box is right (IoU 0.5), a probability that the class is, and
+    requests that name no threshold get that of the best F1.
     """
-    overrides = Overrides(input_size, iou_threshold, max_detections, score_floor)
+    overrides = Overrides(input_size, iou_threshold, max_detections, score_floor, score_threshold)
     try:
-        contract = export_onnx(load_checkpoint(checkpoint), out, golden=golden or GOLDEN_PICTURES, overrides=overrides)
-    except (CheckpointError, ExportError, UniheadError) as error:
+        loaded = load_checkpoint(checkpoint)
+        if calibrate_on:
+            found = calibrate(loaded, _read(calibrate_on, root), split, overrides)
+            overrides = found.overrides
+            _show_calibration(found)
+        contract = export_onnx(loaded, out, golden=golden or GOLDEN_PICTURES, overrides=overrides)
+    except (CheckpointError, DataError, ExportError, TaxonomyError, UniheadError) as error:
         raise _failure(error) from error
     console.print(
         f"{out}: {out.stat().st_size / 1e6:.1f} MB, version {contract.version}, input {contract.input_size} px, "
@@ -98,9 +118,7 @@ def parity(
         reference = build_engine(network, config, loaded.taxonomy, torch.device("cpu"), git_commit=loaded.git_commit)
         if candidate.contract.weights_sha256 != reference.contract.weights_sha256:
             raise ExportError(f"{model} was exported from other weights than {checkpoint}; export it again")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what training left out of train says nothing about val
-            sets = read_data(data, root=root) if data else None
+        sets = _read(data, root) if data else None
         tasks = _choose_tasks(reference, sets, checkpoint) if sets else []
     except (CheckpointError, DataError, ExportError, TaxonomyError, UniheadError) as error:
         raise _failure(error) from error
@@ -148,9 +166,7 @@ def quantize(
     """Write a file with neck and branches in int8; exit 1, without one, if a metric drops a point or it is slower."""
     temporary = out.with_name(f"{out.name}.tmp")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what training left out of train says nothing about val
-            sets = read_data(data, root=root)
+        sets = _read(data, root)
         reference = load_engine(model, threads=1)
         tasks = _choose_tasks(reference, sets, model)
         chosen = [s.image for task in tasks for s in sets.split(task).train[:pictures]]
@@ -191,6 +207,30 @@ def triton(
     except (UniheadError, OSError) as error:
         raise _failure(error) from error
     console.print(f"{out / name}: {contract.version}, batches of {max_batch} at most", highlight=False)
+
+
+def _read(data: Path, root: Path | None) -> DataSets:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what training left out of train says nothing about val
+        return read_data(data, root=root)
+
+
+def _show_calibration(found: Found) -> None:
+    for task, (before, after) in found.reliability.items():
+        table = Table("score", *("answers", "mean score", "share right") * 2, title=f"{task}: before and after")
+        for place in range(len(before.counts)):
+            cells = [f"{place / len(before.counts):.1f}"]
+            for one in (before, after):
+                figures = (one.scores[place], one.shares_right[place])
+                cells += [str(one.counts[place]), *("" if value is None else f"{value:.3f}" for value in figures)]
+            table.add_row(*cells)
+        console.print(table)
+        console.print(f"expected calibration error: {before.error:.4f}, then {after.error:.4f}", highlight=False)
+    values = {name: value for name, value in asdict(found.overrides).items() if name in CALIBRATION and value}
+    console.print(", ".join(f"{name} {value}" for name, value in values.items()), highlight=False)
+    if found.point is not None:
+        point = {name: f"{value:.3f}" for name, value in asdict(found.point).items()}
+        console.print(", ".join(f"{name} {value}" for name, value in point.items()), highlight=False)
 
 
 def _choose_tasks(engine: Engine, sets: DataSets, path: Path) -> list[Task]:

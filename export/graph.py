@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from training.config import InferenceConfig
+from training.inference import calibrate_floor
 
 CANDIDATE_BOXES, CANDIDATE_SCORES, CANDIDATE_LABELS = "candidate_boxes", "candidate_scores", "candidate_labels"
 _CANDIDATES = {CANDIDATE_BOXES, CANDIDATE_SCORES, CANDIDATE_LABELS}
@@ -36,7 +37,7 @@ def append_detections(model: onnx.ModelProto, config: InferenceConfig, *, input_
     constants: dict[str, NDArray[np.int64] | NDArray[np.float32]] = {
         "nms_limit": np.array(limit, dtype=np.int64),
         "nms_iou_threshold": np.array(config.iou_threshold, dtype=np.float32),
-        "nms_score_floor": np.array(config.score_floor, dtype=np.float32),
+        "nms_score_floor": np.array(calibrate_floor(config), dtype=np.float32),
         "class_distance": np.array(input_size + 1, dtype=np.float32),
         "top_k": np.array([limit], dtype=np.int64),
         "last_axis": np.array([-1], dtype=np.int64),

@@ -22,6 +22,8 @@ from training.config import Config, Task, describe_faults
 from training.inference import Predictor, make_contract, restore_model
 from training.models.folding import fold_gates
 
+# What `export.calibrate` finds: scores that mean the chance of being right.
+CALIBRATION = ("score_scale", "score_bias", "class_temperature")
 _CANDIDATES = {"boxes": CANDIDATE_BOXES, "scores": CANDIDATE_SCORES, "labels": CANDIDATE_LABELS}
 
 
@@ -37,18 +39,26 @@ class Overrides:
         input_size: side of the square input; in pixels.
         iou_threshold: of two boxes of one class that overlap more, the graph keeps the better one.
         max_detections: boxes in an answer at most.
-        score_floor: boxes that score less never leave the graph.
+        score_floor: boxes that the network scores less, uncalibrated, never leave the graph.
+        score_threshold: of answers to requests that name none.
+        score_scale: times the logit of a box's score.
+        score_bias: added to that.
+        class_temperature: divides the logits of the classes.
     """
 
     input_size: int | None = None
     iou_threshold: float | None = None
     max_detections: int | None = None
     score_floor: float | None = None
+    score_threshold: float | None = None
+    score_scale: float | None = None
+    score_bias: float | None = None
+    class_temperature: float | None = None
 
     @classmethod
     def of_contract(cls, contract: ModelContract) -> Overrides:
         """What a file says of itself."""
-        return cls(contract.input_size, contract.iou_threshold, contract.max_detections, contract.score_floor)
+        return cls(**{field.name: getattr(contract, field.name) for field in dataclasses.fields(cls)})
 
     def apply(self, config: Config) -> Config:
         """The config of a run that would have had these values.
@@ -65,15 +75,18 @@ class Overrides:
             raise ExportError(f"a file cannot be made so: {describe_faults(error)}") from error
 
     def describe(self, config: Config) -> str:
-        """What is other than in the run, as the end of a version: "-input416-iou0.45"; empty if nothing is."""
+        """What is other than in the run, as the end of a version: "-input416-calibrated"; empty if nothing is."""
         inference = config.inference
         pairs = (
             ("input", self.input_size, config.input_size),
             ("iou", self.iou_threshold, inference.iou_threshold),
             ("max", self.max_detections, inference.max_detections),
             ("floor", self.score_floor, inference.score_floor),
+            ("threshold", self.score_threshold, inference.score_threshold),
         )
-        return "".join(f"-{word}{value}" for word, value, was in pairs if value not in (None, was))
+        words = [f"-{word}{value}" for word, value, was in pairs if value not in (None, was)]
+        calibrated = any(getattr(self, name) not in (None, getattr(inference, name)) for name in CALIBRATION)
+        return "".join([*words, "-calibrated"] if calibrated else words)
 
 
 UNCHANGED = Overrides()
@@ -161,7 +174,10 @@ def _last_metrics(checkpoint: Checkpoint, trained: Config, exported: Config) -> 
     """What the run measured, less what this file would measure otherwise."""
     if exported.input_size != trained.input_size:
         return {}
-    changed = () if exported.inference == trained.inference else (Task.DETECTION,)
+    # A threshold is the service's, and calibration leaves boxes and classes in their order.
+    kept = exported.inference.model_dump(include={"score_threshold", *CALIBRATION})
+    same = trained.inference.model_copy(update=kept) == exported.inference
+    changed = () if same else (Task.DETECTION,)
     return {
         f"{task}/{name}": round(value, 6)
         for task, metrics in checkpoint.evaluations[-1]["metrics"].items()

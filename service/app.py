@@ -13,7 +13,6 @@ import simplejpeg
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from service.answers.finish import DEFAULTS
 from service.api import routes, status
 from service.api.deepstack import routes as deepstack
 from service.api.gates import AuthMiddleware, ShedMiddleware, TracingMiddleware, describe_keys
@@ -209,7 +208,6 @@ def _build_shadow(scheduler: Scheduler, state: ServiceState) -> Shadow | None:
         live=lambda: scheduler.engine,
         percent=settings.shadow_percent,
         limits=settings.picture_limits,
-        score_threshold=DEFAULTS.score_threshold,
     )
     scheduler.after_pass = shadow.offer
     return shadow

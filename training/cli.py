@@ -14,6 +14,7 @@ from training.commands.ablate import ablate
 from training.commands.chain import chain
 from training.commands.options import DataOption, DeviceOption, RootOption
 from training.commands.run import run
+from training.commands.sweep import sweep
 from training.commands.weights import weights
 from training.console import choose_device, console, failures_in_one_sentence, read, warn
 from training.data.datasets import SplitName
@@ -21,7 +22,9 @@ from training.inference import choose_tasks, open_checkpoint, open_model
 from training.lab.report.page import write_report
 from training.lab.summary import format_summary, load_run, summarise
 from training.metrics.bootstrap import bootstrap_interval
+from training.metrics.detection import AveragePrecision
 from training.metrics.evaluation import PRIMARY_METRIC, measure_task
+from training.metrics.operating import measure_at
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
 
@@ -63,7 +66,8 @@ def evaluate(
     """Print all metrics of a checkpoint or an ONNX file, over one split of the data, as JSON.
 
     The tasks are measured that it has learned and the data has pictures of. With --bootstrap the metric that a task is
-    judged by has an interval: what it might have been with other pictures of the same kind.
+    judged by has an interval: what it might have been with other pictures of the same kind. Boxes are described at the
+    model's own threshold too: precision, recall, F1, and how often one object is shown twice.
     """
     if (checkpoint is None) == (model is None):
         raise typer.BadParameter("wanted one of --checkpoint and --model", param_hint="--checkpoint")
@@ -84,6 +88,9 @@ def evaluate(
         for task, samples in pictures.items():
             measured = measure_task(engine, task, samples, batch_size=batch_size)
             metrics[str(task)] = dict(measured.metrics)
+            if isinstance(measured.counted, AveragePrecision):
+                point = measure_at(measured.counted.judge_boxes(), engine.contract.score_threshold)
+                metrics[str(task)]["at_default_threshold"] = asdict(point)
             if bootstrap:
                 interval = bootstrap_interval(measured.counted, rng=np.random.default_rng(0), draws=bootstrap)
                 metrics[str(task)][f"{PRIMARY_METRIC[task]}_interval_95"] = [interval.low, interval.high]
@@ -108,6 +115,7 @@ def summary(
 app.command()(weights)
 app.command()(chain)
 app.command()(ablate)
+app.command()(sweep)
 
 
 def main() -> None:

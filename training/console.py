@@ -25,6 +25,7 @@ from training.distributed import DistributedError
 from training.lab.ablation.table import AblationError
 from training.lab.summary import SummaryError
 from training.learner import TrainingDivergedError
+from training.metrics.calibration import UncalibratedError
 from training.metrics.details import DetailsError
 from training.models.backbone import WeightsError
 from training.starting.checks import ResourceError
@@ -55,6 +56,7 @@ FAILURES = (
     TaxonomyError,
     TeacherError,
     TrainingDivergedError,
+    UncalibratedError,
     UnfitDataError,
     WeightsError,
     OSError,

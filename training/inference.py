@@ -38,7 +38,7 @@ class DenseOutputs(NamedTuple):
 
     Attributes:
         boxes: [N, K, 4] xyxy, clipped to the input; in input pixels; K is at most `max_candidates`.
-        scores: [N, K] 0..1, highest first.
+        scores: [N, K] 0..1, calibrated, highest first.
         labels: [N, K] class indices.
         mask: [N, S / mask_stride, S / mask_stride] uint8 class ids.
         class_probs: [N, P] sums to 1.
@@ -62,7 +62,7 @@ class Predictor(nn.Module):
         self._tasks = frozenset(stage.task for stage in config.stages)
         self._input_size = config.input_size
         self._mask_size = config.input_size // config.inference.mask_stride
-        self._max_candidates = config.inference.max_candidates
+        self._config = config.inference
 
     def names_of_outputs(self, others: Mapping[str, str]) -> list[str]:
         """The names of the outputs that there are, in their order, or the others by which they are to go."""
@@ -79,14 +79,35 @@ class Predictor(nn.Module):
             upsampled = F.interpolate(logits.segmentation, size=size, mode="bilinear", align_corners=False)
             found = found._replace(mask=upsampled.argmax(dim=1).to(torch.uint8))
         if logits.detection is not None and Task.DETECTION in self._tasks:
-            limit = self._max_candidates
+            limit = self._config.max_candidates
             # The K best pairs of a point and a class lie at the K best points.
             boxes, scores = self._scheme.decode(logits.detection, input_size=self._input_size, limit=limit)
             boxes, scores, labels = select_candidates(boxes, scores, limit)
-            found = found._replace(boxes=boxes, scores=scores, labels=labels)
+            found = found._replace(boxes=boxes, scores=calibrate_scores(scores, self._config), labels=labels)
         if logits.classification is not None and Task.CLASSIFICATION in self._tasks:
-            found = found._replace(class_probs=logits.classification.softmax(dim=-1))
+            temperature = self._config.class_temperature
+            cooled = logits.classification if temperature == 1 else logits.classification / temperature
+            found = found._replace(class_probs=cooled.softmax(dim=-1))
         return found
+
+
+def calibrate_scores(scores: Tensor, config: InferenceConfig) -> Tensor:
+    """Turn the network's scores into chances of being right, of the same order (Platt scaling).
+
+    After the best candidates are chosen, because of them there are hundreds, and of all logits tens of thousands.
+
+    Args:
+        scores: [...] 0..1.
+        config: scale and bias of their logits; with 1 and 0 the scores stay as they are, and so does the graph.
+    """
+    if (config.score_scale, config.score_bias) == (1, 0):
+        return scores
+    return (torch.log(scores / (1 - scores)) * config.score_scale + config.score_bias).sigmoid()
+
+
+def calibrate_floor(config: InferenceConfig) -> float:
+    """Give the calibrated score of a box that the network scores `score_floor`."""
+    return calibrate_scores(torch.tensor(config.score_floor), config).item()
 
 
 def select_candidates(boxes: Tensor, scores: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -112,14 +133,14 @@ def select_detections(
 
     Args:
         boxes: [K, 4] xyxy; in input pixels.
-        scores: [K] 0..1.
+        scores: [K] 0..1, calibrated.
         labels: [K] class indices.
         config: floor, threshold and limit.
 
     Returns:
         boxes, scores and labels of those that stay, best first, `max_detections` at most.
     """
-    above = scores > config.score_floor
+    above = scores > calibrate_floor(config)
     boxes, scores, labels = boxes[above], scores[above], labels[above]
     keep = batched_nms(boxes, scores, labels, config.iou_threshold)[: config.max_detections]
     return boxes[keep], scores[keep], labels[keep]
@@ -194,6 +215,10 @@ def make_contract(config: Config, taxonomy: Taxonomy, state: Mapping[str, Tensor
         detection_classes=taxonomy.detection,
         classification_classes=taxonomy.classification,
         tasks=tuple(_ASKED[task] for task in taxonomy.tasks),
+        score_threshold=config.inference.score_threshold,
+        score_scale=config.inference.score_scale,
+        score_bias=config.inference.score_bias,
+        class_temperature=config.inference.class_temperature,
     )
 
 

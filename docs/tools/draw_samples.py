@@ -20,7 +20,6 @@ from service.settings import Settings
 PICTURES = Path(__file__).parents[2] / "service" / "models" / "golden"
 HEIGHT = 300  # pixels of each picture in the strip
 GAP = 6
-THRESHOLD = 0.3  # what the service answers with unless asked otherwise
 OUT = Path(__file__).parents[1] / "pictures" / "samples.jpg"
 
 
@@ -34,7 +33,7 @@ def main() -> None:
         square, place = letterbox(image, contract.input_size, contract.letterbox.fill)
         (prediction,) = engine.predict([square])
         answer = Answer(prediction, place, contract)
-        found = answer.detections(score_threshold=THRESHOLD, max_detections=100)
+        found = answer.detections(score_threshold=None, max_detections=100)
         drawn = overlay(image, answer.mask(), found, names=dict(enumerate(contract.segmentation_classes)))
         strip.append(resize(drawn, round(drawn.shape[1] * HEIGHT / drawn.shape[0]), HEIGHT))
         strip.append(np.full((HEIGHT, GAP, 3), 255, dtype=np.uint8))

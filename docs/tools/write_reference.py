@@ -129,8 +129,8 @@ def describe_contract() -> str:
         (
             f"A unihead ONNX file carries this as JSON in its metadata, under `{contract.METADATA_KEY}`. "
             "`unihead-export onnx` writes it, the service checks it when it loads the file, `GET /info` shows it. "
-            "An unknown field is an error, and a missing one too, but for `tasks` and `golden_tolerance`: "
-            "files are older than those."
+            "An unknown field is an error, and a missing one too, but for `tasks`, `golden_tolerance`, "
+            "`score_threshold` and what calibration finds: files are older than those."
         ),
         make_table(("tensor", "", "element type"), types),
     ]

@@ -27,14 +27,14 @@ class Wanted:
 
     Attributes:
         tasks: of the answer; None: all that the model serves.
-        score_threshold: boxes that score less are left out.
+        score_threshold: boxes that score less are left out; None: the threshold of the model that answers.
         max_detections: boxes at most.
         top_k: classes at most.
         mask: its form.
     """
 
     tasks: tuple[ModelTask, ...] | None = None
-    score_threshold: float = 0.3
+    score_threshold: float | None = None
     max_detections: int = 100
     top_k: int = 5
     mask: MaskFormat = "png"
@@ -61,14 +61,14 @@ class Look:
     """How to draw.
 
     Attributes:
-        score_threshold: boxes that score less are left out.
+        score_threshold: boxes that score less are left out; None: the threshold of the model that answers.
         max_detections: boxes at most.
         opacity: of the mask, 0..1.
         format: of the file.
         max_side: a picture with a longer side is drawn smaller; in pixels.
     """
 
-    score_threshold: float = DEFAULTS.score_threshold
+    score_threshold: float | None = DEFAULTS.score_threshold
     max_detections: int = DEFAULTS.max_detections
     opacity: float = 0.5
     format: PictureFormat = "jpeg"

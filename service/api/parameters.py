@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, TypeAlias, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 
@@ -44,7 +45,7 @@ def _read_share(value: object) -> object:
 
 # Each is text in a query.
 Whole: TypeAlias = Annotated[int, BeforeValidator(_read_whole)]
-Share: TypeAlias = Annotated[float, BeforeValidator(_read_share)]
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), BeforeValidator(_read_share)]
 
 
 class SegmentQuery(BaseModel):
@@ -56,12 +57,11 @@ class SegmentQuery(BaseModel):
 class DetectQuery(BaseModel):
     """Parameters of POST /detect."""
 
-    score_threshold: Share = Field(
-        DEFAULTS.score_threshold,
-        ge=0,
-        le=1,
-        allow_inf_nan=False,
-        description="boxes that score less are left out",
+    # A factory, because the schema can name no default: that is the model's, and another one may come.
+    score_threshold: Share | SkipJsonSchema[None] = Field(
+        default_factory=lambda: DEFAULTS.score_threshold,
+        description="boxes that score less are left out; without it those that score less than the `score_threshold` "
+        "of the model's contract (`GET /info`)",
     )
     max_detections: Whole = Field(
         DEFAULTS.max_detections,
@@ -80,7 +80,7 @@ class ClassifyQuery(BaseModel):
 class PredictQuery(ClassifyQuery, DetectQuery, SegmentQuery):
     """Parameters of POST /predict."""
 
-    # A factory, because the schema can name no default: that is the model's, and another one may come.
+    # As with the threshold, the default is the model's.
     tasks: str = Field(
         default_factory=str,
         description="which of segment, detect and classify, separated by commas; without it those that the model "
@@ -91,9 +91,7 @@ class PredictQuery(ClassifyQuery, DetectQuery, SegmentQuery):
 class OverlayQuery(DetectQuery):
     """Parameters of POST /overlay."""
 
-    opacity: Share = Field(
-        DEFAULT_LOOK.opacity, ge=0, le=1, allow_inf_nan=False, description="of the mask; at 0 its outlines stay"
-    )
+    opacity: Share = Field(DEFAULT_LOOK.opacity, description="of the mask; at 0 its outlines stay")
     format: PictureFormat = Field(DEFAULT_LOOK.format, description="of the answer")
     max_side: Whole = Field(
         DEFAULT_LOOK.max_side,
@@ -130,7 +128,7 @@ def read_query(request: Request, shape: type[Query], fields: Sequence[tuple[str,
         return shape.model_validate({name: value for _, name, value in given})
     except ValidationError as error:
         first = error.errors()[0]
-        name, value = str(first["loc"][-1]), str(first["input"])[:80]
+        name, value = str(first["loc"][0]), str(first["input"])[:80]
         kind = next(kind for kind, given_name, _ in given if given_name == name)
         raise InvalidParameter(f"{kind} {name!r} is {value!r}: {first['msg'].lower()}") from error
 

@@ -19,6 +19,7 @@ from service.api.key_ring import KeyRing
 from service.api.problems import document_problems
 from service.api.router import HealthRoute, KeylessRoute, VitalRoute, declare
 from service.api.state import state_of
+from service.engine.contract import ModelContract
 from service.engine.engine import Engine
 from service.engine.golden import GOLDEN_PICTURES
 from service.machine import find_version
@@ -44,6 +45,7 @@ _LIMITS = (
 _FORMAT_VERSIONS = frozenset({"0.0.1", "0.0.4", "1.0.0"})
 _METRICS_KINDS = ("text/plain", "application/openmetrics-text")
 
+_THRESHOLD = 'value="30"'  # of the page's slider, in per cent
 _static_files = StaticFiles(directory=WEB)
 _samples = StaticFiles(directory=GOLDEN_PICTURES)
 router = APIRouter(tags=["service"])
@@ -54,11 +56,16 @@ metrics_router = APIRouter(tags=["service"])
 @declare(router, KeylessRoute, "GET", "/", include_in_schema=False)
 def page(request: Request) -> HTMLResponse:
     """Show a page to try it on."""
-    return HTMLResponse(write_page(state_of(request).settings))
+    state = state_of(request)
+    contract = state.scheduler.engine.contract if state.scheduler is not None else None
+    return HTMLResponse(write_page(state.settings, contract))
 
 
-def write_page(settings: Settings) -> str:
-    """Read the page, without the links that whoever clicks on them could not follow: a browser sends no key then."""
+def write_page(settings: Settings, contract: ModelContract | None) -> str:
+    """Read the page, its slider at the model's threshold, where there is a model yet.
+
+    Links are left out that whoever clicks on them could not follow: a browser sends no key then.
+    """
     closed = {
         "docs": not settings.docs or settings.keys is not None,
         "info": settings.keys is not None,
@@ -66,7 +73,8 @@ def write_page(settings: Settings) -> str:
     }
     dead = tuple(f'<a href="{path}">' for path, is_closed in closed.items() if is_closed)
     lines = (WEB / "index.html").read_text(encoding="utf-8").splitlines(keepends=True)
-    return "".join(line for line in lines if not line.lstrip().startswith(dead))
+    page = "".join(line for line in lines if not line.lstrip().startswith(dead))
+    return page if contract is None else page.replace(_THRESHOLD, f'value="{100 * contract.score_threshold:.0f}"')
 
 
 @declare(router, KeylessRoute, "GET", "/static/{path:path}", include_in_schema=False)

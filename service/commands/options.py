@@ -107,7 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--score-threshold",
         type=_share,
         metavar="SCORE",
-        help=f"boxes that score less are left out (default: {DEFAULTS.score_threshold:g})",
+        help="boxes that score less are left out (default: the model's own, `score_threshold` of its contract)",
     )
     what.add_argument(
         "--max-detections", type=_count, metavar="N", help=f"boxes at most (default: {DEFAULTS.max_detections})"

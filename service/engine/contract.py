@@ -114,7 +114,7 @@ class ModelContract:
         input_size: S; `images` is uint8 [N, S, S, 3] RGB, letterboxed.
         mask_stride: `mask` is uint8 [N, S / mask_stride, S / mask_stride], class ids.
         detection_strides: strides of the detection grids, in input pixels.
-        score_floor: boxes that score less never leave the graph.
+        score_floor: boxes that the network scores less, before the calibration below, never leave the graph.
         iou_threshold: of two boxes of one class that overlap more, the graph keeps the better one.
         max_detections: K of the graph's outputs `boxes`, `scores`, `labels`.
         segmentation_classes: names by class id, background first; none where the task is not served.
@@ -128,6 +128,10 @@ class ModelContract:
         golden_tolerance: how far answers about those may be from these; a file that does not say it has the defaults.
         name: of the model, in answers.
         format_version: of this contract.
+        score_threshold: boxes that score less are left out of the answer to a request that names no threshold; 0..1.
+        score_scale: times the logit of the network's score of a box, above 0; with `score_bias`, in the graph already.
+        score_bias: plus this is the logit of the score that leaves the graph: the chance that the box is right.
+        class_temperature: logits of the classes are divided by it before the softmax, above 0; in the graph already.
     """
 
     version: str
@@ -150,6 +154,11 @@ class ModelContract:
     golden_tolerance: GoldenTolerance = field(default_factory=GoldenTolerance)
     name: str = "unihead"
     format_version: int = FORMAT_VERSION
+    # Files are older than these; the values are what was true of them.
+    score_threshold: float = 0.3
+    score_scale: float = 1.0
+    score_bias: float = 0.0
+    class_temperature: float = 1.0
 
     def __post_init__(self) -> None:
         if self.format_version != FORMAT_VERSION:
@@ -160,6 +169,8 @@ class ModelContract:
             raise ContractError(
                 f"input_size {self.input_size} must be a positive multiple of mask_stride {self.mask_stride}"
             )
+        if not (type(self.score_threshold) in (int, float) and 0 <= self.score_threshold <= 1):
+            raise ContractError(f"score_threshold must be from 0 to 1; got {self.score_threshold!r}"[:_MAX_WORDS])
         self._check_tasks()
         for kind, fields in _TYPES.items():
             for field_name in fields:

@@ -61,10 +61,14 @@ class Answer:
     contract: ModelContract
     origin: SpanContext | None = None
 
-    def detections(self, *, score_threshold: float, max_detections: int) -> list[Detection]:
-        """Keep the boxes that score at least `score_threshold`, best first, in pixels of the original picture."""
+    def detections(self, *, score_threshold: float | None, max_detections: int) -> list[Detection]:
+        """Keep the boxes that score at least `score_threshold`, best first, in pixels of the original picture.
+
+        None: the threshold of the model that answered.
+        """
         found, names = self.prediction, self.contract.detection_classes
-        keep = np.flatnonzero(found.scores >= score_threshold)[:max_detections]
+        least = self.contract.score_threshold if score_threshold is None else score_threshold
+        keep = np.flatnonzero(found.scores >= least)[:max_detections]
         boxes = self.place.boxes_to_original(found.boxes[keep]).tolist()
         kept = zip(boxes, found.labels[keep].tolist(), found.scores[keep].tolist(), strict=True)
         return [Detection(tuple(box), names[label], label, score) for box, label, score in kept]

@@ -50,7 +50,6 @@ class Shadow:
         live: Callable[[], Engine],
         percent: float,
         limits: PictureLimits,
-        score_threshold: float,
         choose: Callable[[], float] = random.random,
     ) -> None:
         """Start the thread.
@@ -62,7 +61,6 @@ class Shadow:
             live: the model that answers.
             percent: of the forward passes, 0..100.
             limits: of pictures, as the service has them.
-            score_threshold: boxes that score less are not compared, 0..1; callers see those of /detect's default.
             choose: a number from 0 to 1; a picture is taken where it is below the share.
 
         Raises:
@@ -75,7 +73,6 @@ class Shadow:
         self._live = live
         self._share = percent / 100
         self._limits = limits
-        self._score_threshold = score_threshold
         self._choose = choose
         self._pictures: queue.Queue[tuple[bytes, Hold] | None] = queue.Queue(_QUEUE_LIMIT)
         metrics.show_shadow(version=engine.contract.version, sha256=engine.sha256, tasks=engine.contract.tasks)
@@ -126,7 +123,7 @@ class Shadow:
     def _compare(self, body: bytes) -> None:
         live, live_ms = self._run(self._live(), body)
         shadow, shadow_ms = self._run(self._engine, body)
-        agreement = compare(live, shadow, score_threshold=self._score_threshold)
+        agreement = compare(live, shadow)
         self._metrics.observe_shadow(**dataclasses.asdict(agreement), live_ms=live_ms, shadow_ms=shadow_ms)
 
     def _run(self, engine: Engine, body: bytes) -> tuple[Answer, float]:
@@ -172,13 +169,12 @@ class Agreement:
     box_f1: float | None
 
 
-def compare(one: Answer, two: Answer, *, score_threshold: float) -> Agreement:
-    """Compare what two models say about one picture, in pixels of the original.
+def compare(one: Answer, two: Answer) -> Agreement:
+    """Compare what two models say about one picture, in pixels of the original; of boxes, what callers see by default.
 
     Args:
         one: of one model.
         two: of the other; compared in the tasks that both serve with the same classes.
-        score_threshold: boxes that score less are left out, 0..1.
     """
     top_1 = mask_iou = box_f1 = None
     # After a reload the live model may serve other tasks, or give other names to the same numbers.
@@ -189,8 +185,7 @@ def compare(one: Answer, two: Answer, *, score_threshold: float) -> Agreement:
         mask_iou = compute_mask_iou(one.mask(), two.mask())
     if "detect" in both:
         boxes = [
-            said.detections(score_threshold=score_threshold, max_detections=said.contract.max_detections)
-            for said in (one, two)
+            said.detections(score_threshold=None, max_detections=said.contract.max_detections) for said in (one, two)
         ]
         box_f1 = compute_box_f1(*boxes)
     return Agreement(top_1=top_1, mask_iou=mask_iou, box_f1=box_f1)

@@ -47,7 +47,7 @@ def measure_answers(engine: Engine, paths: Sequence[Path], space: str) -> dict[s
         expected = _ask(engine, encode(truth, "PNG", compress_level=1))
         bodies = (encode(stored, "PNG", compress_level=1), encode(converted, "PNG", compress_level=1))
         for row, body in zip(found.values(), (*bodies, encode(truth, "JPEG", quality=90)), strict=True):
-            agreement = compare(expected, _ask(engine, body), score_threshold=0.3)
+            agreement = compare(expected, _ask(engine, body))
             row.append([agreement.top_1 or 0.0, agreement.mask_iou or 0.0, agreement.box_f1 or 0.0])
     return {what: [statistics.fmean(column) for column in zip(*rows, strict=True)] for what, rows in found.items()}
 

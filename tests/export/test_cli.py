@@ -85,6 +85,7 @@ def test_what_a_file_does_otherwise_than_its_preset_stands_in_its_contract_and_p
         ("--max-detections", "0", "inference.max_detections: Input should be greater than 0"),
         ("--max-detections", "5000", "candidates cannot fill max_detections 5000"),
         ("--score-floor", "0.5", "inference.score_floor: Input should be less than or equal to 0.01"),
+        ("--score-threshold", "1.5", "inference.score_threshold: Input should be less than or equal to 1"),
     ],
 )
 def test_an_override_out_of_its_range_is_one_sentence_and_no_file(

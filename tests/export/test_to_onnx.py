@@ -3,6 +3,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -15,6 +16,7 @@ from service.engine.golden import GOLDEN_PICTURES
 from training.checkpoint import Checkpoint
 from training.data.taxonomy import MINI
 from training.inference import build_engine, compute_weights_sha256, restore_model
+from training.metrics.calibration import apply_scores
 
 pytestmark = pytest.mark.slow
 
@@ -65,6 +67,28 @@ def test_figures_that_the_file_was_not_measured_with_are_left_out(finished: Chec
     contract = export_onnx(finished, tmp_path / "model.onnx", golden=GOLDEN_PICTURES, overrides=changed)
     assert contract.metrics == {"segmentation/mean_iou": 0.25, "classification/top_1": 0.75}
     assert contract.version == f"tiny-{contract.weights_sha256[:12]}-iou0.3"
+
+
+def test_a_calibrated_file_answers_as_the_network_does_and_keeps_its_figures(
+    finished_branches: Checkpoint, exported_branches: tuple[Path, ModelContract], tmp_path: Path
+) -> None:
+    chosen = Overrides(score_threshold=0.4, score_scale=1.7, score_bias=-0.8, class_temperature=1.6)
+    contract = export_onnx(finished_branches, tmp_path / "m.onnx", golden=GOLDEN_PICTURES, overrides=chosen)
+    found = (contract.score_threshold, contract.score_scale, contract.score_bias, contract.class_temperature)
+    assert found == (0.4, 1.7, -0.8, 1.6)
+    assert contract.version == f"tiny-{contract.weights_sha256[:12]}-threshold0.4-calibrated"
+    plain, before = exported_branches
+    assert contract.metrics == before.metrics
+    assert len(contract.metrics) == 3
+    engine, raw = load_engine(tmp_path / "m.onnx"), load_engine(plain)
+    config = Overrides.of_contract(engine.contract).apply(finished_branches.parsed_config())
+    reference = build_engine(restore_model(finished_branches), config, MINI, torch.device("cpu"), git_commit="0")
+    squares = load_squares(sorted(GOLDEN_PICTURES.glob("*.jpg")), engine)
+    assert not compare_engines(reference, engine, squares, batch_size=2).failures()
+    for one, other in zip(engine.predict(squares), raw.predict(squares), strict=True):
+        np.testing.assert_allclose(one.scores, apply_scores(other.scores.astype(np.float64), 1.7, -0.8), atol=1e-5)
+        assert np.array_equal(one.labels, other.labels)
+        assert np.array_equal(one.mask, other.mask)
 
 
 def test_no_node_tells_of_the_machine_it_was_made_on(exported: Path) -> None:

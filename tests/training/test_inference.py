@@ -1,6 +1,6 @@
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
@@ -12,12 +12,13 @@ from service.engine.contract import OUTPUT_NAMES, parse_contract
 from tests.training.fakes import SIZE, make_branches_config, make_config, make_images, make_model
 from tests.training.there import there
 from training.checkpoint import Checkpoint
-from training.config import InferenceConfig, Task
+from training.config import Config, InferenceConfig, Task
 from training.data.taxonomy import COCO, MINI, VOC
 from training.inference import (
     Predictor,
     TorchSession,
     build_engine,
+    calibrate_scores,
     compute_weights_sha256,
     make_contract,
     restore_model,
@@ -118,6 +119,40 @@ def test_answers_before_nms_by_hand() -> None:
     assert dense.mask[0, -4:].unique().tolist() == [15]
     assert dense.mask[0, :4].unique().tolist() == [0]
     assert dense.class_probs[0].tolist() == pytest.approx([1 / 18, 1 / 18, 1 / 2, *[1 / 18] * 7])
+
+
+CALIBRATED = {"score_scale": 1.7, "score_bias": -0.8, "class_temperature": 1.6}
+
+
+@pytest.mark.parametrize("make", [make_config, make_branches_config])
+def test_calibration_changes_scores_and_probabilities_and_nothing_else(make: Callable[..., Config]) -> None:
+    model, images = make_model(make().model).eval(), make_images(2)
+    raw, calibrated = (Predictor(model, make(inference=more))(images) for more in ({}, CALIBRATED))
+    expected = (1.7 * torch.logit(raw.scores.double()) - 0.8).sigmoid()
+    torch.testing.assert_close(calibrated.scores.double(), expected, rtol=1e-4, atol=1e-7)
+    assert not torch.allclose(calibrated.scores, raw.scores)
+    powers = raw.class_probs ** (1 / 1.6)
+    torch.testing.assert_close(calibrated.class_probs, powers / powers.sum(dim=1, keepdim=True))
+    for name in ("boxes", "labels", "mask"):
+        assert torch.equal(getattr(calibrated, name), getattr(raw, name))
+
+
+def test_scores_at_the_ends_stay_there() -> None:
+    ends = calibrate_scores(torch.tensor([0.0, 1.0]), InferenceConfig(**CALIBRATED))
+    assert ends.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("calibration", [{}, CALIBRATED, {"score_scale": 0.5, "score_bias": 2.0}])
+def test_the_floor_counts_before_calibration_so_that_the_same_boxes_are_found(calibration: dict[str, float]) -> None:
+    boxes, scores = random_boxes(30, seed=1), torch.rand(30, 4, generator=torch.manual_seed(1)) ** 8
+    raw = InferenceConfig(score_floor=0.01, max_detections=1000)
+    config = InferenceConfig(score_floor=0.01, max_detections=1000, **calibration)
+    kept, before, labels = select(boxes, scores, raw)
+    found, after, found_labels = select(boxes, calibrate_scores(scores, config), config)
+    assert len(kept) < scores.numel()
+    assert torch.equal(found, kept)
+    assert torch.equal(found_labels, labels)
+    torch.testing.assert_close(after, calibrate_scores(before, config))
 
 
 def test_the_candidates_are_the_best_pairs_of_a_point_and_a_class() -> None:
@@ -230,6 +265,8 @@ def test_the_contract_says_what_the_network_is() -> None:
     assert contract.detection_classes == COCO
     assert contract.classification_classes[:4] == ("tench", "English springer", "cassette player", "chain saw")
     assert not contract.metrics
+    assert (contract.score_threshold, contract.score_scale) == (0.3, 1.0)
+    assert (contract.score_bias, contract.class_temperature) == (0.0, 1.0)
     assert parse_contract(contract.to_json()) == contract
     assert dataclasses.is_dataclass(contract)
 

@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.pictures.imaging import FloatArray
+from training.data.datasets import DetectionSample
 from training.metrics.bootstrap import CountArray, DoubleArray, mean_over_present
 from training.metrics.calibration import Calibration, compute_calibration
+from training.metrics.operating import JudgedBoxes
 
 # pycocotools/cocoeval.py, Params.setDetParams: ten overlaps, 101 points of recall, 100 detections.
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -48,6 +50,7 @@ class _Judged(NamedTuple):
     scores: DoubleArray  # [D]
     matched: BoolArray  # [T, D] found an object that no better detection had found
     ignored: BoolArray  # [T, D] found no object but lies in a crowd: neither right nor wrong
+    again: BoolArray  # [D] shows what a better one shows, see `operating.JudgedBoxes`
 
 
 class AveragePrecision:
@@ -112,6 +115,20 @@ class AveragePrecision:
                 )
             )
 
+    def add_sample(
+        self, sample: DetectionSample, *, boxes: FloatArray, scores: FloatArray, labels: NDArray[np.int64]
+    ) -> None:
+        """Add the detections in one labelled picture; see `update`."""
+        self.update(
+            boxes=boxes,
+            scores=scores,
+            labels=labels,
+            target_boxes=sample.boxes,
+            target_labels=sample.labels,
+            crowd_boxes=sample.crowd_boxes,
+            crowd_labels=sample.crowd_labels,
+        )
+
     def compute(self) -> DetectionMetrics:
         """Average over the classes with objects.
 
@@ -162,8 +179,16 @@ class AveragePrecision:
 
         Those in crowds are left out; None if there is no other.
         """
-        scores, right = _judge_scores([one for of_class in self._judged for one in of_class])
-        return compute_calibration(scores, right) if len(scores) else None
+        judged = self.judge_boxes()
+        return compute_calibration(judged.scores, judged.right) if len(judged.scores) else None
+
+    def judge_boxes(self) -> JudgedBoxes:
+        """Say of all detections outside crowds whether they are right, at an IoU of 0.5."""
+        judged = [one for of_class in self._judged for one in of_class]
+        scores, right = _judge_scores(judged)
+        again = [one.again[~one.ignored[0]] for one in judged]
+        duplicates = np.concatenate([np.zeros(0, dtype=np.bool_), *again])
+        return JudgedBoxes(scores, right, duplicates, objects=int(self.objects.sum()), pictures=self.num_pictures)
 
     def estimate(self, repeats: CountArray) -> DoubleArray:
         """[R, P] how often each picture is in a sample, to the mean AP [R] of each sample at an IoU of 0.5.
@@ -199,7 +224,11 @@ def _judge(picture: int, boxes: DoubleArray, scores: DoubleArray, targets: Doubl
         hit = np.flatnonzero(usable.max(axis=1) >= 0)
         matched[hit, detection] = True
         free[hit, chosen[hit]] = False
-    return _Judged(picture, scores, matched, in_crowd & ~matched)
+    # A detection on an object that it did not find came behind a better one.
+    on_object = overlaps.max(axis=1, initial=0.0) >= IOU_THRESHOLDS[0]
+    on_better = np.tril(_overlaps(boxes, boxes, over_crowd=False), -1).max(axis=1, initial=0.0) >= IOU_THRESHOLDS[0]
+    again = ~matched[0] & (on_object | on_better)
+    return _Judged(picture, scores, matched, in_crowd & ~matched, again)
 
 
 def _judge_scores(judged: list[_Judged]) -> tuple[DoubleArray, BoolArray]:

@@ -127,15 +127,8 @@ def _detection(engine: Engine, answers: Iterator[Answer]) -> Measured:
     precision = AveragePrecision(len(engine.contract.detection_classes))
     for sample, place, prediction in answers:
         assert isinstance(sample, DetectionSample)  # noqa: S101 - evaluate_task's contract
-        precision.update(
-            boxes=place.boxes_to_original(prediction.boxes),
-            scores=prediction.scores,
-            labels=prediction.labels,
-            target_boxes=sample.boxes,
-            target_labels=sample.labels,
-            crowd_boxes=sample.crowd_boxes,
-            crowd_labels=sample.crowd_labels,
-        )
+        boxes = place.boxes_to_original(prediction.boxes)
+        precision.add_sample(sample, boxes=boxes, scores=prediction.scores, labels=prediction.labels)
     found = precision.compute()
     return Measured({"map_50": found.map_50, "map_50_95": found.map_50_95}, precision)
 

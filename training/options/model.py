@@ -79,12 +79,18 @@ class InferenceConfig(Frozen):
     """From logits to answers; export bakes these into the graph."""
 
     mask_stride: int = Field(4, gt=0, description="input pixels per mask cell")
-    score_floor: float = Field(0.001, ge=0, le=0.01, description="boxes that score less are dropped before NMS")
+    score_floor: float = Field(
+        0.001, ge=0, le=0.01, description="boxes that the network scores less, uncalibrated, are dropped before NMS"
+    )
     iou_threshold: float = Field(0.5, gt=0, lt=1, description="class-wise NMS drops boxes that overlap more")
     max_detections: int = Field(100, gt=0)
     max_candidates: int = Field(
         1000, gt=0, description="pairs of a point and a class with the best scores that NMS looks at"
     )
+    score_threshold: float = Field(0.3, ge=0, le=1, description="of answers to requests that name none")
+    score_scale: float = Field(1.0, gt=0, description="times the logit of a box's score; export finds it")
+    score_bias: float = Field(0.0, allow_inf_nan=False, description="added to that; export finds it")
+    class_temperature: float = Field(1.0, gt=0, description="divides the logits of the classes; export finds it")
 
 
 class SegmentationLossConfig(Frozen):

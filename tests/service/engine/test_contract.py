@@ -34,11 +34,24 @@ def test_a_contract_survives_the_way_through_json() -> None:
         ({"detection_classes": ["car", "car"]}, "detection_classes"),
         ({"segmentation_classes": []}, "segmentation_classes"),
         ({"golden": [{"file": "a.jpg"}]}, "cannot be read"),
+        ({"score_threshold": 1.5}, "score_threshold must be from 0 to 1; got 1.5"),
+        ({"score_threshold": -0.1}, "score_threshold must be from 0 to 1"),
+        ({"score_threshold": "high"}, "score_threshold must be from 0 to 1; got 'high'"),
+        ({"score_threshold": float("nan")}, "score_threshold must be from 0 to 1; got nan"),
     ],
 )
 def test_a_contract_that_this_service_does_not_know_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ContractError, match=message):
         parse_contract(json.dumps(json.loads(make_contract().to_json()) | change))
+
+
+def test_a_file_from_before_scores_were_calibrated_says_what_was_true_of_it() -> None:
+    values = json.loads(make_contract().to_json())
+    for name in ("score_threshold", "score_scale", "score_bias", "class_temperature"):
+        del values[name]
+    contract = parse_contract(json.dumps(values))
+    assert (contract.score_threshold, contract.score_scale) == (0.3, 1.0)
+    assert (contract.score_bias, contract.class_temperature) == (0.0, 1.0)
 
 
 def test_a_missing_key_is_named() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,13 @@ def test_threshold_is_inclusive_and_the_best_are_kept(threshold: float, most: in
     threshold = float(np.float32(threshold))
     found = make_answer(fit(32, 32, 32)).detections(score_threshold=threshold, max_detections=most)
     assert [round(detection.score, 2) for detection in found] == [0.9, 0.6, 0.2][:count]
+
+
+@pytest.mark.parametrize(("own", "count"), [(0.1, 3), (0.3, 2), (0.7, 1)])
+def test_without_a_threshold_it_is_the_models_own(own: float, count: int) -> None:
+    answer = make_answer(fit(32, 32, 32))
+    answer = dataclasses.replace(answer, contract=dataclasses.replace(CONTRACT, score_threshold=own))
+    assert len(answer.detections(score_threshold=None, max_detections=9)) == count
 
 
 def test_classes_are_sorted_and_ties_go_to_the_lower_id() -> None:

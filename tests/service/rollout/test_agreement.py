@@ -59,15 +59,22 @@ def test_iou_is_symmetric_and_a_share(one: Box, two: Box) -> None:
     assert 0 <= compute_iou(a, b) <= 1 + 1e-9
 
 
+def test_boxes_are_compared_at_the_threshold_of_each_model() -> None:
+    (said,) = Engine(FakeSession(), make_contract()).predict([make_picture(SIZE, SIZE)])
+    two, one = (Answer(said, fit(60, 40, SIZE), make_contract(score_threshold=least)) for least in (0.5, 0.7))
+    assert compare(two, two).box_f1 == 1.0
+    assert compare(two, one).box_f1 == pytest.approx(2 * 1 / (2 + 1))  # boxes of 0.9 and 0.6, and of 0.9
+
+
 def test_models_with_other_inputs_are_compared_on_the_original() -> None:
     contract, place = make_contract(), fit(60, 40, SIZE)
     (said,) = Engine(FakeSession(), contract).predict([make_picture(SIZE, SIZE)])
     answer = Answer(said, place, contract)
-    agreement = compare(answer, answer, score_threshold=0.3)
+    agreement = compare(answer, answer)
     assert (agreement.top_1, agreement.mask_iou, agreement.box_f1) == (1.0, 1.0, 1.0)
     double = Prediction({**said.arrays, "boxes": 2 * said.boxes, "mask": said.mask.repeat(2, 0).repeat(2, 1)})
     larger = make_contract(input_size=2 * SIZE)
-    agreement = compare(answer, Answer(double, fit(60, 40, 2 * SIZE), larger), score_threshold=0.3)
+    agreement = compare(answer, Answer(double, fit(60, 40, 2 * SIZE), larger))
     assert agreement.top_1 == 1.0
     assert agreement.box_f1 == 1.0
     assert agreement.mask_iou is not None

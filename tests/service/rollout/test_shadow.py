@@ -54,7 +54,6 @@ def build(
         live=lambda: live,
         percent=percent,
         limits=PictureLimits(max_pixels=10_000),
-        score_threshold=0.3,
         choose=lambda: next(chosen),
     )
 
@@ -151,7 +150,6 @@ def test_other_classes_are_refused(metrics: Metrics) -> None:
             live=lambda: live,
             percent=5,
             limits=PictureLimits(),
-            score_threshold=0.3,
         )
 
 
@@ -170,7 +168,6 @@ def test_a_shadow_is_compared_in_what_both_serve(metrics: Metrics, tasks: tuple[
         live=lambda: lives[-1],
         percent=100,
         limits=PictureLimits(),
-        score_threshold=0.3,
     )
     lives.append(Engine(FakeSession(), make_contract(tasks=("detect",))))  # a reload
     shadow.offer(BODY)
@@ -194,7 +191,6 @@ def test_after_a_reload_to_other_classes_only_what_still_has_the_same_is_compare
         live=lambda: lives[-1],
         percent=100,
         limits=PictureLimits(),
-        score_threshold=0.3,
     )
     shadow.offer(BODY)
     while count(metrics, "images") < 1:

@@ -240,6 +240,36 @@ def test_detections_in_a_crowd_are_neither_right_nor_wrong() -> None:
     assert measure([replace(picture, crowd_boxes=no_boxes(), crowd_labels=no_labels())], 1).map_50 < 0.5
 
 
+def test_duplicates_show_what_a_better_box_shows() -> None:
+    boxes = [
+        ([0, 0, 10, 10], 0, 0.9),  # right
+        ([0, 0, 10, 8], 0, 0.8),  # the same object again
+        ([0, 0, 10, 3], 0, 0.7),  # hardly on it: wrong, and something else
+        ([0, 0, 10, 10], 1, 0.6),  # of another class: wrong
+        ([50, 50, 60, 60], 0, 0.5),  # where nothing is
+        ([50, 50, 60, 61], 0, 0.4),  # and again
+        ([80, 80, 85, 85], 0, 0.3),  # in a crowd, twice: neither right nor wrong
+        ([80, 80, 85, 85], 0, 0.2),
+    ]
+    corners, labels, scores = zip(*reversed(boxes), strict=True)
+    precision = AveragePrecision(2)
+    precision.update(
+        boxes=np.array(corners, dtype=np.float32),
+        scores=np.array(scores, dtype=np.float32),
+        labels=np.array(labels),
+        target_boxes=np.array([[0, 0, 10, 10], [20, 20, 30, 30]], dtype=np.float32),
+        target_labels=np.array([0, 1]),
+        crowd_boxes=np.array([[70, 70, 100, 100]], dtype=np.float32),
+        crowd_labels=np.array([0]),
+    )
+    judged = precision.judge_boxes()
+    order = np.argsort(-judged.scores)
+    np.testing.assert_allclose(judged.scores[order], [0.9, 0.8, 0.7, 0.6, 0.5, 0.4], rtol=1e-6)
+    assert judged.right[order].tolist() == [True, False, False, False, False, False]
+    assert judged.duplicates[order].tolist() == [False, True, False, False, False, True]
+    assert (judged.objects, judged.pictures) == (2, 1)
+
+
 def test_classes_without_objects_have_no_precision_and_no_part_in_the_mean() -> None:
     box = np.array([[0, 0, 10, 10]], dtype=np.float32)
     picture = Picture(
