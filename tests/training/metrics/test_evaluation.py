@@ -195,7 +195,9 @@ def test_an_onnx_file_is_measured_in_all_tasks_as_its_engine_is(tiny_sets: Path,
     assert result.exit_code == 0, result.output
     engine = load_engine(EMBEDDED, threads=1)
     wanted = {str(task): pytest.approx(evaluate(engine, sets, task, batch_size=2), abs=1e-3) for task in Task}
-    assert json.loads(result.stdout) == wanted
+    found = json.loads(result.stdout)
+    assert {"precision", "recall", "f1"} < found["detection"].pop("at_default_threshold").keys()
+    assert found == wanted
 
 
 def test_a_checkpoint_is_measured_in_the_tasks_that_it_has_learned_with_intervals_where_asked(
