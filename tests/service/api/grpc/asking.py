@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import grpc
 from fastapi import FastAPI
-from service.api.grpc.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 
 from service.api.grpc.methods import SERVICE
+from service.api.grpc.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from service.api.grpc.server import GrpcServer
 from service.api.state import ServiceState
 from tests.service.clients import PICTURE
