@@ -14,7 +14,7 @@ LIBRARY = ROOT / "tests/attacks"
 SERVICE = ROOT / "tests/service"
 # What the service runs without; tests of it that build or read model files with onnx are left out where it is missing.
 ABSENT = ("torch", "torchvision", "onnx", "onnxscript", "training", "export")
-NEED_ONNX = {"test_onnx_file.py", "test_reload.py", "test_thresholds.py"}
+NEED_ONNX = {"test_onnx_file.py", "test_reload.py"}
 COLLECT = f"""
 import sys, pytest
 sys.modules.update(dict.fromkeys({ABSENT}))  # makes importing them raise ModuleNotFoundError

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
 from service.app import create_app
-from service.engine.contract import ModelContract
+from service.engine.contract import MODEL_TASKS, ModelContract
 from service.settings import Settings
-from tests.service.bad_models import write_model
 from tests.service.clients import PICTURE, ask, connect
 from tests.service.fakes import make_contract, make_form
 
@@ -75,12 +75,12 @@ async def test_the_schema_names_no_default_for_another_model_may_come(client: ht
         assert "of the model's contract" in found["description"]
 
 
-async def test_after_a_reload_it_is_the_new_models(tmp_path: Path) -> None:
-    model = write_model(tmp_path / "model.onnx", "old", score_threshold=0.7)
+async def test_after_a_reload_it_is_the_new_models(tmp_path: Path, write_model: Callable[..., Path]) -> None:
+    model = write_model(tmp_path / "model.onnx", MODEL_TASKS, score_threshold=0.7)
     app = create_app(Settings(model=model, threads=1))
     async with app.router.lifespan_context(app), connect(app) as client:
         assert await count_boxes(client, "/detect") == 1
-        write_model(model, "new", score_threshold=0.1)
+        write_model(model, MODEL_TASKS, score_threshold=0.1)
         assert (await app.state.service.reloader.reload()).outcome == "swapped"
         assert await count_boxes(client, "/detect") == 3
         assert find_slider((await client.get("/")).text) == "10"
